@@ -1,1 +1,6 @@
-//! proto
+//! What every part of Firn shares: ids and units, the seams to the host, the Kafka wire protocol and
+//! the cluster's metadata. Depends on nothing of ours.
+
+pub mod host;
+pub mod ids;
+pub mod metadata;
