@@ -1,1 +1,3 @@
-//! broker
+//! The broker: everything that runs in a `firn` process.
+
+pub mod net;

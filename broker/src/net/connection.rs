@@ -1,0 +1,223 @@
+//! One client connection: requests are started in the order they came, answers leave in that same order.
+//!
+//! The reader half starts a request and hands what it will become to the writer half. A produce request
+//! is started by appending and finished by its acknowledgement, so a client that pipelines fills the next journal
+//! group while the last one syncs. Everything else finishes before the next frame is read, as in Kafka.
+
+use super::budget::{Budget, Grant};
+use super::frame::{Frame, FrameError, FrameReader};
+use bytes::{Buf, Bytes};
+use futures::future::BoxFuture;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+/// Requests of one connection whose answer is still outstanding; more wait in the socket.
+const MAX_IN_FLIGHT: usize = 256;
+/// The kernel takes at most this many slices in one call (IOV_MAX is 1,024; more do not pay).
+const MAX_SLICES: usize = 64;
+
+/// The bytes of one answer, length prefix included.
+#[derive(Debug, Default)]
+pub struct Answer {
+    pub chunks: VecDeque<Bytes>,
+    /// Memory that `chunks` pin; freed when they are written.
+    pub grant: Option<Grant>,
+}
+
+/// What a request has become once it was started.
+pub enum Started {
+    /// The answer is complete.
+    Done(Answer),
+    /// The answer follows; later requests may be started before.
+    Pending(BoxFuture<'static, Option<Answer>>),
+    /// The client asked for no answer (`acks=0`).
+    Silent,
+    /// The request cannot be answered at all: the connection ends, with the reason for the log.
+    Close(String),
+}
+
+/// Starts requests. One instance serves one connection.
+pub trait Service: Send {
+    /// Starts the request in `frame`; called in order, never concurrently.
+    fn start(&mut self, frame: Frame) -> impl Future<Output = Started> + Send;
+}
+
+/// Limits of a connection.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// `socket.request.max.bytes`.
+    pub max_frame_bytes: usize,
+    /// `connections.max.idle.ms`.
+    pub idle: Duration,
+    /// The budget that request frames are admitted against.
+    pub requests: Budget,
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    #[error("closed by the client")]
+    ByClient,
+    #[error("idle for longer than connections.max.idle.ms")]
+    Idle,
+    #[error("{0}")]
+    Refused(String),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("writing failed: {0}")]
+    Write(io::Error),
+}
+
+/// Serves one connection until either side ends it.
+pub async fn serve<R, W, S>(read: R, write: W, mut service: S, limits: Limits) -> Ended
+where
+    R: AsyncRead + Unpin + Send,
+    W: AsyncWrite + Unpin + Send,
+    S: Service,
+{
+    let (answers, queue) = mpsc::channel(MAX_IN_FLIGHT);
+    let reader = async move {
+        let mut frames = FrameReader::new(read, limits.requests, limits.max_frame_bytes);
+        loop {
+            let frame = match tokio::time::timeout(limits.idle, frames.next()).await {
+                Err(_) => return Ended::Idle,
+                Ok(Err(error)) => return error.into(),
+                Ok(Ok(None)) => return Ended::ByClient,
+                Ok(Ok(Some(frame))) => frame,
+            };
+            match service.start(frame).await {
+                Started::Silent => {}
+                Started::Close(reason) => return Ended::Refused(reason),
+                started => {
+                    if answers.send(started).await.is_err() {
+                        return Ended::ByClient;
+                    }
+                }
+            }
+        }
+    };
+    let writer = write_answers(write, queue, limits.idle);
+    tokio::pin!(reader, writer);
+    // When reading ends, answers of requests that were started are still owed.
+    tokio::select! {
+        ended = &mut reader => match writer.await {
+            Ok(()) => ended,
+            Err(error) => Ended::Write(error),
+        },
+        result = &mut writer => match result {
+            Ok(()) => Ended::ByClient,
+            Err(error) => Ended::Write(error),
+        },
+    }
+}
+
+async fn write_answers<W: AsyncWrite + Unpin>(
+    mut write: W,
+    mut queue: mpsc::Receiver<Started>,
+    stall: Duration,
+) -> io::Result<()> {
+    while let Some(started) = queue.recv().await {
+        let answer = match started {
+            Started::Done(answer) => Some(answer),
+            Started::Pending(answer) => answer.await,
+            Started::Silent | Started::Close(_) => None,
+        };
+        let Some(Answer { chunks, grant }) = answer else { continue };
+        tokio::time::timeout(stall, write_all(&mut write, chunks))
+            .await
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answers"))??;
+        drop(grant);
+    }
+    write.shutdown().await
+}
+
+async fn write_all<W: AsyncWrite + Unpin>(write: &mut W, mut chunks: VecDeque<Bytes>) -> io::Result<()> {
+    while !chunks.is_empty() {
+        let slices: Vec<IoSlice<'_>> = chunks.iter().take(MAX_SLICES).map(|chunk| IoSlice::new(chunk)).collect();
+        let mut written = write.write_vectored(&slices).await?;
+        if written == 0 && slices.iter().any(|slice| !slice.is_empty()) {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        while let Some(first) = chunks.front_mut() {
+            if written < first.len() {
+                first.advance(written);
+                break;
+            }
+            written -= first.len();
+            chunks.pop_front();
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+    use tokio::io::{AsyncReadExt, duplex};
+    use tokio::sync::oneshot;
+
+    /// Answers a frame with its own bytes; one that starts with `w` only after a signal.
+    struct Echo {
+        signals: VecDeque<oneshot::Receiver<()>>,
+    }
+
+    impl Service for Echo {
+        async fn start(&mut self, frame: Frame) -> Started {
+            let chunks = VecDeque::from([frame.body.slice(..1), frame.body.slice(1..)]);
+            match frame.body.first() {
+                Some(b'w') => {
+                    let signal = self.signals.pop_front().expect("a signal for each waiting request");
+                    Started::Pending(signal.map(|_| Some(Answer { chunks, grant: None })).boxed())
+                }
+                Some(b's') => Started::Silent,
+                Some(b'c') => Started::Close("asked to".into()),
+                _ => Started::Done(Answer { chunks, grant: None }),
+            }
+        }
+    }
+
+    fn limits() -> Limits {
+        Limits { max_frame_bytes: 100, idle: Duration::from_secs(60), requests: Budget::new(100) }
+    }
+
+    #[tokio::test]
+    async fn answers_keep_the_order_of_requests_though_later_ones_finish_first() {
+        let (mut client, server) = duplex(1024);
+        let (signal, waits) = oneshot::channel();
+        let (read, write) = tokio::io::split(server);
+        let service = Echo { signals: VecDeque::from([waits]) };
+        let task = tokio::spawn(serve(read, write, service, limits()));
+        client.write_all(b"\0\0\0\x02w1\0\0\0\x02s2\0\0\0\x02n3\0\0\0\x02n4").await.expect("written");
+        signal.send(()).expect("the request is waiting");
+        let mut answer = [0; 6];
+        client.read_exact(&mut answer).await.expect("answers");
+        assert_eq!(&answer, b"w1n3n4");
+        drop(client);
+        assert!(matches!(task.await.expect("no panic"), Ended::ByClient));
+    }
+
+    #[tokio::test]
+    async fn what_was_started_is_answered_before_a_refused_frame_ends_the_connection() {
+        let (mut client, server) = duplex(1024);
+        let (read, write) = tokio::io::split(server);
+        let task = tokio::spawn(serve(read, write, Echo { signals: VecDeque::new() }, limits()));
+        client.write_all(b"\0\0\0\x02n1\0\0\0\x01c").await.expect("written");
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.expect("the answer, then the end");
+        assert_eq!(answer, b"n1");
+        assert!(matches!(task.await.expect("no panic"), Ended::Refused(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_client_is_let_go() {
+        let (_client, server) = duplex(1024);
+        let (read, write) = tokio::io::split(server);
+        let ended = serve(read, write, Echo { signals: VecDeque::new() }, limits()).await;
+        assert!(matches!(ended, Ended::Idle));
+    }
+}
