@@ -1,3 +1,5 @@
 //! The broker: everything that runs in a `firn` process.
 
+pub mod cli;
+pub mod metrics;
 pub mod net;

@@ -1,0 +1,195 @@
+//! What a running broker tells of itself, in Prometheus form.
+//!
+//! Names carry their unit and explain themselves; what is a state rather than an event (lags, budgets) is read at scrape
+//! time from its owner through [`Metrics::on_scrape`], so that no hot path keeps a gauge up to date.
+
+use parking_lot::Mutex;
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// Requests by API.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ApiLabel {
+    pub api: &'static str,
+}
+
+/// Fetched bytes by where they came from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SourceLabel {
+    pub source: &'static str,
+}
+
+/// Object-store requests.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StoreLabel {
+    /// put, get, delete, list or head.
+    pub kind: &'static str,
+    /// ok, not_found, exists, failed or unknown.
+    pub outcome: &'static str,
+}
+
+/// A byte budget or cache, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct BudgetLabel {
+    pub budget: String,
+}
+
+/// A topic, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TopicLabel {
+    pub topic: String,
+}
+
+/// What changes at scrape time only.
+#[derive(Debug, Default)]
+pub struct Gauges {
+    pub connections_open: Gauge,
+    pub budget_used_bytes: Family<BudgetLabel, Gauge>,
+    pub budget_limit_bytes: Family<BudgetLabel, Gauge>,
+    pub tier_lag_bytes: Family<TopicLabel, Gauge>,
+    pub tier_lag_seconds: Family<TopicLabel, Gauge>,
+    pub tier_bytes: Family<TopicLabel, Gauge>,
+    pub partitions: Gauge,
+    pub partitions_offline: Gauge,
+}
+
+type Scrape = Box<dyn Fn(&Gauges) + Send + Sync>;
+
+/// All metrics of one broker.
+pub struct Metrics {
+    registry: Registry,
+    scrapes: Mutex<Vec<Scrape>>,
+    pub gauges: Gauges,
+    pub produce_latency: Histogram,
+    pub fetch_latency: Histogram,
+    pub requests: Family<ApiLabel, Counter>,
+    pub produced_bytes: Counter,
+    pub produced_batches: Counter,
+    pub fetched_bytes: Family<SourceLabel, Counter>,
+    pub journal_sync: Histogram,
+    pub journal_group_bytes: Histogram,
+    pub tail_cache_hits: Counter,
+    pub tail_cache_misses: Counter,
+    pub store_requests: Family<StoreLabel, Counter>,
+    pub remote_bytes_asked: Counter,
+    pub remote_bytes_served: Counter,
+    pub connections_total: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics::new()
+    }
+}
+
+impl Metrics {
+    /// Metrics at zero, registered under `firn_`.
+    pub fn new() -> Metrics {
+        // From 100 µs (a cached answer) to 13 s (a hanging store).
+        let latency = || Histogram::new(exponential_buckets(0.0001, 2.0, 18));
+        let mut metrics = Metrics {
+            registry: Registry::with_prefix("firn"),
+            scrapes: Mutex::default(),
+            gauges: Gauges::default(),
+            produce_latency: latency(),
+            fetch_latency: latency(),
+            requests: Family::default(),
+            produced_bytes: Counter::default(),
+            produced_batches: Counter::default(),
+            fetched_bytes: Family::default(),
+            journal_sync: latency(),
+            journal_group_bytes: Histogram::new(exponential_buckets(4096.0, 4.0, 8)),
+            tail_cache_hits: Counter::default(),
+            tail_cache_misses: Counter::default(),
+            store_requests: Family::default(),
+            remote_bytes_asked: Counter::default(),
+            remote_bytes_served: Counter::default(),
+            connections_total: Counter::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    /// Adds something to be read at each scrape.
+    pub fn on_scrape(&self, read: impl Fn(&Gauges) + Send + Sync + 'static) {
+        self.scrapes.lock().push(Box::new(read));
+    }
+
+    /// The text a Prometheus server reads.
+    pub fn render(&self) -> String {
+        for read in self.scrapes.lock().iter() {
+            read(&self.gauges);
+        }
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry).expect("writing to a string does not fail");
+        out
+    }
+
+    fn register(&mut self) {
+        let Metrics { registry: r, gauges: g, .. } = self;
+        let seconds = || Unit::Seconds;
+        let bytes = || Unit::Bytes;
+        let hist = |r: &mut Registry, name: &str, help: &str, unit, metric: &Histogram| {
+            r.register_with_unit(name, help, unit, metric.clone());
+        };
+        hist(
+            r,
+            "produce_latency",
+            "Produce requests: first byte read to answer ready",
+            seconds(),
+            &self.produce_latency,
+        );
+        hist(r, "fetch_latency", "Fetch requests: first byte read to answer ready", seconds(), &self.fetch_latency);
+        hist(r, "journal_sync", "Journal groups: write and sync", seconds(), &self.journal_sync);
+        hist(r, "journal_group", "Size of what one journal sync made durable", bytes(), &self.journal_group_bytes);
+        r.register("requests", "Requests answered, by API", self.requests.clone());
+        r.register_with_unit("produced", "Record batches taken", bytes(), self.produced_bytes.clone());
+        r.register("produced_batches", "Record batches taken", self.produced_batches.clone());
+        r.register_with_unit("fetched", "Record batches sent, by where they lay", bytes(), self.fetched_bytes.clone());
+        r.register("tail_cache_hits", "Reads answered from the tail cache", self.tail_cache_hits.clone());
+        r.register("tail_cache_misses", "Reads that went to a segment", self.tail_cache_misses.clone());
+        r.register("object_store_requests", "Object-store requests, by kind and outcome", self.store_requests.clone());
+        r.register_with_unit("remote_asked", "Fetched from the object store", bytes(), self.remote_bytes_asked.clone());
+        r.register_with_unit(
+            "remote_served",
+            "Cold records sent to clients",
+            bytes(),
+            self.remote_bytes_served.clone(),
+        );
+        r.register("connections", "Connections accepted", self.connections_total.clone());
+        r.register("connections_open", "Connections open now", g.connections_open.clone());
+        r.register_with_unit("budget_used", "Memory in use, by budget", bytes(), g.budget_used_bytes.clone());
+        r.register_with_unit("budget_limit", "Size of each memory budget", bytes(), g.budget_limit_bytes.clone());
+        r.register_with_unit("tier_lag_size", "Records not yet in the object store", bytes(), g.tier_lag_bytes.clone());
+        r.register_with_unit(
+            "tier_lag_age",
+            "Age of the oldest record not tiered",
+            seconds(),
+            g.tier_lag_seconds.clone(),
+        );
+        r.register_with_unit("tier_stored", "Records in the object store", bytes(), g.tier_bytes.clone());
+        r.register("partitions", "Partitions served", g.partitions.clone());
+        r.register("partitions_offline", "Partitions whose directory failed", g.partitions_offline.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrape_shows_events_and_states() {
+        let metrics = Metrics::new();
+        metrics.requests.get_or_create(&ApiLabel { api: "Produce" }).inc();
+        metrics.on_scrape(|gauges| {
+            gauges.budget_used_bytes.get_or_create(&BudgetLabel { budget: "requests".into() }).set(7);
+        });
+        let text = metrics.render();
+        assert!(text.contains("firn_requests_total{api=\"Produce\"} 1"), "{text}");
+        assert!(text.contains("firn_budget_used_bytes{budget=\"requests\"} 7"), "{text}");
+    }
+}
