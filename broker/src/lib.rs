@@ -1,5 +1,7 @@
 //! The broker: everything that runs in a `firn` process.
 
+pub mod api;
 pub mod cli;
 pub mod metrics;
 pub mod net;
+pub mod telemetry;

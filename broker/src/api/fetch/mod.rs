@@ -1,0 +1,3 @@
+//! Fetch.
+
+pub mod session;

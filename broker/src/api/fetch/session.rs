@@ -1,0 +1,321 @@
+//! Fetch sessions (KIP-227): the broker remembers which partitions a consumer reads, so that a poll names, and an answer
+//! carries, only what changed.
+//!
+//! A pure core: time comes in, nothing is read here. The cache is bounded; a session that was not used for
+//! [`EVICT_AFTER_MS`] may be replaced by a new one, and a consumer whose session is gone starts a full fetch.
+
+use indexmap::IndexMap;
+use parking_lot::Mutex;
+use proto::ids::{LeaderEpoch, Millis, Offset};
+use std::collections::HashMap;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// A session idle for longer may be evicted for a new one (Kafka's `MIN_INCREMENTAL_FETCH_SESSION_EVICTION_MS`).
+pub const EVICT_AFTER_MS: Millis = 120_000;
+/// Epoch of a request that starts a session.
+const INITIAL_EPOCH: i32 = 0;
+/// Epoch of a request that neither has nor wants a session.
+const FINAL_EPOCH: i32 = -1;
+
+/// How a request names a topic: by name up to version 12, by id from 13.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum TopicRef {
+    Name(Arc<str>),
+    Id(Uuid),
+}
+
+/// A partition as a fetch names it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    pub topic: TopicRef,
+    pub partition: i32,
+}
+
+/// What a consumer wants of one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub offset: Offset,
+    pub max_bytes: i32,
+    pub current_leader_epoch: LeaderEpoch,
+    pub last_fetched_epoch: LeaderEpoch,
+    pub log_start: Offset,
+}
+
+/// What an answer says of a partition, as far as it decides whether it must be said again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Said {
+    pub high_watermark: Offset,
+    pub log_start: Offset,
+    pub error: bool,
+    /// Records, a diverging epoch or a preferred replica: worth saying whatever was said before.
+    pub news: bool,
+}
+
+/// Why a request does not fit its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionError {
+    /// `FETCH_SESSION_ID_NOT_FOUND`.
+    NotFound,
+    /// `INVALID_FETCH_SESSION_EPOCH`.
+    WrongEpoch,
+    /// `FETCH_SESSION_TOPIC_ID_ERROR`: ids and names are mixed in one session.
+    MixedTopicIds,
+}
+
+#[derive(Debug)]
+struct Remembered {
+    wanted: Wanted,
+    said: Option<Said>,
+}
+
+#[derive(Debug)]
+struct Session {
+    epoch: i32,
+    used: Millis,
+    by_id: bool,
+    partitions: IndexMap<Key, Remembered>,
+}
+
+/// One fetch request, as far as sessions care.
+#[derive(Debug)]
+pub struct Request {
+    pub session_id: i32,
+    pub session_epoch: i32,
+    pub by_id: bool,
+    pub partitions: Vec<(Key, Wanted)>,
+    pub forgotten: Vec<Key>,
+}
+
+/// What to fetch, in which order, and how to answer.
+#[derive(Debug)]
+pub struct Plan {
+    /// Partitions to read, those first that were answered with records longest ago.
+    pub partitions: Vec<(Key, Wanted)>,
+    session: Option<Arc<Mutex<Session>>>,
+    /// The session id the answer carries; 0 without a session.
+    pub session_id: i32,
+    incremental: bool,
+}
+
+/// All sessions of a broker.
+#[derive(Debug)]
+pub struct Sessions {
+    slots: usize,
+    known: Mutex<HashMap<i32, Arc<Mutex<Session>>>>,
+}
+
+impl Sessions {
+    /// `slots` is `max.incremental.fetch.session.cache.slots`.
+    pub fn new(slots: usize) -> Sessions {
+        Sessions { slots, known: Mutex::default() }
+    }
+
+    /// Sessions open now.
+    pub fn len(&self) -> usize {
+        self.known.lock().len()
+    }
+
+    /// Whether no session is open.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Finds or opens the session of `request`. `fresh_id` is a random number that a new session may use.
+    pub fn begin(&self, now: Millis, fresh_id: u64, request: Request) -> Result<Plan, SessionError> {
+        match request.session_epoch {
+            INITIAL_EPOCH | FINAL_EPOCH => {
+                if request.session_id != 0 {
+                    self.known.lock().remove(&request.session_id);
+                }
+                let wants_session = request.session_epoch == INITIAL_EPOCH && !request.partitions.is_empty();
+                Ok(self.full(now, wants_session.then_some(fresh_id), request))
+            }
+            _ => self.resume(now, request),
+        }
+    }
+
+    fn full(&self, now: Millis, fresh_id: Option<u64>, request: Request) -> Plan {
+        let opened = fresh_id.and_then(|fresh_id| {
+            let session = Session {
+                epoch: 1,
+                used: now,
+                by_id: request.by_id,
+                partitions: request
+                    .partitions
+                    .iter()
+                    .map(|(key, wanted)| (key.clone(), Remembered { wanted: wanted.clone(), said: None }))
+                    .collect(),
+            };
+            self.open(now, fresh_id, session)
+        });
+        let (session_id, session) = opened.map_or((0, None), |(id, session)| (id, Some(session)));
+        Plan { partitions: request.partitions, session, session_id, incremental: false }
+    }
+
+    fn open(&self, now: Millis, fresh_id: u64, session: Session) -> Option<(i32, Arc<Mutex<Session>>)> {
+        let mut known = self.known.lock();
+        if known.len() >= self.slots {
+            let stalest = known.iter().map(|(id, session)| (session.lock().used, *id)).min();
+            match stalest {
+                Some((used, id)) if now - used > EVICT_AFTER_MS => known.remove(&id),
+                _ => return None,
+            };
+        }
+        let mut id = i32::try_from(fresh_id & 0x7fff_ffff).expect("31 bits fit");
+        while id == 0 || known.contains_key(&id) {
+            id = id.wrapping_add(1) & i32::MAX;
+        }
+        let session = Arc::new(Mutex::new(session));
+        known.insert(id, Arc::clone(&session));
+        Some((id, session))
+    }
+
+    fn resume(&self, now: Millis, request: Request) -> Result<Plan, SessionError> {
+        let found = self.known.lock().get(&request.session_id).cloned().ok_or(SessionError::NotFound)?;
+        let mut session = found.lock();
+        if session.epoch != request.session_epoch {
+            return Err(SessionError::WrongEpoch);
+        }
+        if session.by_id != request.by_id {
+            return Err(SessionError::MixedTopicIds);
+        }
+        session.used = now;
+        session.epoch = if session.epoch == i32::MAX { 1 } else { session.epoch + 1 };
+        for (key, wanted) in request.partitions {
+            match session.partitions.get_mut(&key) {
+                Some(remembered) => remembered.wanted = wanted,
+                None => {
+                    session.partitions.insert(key, Remembered { wanted, said: None });
+                }
+            }
+        }
+        for key in &request.forgotten {
+            session.partitions.shift_remove(key);
+        }
+        if session.partitions.is_empty() {
+            drop(session);
+            self.known.lock().remove(&request.session_id);
+            return Ok(Plan { partitions: Vec::new(), session: None, session_id: 0, incremental: true });
+        }
+        let partitions = session.partitions.iter().map(|(key, r)| (key.clone(), r.wanted.clone())).collect();
+        drop(session);
+        Ok(Plan { partitions, session: Some(found), session_id: request.session_id, incremental: true })
+    }
+}
+
+impl Plan {
+    /// Whether the answer must carry this partition; remembers what it says.
+    pub fn say(&self, key: &Key, said: Said) -> bool {
+        let Some(session) = &self.session else { return true };
+        let mut session = session.lock();
+        let Some(remembered) = session.partitions.get_mut(key) else { return !self.incremental };
+        let before = remembered.said.replace(Said { news: false, ..said });
+        if said.news {
+            // Whoever had records goes last, so that a fetch cut short by max.bytes serves the others next time.
+            if let Some(index) = session.partitions.get_index_of(key) {
+                let last = session.partitions.len() - 1;
+                session.partitions.move_index(index, last);
+            }
+        }
+        !self.incremental || said.news || said.error || before != Some(Said { news: false, ..said })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(partition: i32) -> Key {
+        Key { topic: TopicRef::Id(Uuid::from_u128(7)), partition }
+    }
+
+    fn wanted(offset: Offset) -> Wanted {
+        Wanted { offset, max_bytes: 100, current_leader_epoch: -1, last_fetched_epoch: -1, log_start: -1 }
+    }
+
+    fn request(session_id: i32, session_epoch: i32, partitions: &[(i32, Offset)]) -> Request {
+        Request {
+            session_id,
+            session_epoch,
+            by_id: true,
+            partitions: partitions.iter().map(|(p, offset)| (key(*p), wanted(*offset))).collect(),
+            forgotten: vec![],
+        }
+    }
+
+    fn asked(plan: &Plan) -> Vec<(i32, Offset)> {
+        plan.partitions.iter().map(|(key, wanted)| (key.partition, wanted.offset)).collect()
+    }
+
+    const QUIET: Said = Said { high_watermark: 5, log_start: 0, error: false, news: false };
+
+    #[test]
+    fn a_session_remembers_partitions_and_says_only_changes() {
+        let sessions = Sessions::new(2);
+        let first = sessions.begin(0, 42, request(0, 0, &[(0, 10), (1, 20)])).expect("a session");
+        assert_eq!(first.session_id, 42);
+        assert!(first.say(&key(0), QUIET) && first.say(&key(1), QUIET), "a full answer names every partition");
+
+        let mut next = request(42, 1, &[(1, 21)]);
+        next.forgotten = vec![];
+        let plan = sessions.begin(1, 1, next).expect("the session goes on");
+        assert_eq!(asked(&plan), [(0, 10), (1, 21)]);
+        assert!(!plan.say(&key(0), QUIET));
+        assert!(plan.say(&key(1), Said { high_watermark: 6, ..QUIET }));
+
+        let mut forget = request(42, 2, &[]);
+        forget.forgotten = vec![key(0)];
+        assert_eq!(asked(&sessions.begin(2, 1, forget).expect("goes on")), [(1, 21)]);
+    }
+
+    #[test]
+    fn partitions_with_records_go_last() {
+        let sessions = Sessions::new(2);
+        let plan = sessions.begin(0, 42, request(0, 0, &[(0, 0), (1, 0), (2, 0)])).expect("a session");
+        plan.say(&key(0), Said { news: true, ..QUIET });
+        plan.say(&key(1), QUIET);
+        let plan = sessions.begin(1, 1, request(42, 1, &[])).expect("goes on");
+        assert_eq!(asked(&plan), [(1, 0), (2, 0), (0, 0)]);
+    }
+
+    #[test]
+    fn errors_are_said_every_time_and_their_end_too() {
+        let sessions = Sessions::new(2);
+        let plan = sessions.begin(0, 42, request(0, 0, &[(0, 0)])).expect("a session");
+        plan.say(&key(0), Said { error: true, ..QUIET });
+        let plan = sessions.begin(0, 1, request(42, 1, &[])).expect("goes on");
+        assert!(plan.say(&key(0), Said { error: true, ..QUIET }));
+        let plan = sessions.begin(0, 1, request(42, 2, &[])).expect("goes on");
+        assert!(plan.say(&key(0), QUIET));
+    }
+
+    #[test]
+    fn what_does_not_fit_its_session_is_told_why() {
+        let sessions = Sessions::new(2);
+        assert_eq!(sessions.begin(0, 1, request(9, 1, &[])).expect_err("unknown"), SessionError::NotFound);
+        sessions.begin(0, 42, request(0, 0, &[(0, 0)])).expect("a session");
+        assert_eq!(sessions.begin(0, 1, request(42, 3, &[])).expect_err("epoch"), SessionError::WrongEpoch);
+        let names = Request { by_id: false, ..request(42, 1, &[]) };
+        assert_eq!(sessions.begin(0, 1, names).expect_err("names"), SessionError::MixedTopicIds);
+    }
+
+    #[test]
+    fn the_cache_is_bounded_and_gives_up_only_idle_sessions() {
+        let sessions = Sessions::new(1);
+        sessions.begin(0, 42, request(0, 0, &[(0, 0)])).expect("a session");
+        assert_eq!(sessions.begin(1, 43, request(0, 0, &[(0, 0)])).expect("sessionless").session_id, 0);
+        let later = EVICT_AFTER_MS + 1;
+        assert_eq!(sessions.begin(later, 43, request(0, 0, &[(0, 0)])).expect("a session").session_id, 43);
+        assert_eq!(sessions.len(), 1);
+    }
+
+    #[test]
+    fn a_final_fetch_closes_its_session_and_a_new_one_replaces_it() {
+        let sessions = Sessions::new(2);
+        sessions.begin(0, 42, request(0, 0, &[(0, 0)])).expect("a session");
+        assert_eq!(sessions.begin(0, 43, request(42, 0, &[(0, 0)])).expect("replaced").session_id, 43);
+        assert_eq!(sessions.begin(0, 44, request(43, -1, &[(0, 0)])).expect("closed").session_id, 0);
+        assert!(sessions.is_empty());
+    }
+}

@@ -1,0 +1,3 @@
+//! Kafka APIs: one file each decodes, calls a handle, encodes.
+
+pub mod fetch;

@@ -1,0 +1,89 @@
+//! Logs and traces: structured logs to standard error, spans to an OTLP collector when one is configured.
+//!
+//! A request's span is `firn::request`; below it stand the journal and remote-tier steps, so that one trace shows a produce
+//! through journal and acknowledgement, or a fetch into the object store. Without a collector no span is made.
+
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing_subscriber::filter::{EnvFilter, FilterFn};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// The target of every span that is meant for a trace.
+pub const SPANS: &str = "firn::request";
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A line for people.
+    #[default]
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// What to log and where traces go.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    pub format: LogFormat,
+    /// A filter such as `info,broker::journal=debug`; `info` when empty.
+    pub filter: String,
+    /// The OTLP/HTTP endpoint of a collector, such as `http://127.0.0.1:4318/v1/traces`.
+    pub otlp_endpoint: Option<String>,
+}
+
+/// Keeps exporting until dropped; what is still queued is sent then.
+pub struct Telemetry {
+    provider: Option<SdkTracerProvider>,
+}
+
+/// Why telemetry could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    #[error("the log filter `{filter}` cannot be read: {error}")]
+    Filter { filter: String, error: String },
+    #[error("the trace exporter for {endpoint} could not be set up: {error}")]
+    Exporter { endpoint: String, error: String },
+}
+
+/// Installs the process's logger and, when configured, its trace exporter.
+pub fn install(settings: &Settings) -> Result<Telemetry, TelemetryError> {
+    let wanted = if settings.filter.is_empty() { "info" } else { &settings.filter };
+    let filter = EnvFilter::try_new(wanted)
+        .map_err(|error| TelemetryError::Filter { filter: wanted.into(), error: error.to_string() })?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(true);
+    let lines = match settings.format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    let provider = settings.otlp_endpoint.as_deref().map(exporter).transpose()?;
+    let spans = provider.as_ref().map(|provider| {
+        tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer("firn"))
+            .with_filter(FilterFn::new(|meta| meta.is_span() && meta.target() == SPANS))
+    });
+    // Request spans are for traces; in log lines they would only repeat.
+    let lines = lines.with_filter(filter).with_filter(FilterFn::new(|meta| meta.target() != SPANS));
+    tracing_subscriber::registry().with(spans).with(lines).init();
+    Ok(Telemetry { provider })
+}
+
+fn exporter(endpoint: &str) -> Result<SdkTracerProvider, TelemetryError> {
+    let exporter = SpanExporter::builder().with_http().with_endpoint(endpoint).build();
+    let exporter =
+        exporter.map_err(|error| TelemetryError::Exporter { endpoint: endpoint.into(), error: error.to_string() })?;
+    let resource = Resource::builder().with_service_name("firn").build();
+    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        if let Some(provider) = &self.provider
+            && let Err(error) = provider.shutdown()
+        {
+            tracing::warn!(%error, "some spans could not be sent");
+        }
+    }
+}
