@@ -37,16 +37,11 @@ pub trait Entropy: Send + Sync {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "this is the seam behind which the real clock lives"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "this is the seam behind which the real clock lives")]
     fn now_ms(&self) -> Millis {
         std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| {
-                Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
-            })
+            .map_or(0, |since| Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX))
     }
 }
 
@@ -55,10 +50,7 @@ impl Clock for SystemClock {
 pub struct SystemEntropy;
 
 impl Entropy for SystemEntropy {
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "this is the seam behind which real randomness lives"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "this is the seam behind which real randomness lives")]
     fn next_u64(&self) -> u64 {
         rand::Rng::next_u64(&mut rand::rng())
     }
@@ -105,10 +97,7 @@ impl SeededEntropy {
 impl Entropy for SeededEntropy {
     fn next_u64(&self) -> u64 {
         const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mut z = self
-            .0
-            .fetch_add(GAMMA, Ordering::Relaxed)
-            .wrapping_add(GAMMA);
+        let mut z = self.0.fetch_add(GAMMA, Ordering::Relaxed).wrapping_add(GAMMA);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
@@ -128,20 +117,12 @@ pub struct Spawner {
 impl Spawner {
     /// The given runtimes.
     pub const fn new(hot: Handle, cold: Handle, blocking: Handle) -> Self {
-        Self {
-            hot,
-            cold,
-            blocking,
-        }
+        Self { hot, cold, blocking }
     }
 
     /// One runtime for everything.
     pub fn single(runtime: Handle) -> Self {
-        Self {
-            hot: runtime.clone(),
-            cold: runtime.clone(),
-            blocking: runtime,
-        }
+        Self { hot: runtime.clone(), cold: runtime.clone(), blocking: runtime }
     }
 
     /// Runs a task of the acknowledged path.

@@ -18,9 +18,7 @@ pub type LeaderEpoch = i32;
 pub type Millis = i64;
 
 /// A broker or controller (`node.id`).
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct NodeId(pub i32);
 
 impl fmt::Display for NodeId {
@@ -30,9 +28,7 @@ impl fmt::Display for NodeId {
 }
 
 /// A topic's identity, never reused when a topic of the same name is created again (KIP-516).
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct TopicId(pub Uuid);
 
 impl TopicId {
@@ -60,9 +56,7 @@ impl FromStr for TopicId {
 }
 
 /// A data directory's identity, written in it once (KIP-858).
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct DirectoryId(pub Uuid);
 
 impl DirectoryId {
@@ -85,9 +79,7 @@ impl FromStr for DirectoryId {
 }
 
 /// One partition of one incarnation of a topic.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct TopicPartition {
     /// The topic's id.
     pub topic: TopicId,
@@ -134,13 +126,8 @@ fn parse_base64url(text: &str) -> Result<Uuid, InvalidId> {
         return Err(InvalidId);
     }
     let mut value: u128 = 0;
-    let mut digits = text.bytes().map(|byte| {
-        ALPHABET
-            .iter()
-            .position(|known| *known == byte)
-            .map(|at| at as u128)
-            .ok_or(InvalidId)
-    });
+    let mut digits =
+        text.bytes().map(|byte| ALPHABET.iter().position(|known| *known == byte).map(|at| at as u128).ok_or(InvalidId));
     for digit in digits.by_ref().take(21) {
         value = (value << 6) | digit?;
     }
@@ -169,12 +156,7 @@ mod tests {
 
     #[test]
     fn texts_that_are_no_ids_are_refused() {
-        for text in [
-            "",
-            "AAECAwQFBgcICQoLDA0OD",
-            "AAECAwQFBgcICQoLDA0ODx",
-            "AAECAwQFBgcICQoLDA0O+w",
-        ] {
+        for text in ["", "AAECAwQFBgcICQoLDA0OD", "AAECAwQFBgcICQoLDA0ODx", "AAECAwQFBgcICQoLDA0O+w"] {
             assert_eq!(text.parse::<TopicId>(), Err(InvalidId), "{text}");
         }
     }

@@ -4,3 +4,4 @@
 pub mod host;
 pub mod ids;
 pub mod metadata;
+pub mod records;
