@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod http;
 pub mod metrics;
 pub mod net;
 pub mod telemetry;
