@@ -1,0 +1,3 @@
+//! Partitions: one log each, led or followed, behind a cheap handle.
+
+pub mod types;
