@@ -1,1 +1,12 @@
-//! tiering
+//! Tiered storage: what has settled in the local log goes to the object store, and comes back when it
+//! is read.
+//!
+//! - [`format`]: the object, batches with a footer.
+//! - [`manifest`]: which object holds which offsets; pure, with named invariants.
+//! - [`store`]: the object store, with outcomes that may be unknown.
+//! - [`ports`]: what the broker provides.
+
+pub mod format;
+pub mod manifest;
+pub mod ports;
+pub mod store;
