@@ -1,0 +1,160 @@
+//! `meta.json`: which cluster, node and directory the files here belong to.
+//!
+//! Written once, when a directory is first used; a directory of another cluster or node is refused rather
+//! than mixed in.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use proto::ids::{DirectoryId, NodeId};
+use serde::{Deserialize, Serialize};
+
+use super::{Disk, DiskError, read_whole, replace};
+
+/// Name of the file.
+pub const NAME: &str = "meta.json";
+/// The layout of the data directory that this version reads and writes.
+pub const FORMAT: u32 = 1;
+
+/// The contents of `meta.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Meta {
+    /// The layout of the directory, [`FORMAT`].
+    pub format: u32,
+    /// The cluster's id, as Kafka prints it.
+    pub cluster_id: String,
+    /// The broker.
+    pub node_id: NodeId,
+    /// The directory's own id (KIP-858).
+    pub directory_id: DirectoryId,
+}
+
+/// Why a directory cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MetaError {
+    /// The disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// Not what a `meta.json` looks like.
+    #[error("{} is damaged: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says.
+        reason: String,
+    },
+    /// Made by another version.
+    #[error("{} has format {found}, this version reads {FORMAT}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// The format it has.
+        found: u32,
+    },
+    /// Another cluster's.
+    #[error(
+        "data directory {} belongs to cluster {found}, this node to cluster {expected}",
+        directory.display()
+    )]
+    ForeignCluster {
+        /// The directory.
+        directory: PathBuf,
+        /// The cluster of this node.
+        expected: String,
+        /// The cluster it was made for.
+        found: String,
+    },
+    /// Another node's.
+    #[error(
+        "data directory {} belongs to node {found}, this is node {expected}",
+        directory.display()
+    )]
+    ForeignNode {
+        /// The directory.
+        directory: PathBuf,
+        /// This node.
+        expected: NodeId,
+        /// The node it was made for.
+        found: NodeId,
+    },
+}
+
+impl Meta {
+    /// What `dir` says about itself; `None` if it was never used.
+    ///
+    /// # Errors
+    /// [`MetaError::Damaged`] or [`MetaError::Format`] if it cannot be understood.
+    pub async fn load(disk: &dyn Disk, dir: &Path) -> Result<Option<Self>, MetaError> {
+        let path = dir.join(NAME);
+        let Some(text) = read_whole(disk, &path).await? else {
+            return Ok(None);
+        };
+        let damaged = |reason: serde_json::Error| MetaError::Damaged {
+            path: path.clone(),
+            reason: reason.to_string(),
+        };
+        // The format first: another version may have other fields.
+        #[derive(Deserialize)]
+        struct Versioned {
+            format: u32,
+        }
+        let Versioned { format } = serde_json::from_slice(&text).map_err(damaged)?;
+        if format != FORMAT {
+            return Err(MetaError::Format {
+                path,
+                found: format,
+            });
+        }
+        serde_json::from_slice(&text).map(Some).map_err(damaged)
+    }
+
+    /// Claims `dir` for this node: checks what it says about itself, or writes it if it was never used, with
+    /// `fresh` as its id.
+    ///
+    /// # Errors
+    /// [`MetaError::ForeignCluster`] or [`MetaError::ForeignNode`] if it is somebody else's.
+    pub async fn claim(
+        disk: &dyn Disk,
+        dir: &Path,
+        cluster_id: &str,
+        node_id: NodeId,
+        fresh: DirectoryId,
+    ) -> Result<Self, MetaError> {
+        let Some(found) = Self::load(disk, dir).await? else {
+            let meta = Self {
+                format: FORMAT,
+                cluster_id: cluster_id.to_owned(),
+                node_id,
+                directory_id: fresh,
+            };
+            meta.store(disk, dir).await?;
+            return Ok(meta);
+        };
+        if found.cluster_id != cluster_id {
+            return Err(MetaError::ForeignCluster {
+                directory: dir.to_owned(),
+                expected: cluster_id.to_owned(),
+                found: found.cluster_id,
+            });
+        }
+        if found.node_id != node_id {
+            return Err(MetaError::ForeignNode {
+                directory: dir.to_owned(),
+                expected: node_id,
+                found: found.node_id,
+            });
+        }
+        Ok(found)
+    }
+
+    async fn store(&self, disk: &dyn Disk, dir: &Path) -> Result<(), MetaError> {
+        let mut text = serde_json::to_vec_pretty(self).map_err(|reason| MetaError::Damaged {
+            path: dir.join(NAME),
+            reason: reason.to_string(),
+        })?;
+        text.push(b'\n');
+        replace(disk, dir, NAME, Bytes::from(text)).await?;
+        Ok(())
+    }
+}
