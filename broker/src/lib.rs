@@ -2,7 +2,9 @@
 
 pub mod api;
 pub mod cli;
+pub mod disk;
 pub mod http;
+pub mod journal;
 pub mod log;
 pub mod metrics;
 pub mod net;

@@ -20,11 +20,7 @@ pub struct DiskError {
 impl DiskError {
     /// `operation` on `path` was answered with `errno`.
     pub fn new(operation: Operation, path: &Path, errno: Errno) -> Self {
-        Self {
-            operation,
-            path: path.to_owned(),
-            errno,
-        }
+        Self { operation, path: path.to_owned(), errno }
     }
 
     /// No such file or directory.

@@ -17,9 +17,7 @@ use rustix::fs::{Advice, AtFlags, CWD, Dir, FallocateFlags, FileType, Mode, OFla
 use rustix::io::{Errno, ReadWriteFlags};
 use tokio::runtime::Handle;
 
-use super::{
-    BLOCK, DirEntry, Disk, DiskError, DiskFile, EntryKind, OpenMode, Operation, Space,
-};
+use super::{BLOCK, DirEntry, Disk, DiskError, DiskFile, EntryKind, OpenMode, Operation, Space};
 
 /// Most pieces one vectored call takes (`IOV_MAX`).
 const MAX_PIECES: usize = 1024;
@@ -70,17 +68,12 @@ impl Disk for LocalDisk {
     async fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn DiskFile>, DiskError> {
         let operation = match mode {
             OpenMode::CreateNew => Operation::Create,
-            OpenMode::Read | OpenMode::Write | OpenMode::OpenOrCreate | OpenMode::Direct => {
-                Operation::Open
-            }
+            OpenMode::Read | OpenMode::Write | OpenMode::OpenOrCreate | OpenMode::Direct => Operation::Open,
         };
-        let (fd, direct) = self
-            .run(operation, path, move |path| open(path, mode))
-            .await?;
+        let fd = self.run(operation, path, move |path| open(path, mode)).await?;
         Ok(Arc::new(LocalFile {
             fd: Arc::new(fd),
             path: path.to_owned(),
-            direct,
             dsync: AtomicBool::new(true),
             blocking: self.blocking.clone(),
         }))
@@ -88,15 +81,11 @@ impl Disk for LocalDisk {
 
     async fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError> {
         let to = to.to_owned();
-        self.run(Operation::Rename, from, move |from| {
-            rustix::fs::rename(from, &to)
-        })
-        .await
+        self.run(Operation::Rename, from, move |from| rustix::fs::rename(from, &to)).await
     }
 
     async fn remove(&self, path: &Path) -> Result<(), DiskError> {
-        self.run(Operation::Remove, path, |path| rustix::fs::unlink(path))
-            .await
+        self.run(Operation::Remove, path, |path| rustix::fs::unlink(path)).await
     }
 
     async fn create_dir_all(&self, path: &Path) -> Result<(), DiskError> {
@@ -141,8 +130,7 @@ impl Disk for LocalDisk {
     }
 }
 
-/// Opens, and says whether the page cache is passed by.
-fn open(path: &Path, mode: OpenMode) -> Result<(OwnedFd, bool), Errno> {
+fn open(path: &Path, mode: OpenMode) -> Result<OwnedFd, Errno> {
     let plain = OFlags::RDWR | OFlags::CLOEXEC;
     let flags = match mode {
         OpenMode::Read => OFlags::RDONLY | OFlags::CLOEXEC,
@@ -151,14 +139,14 @@ fn open(path: &Path, mode: OpenMode) -> Result<(OwnedFd, bool), Errno> {
         OpenMode::OpenOrCreate => plain | OFlags::CREATE,
         OpenMode::Direct => {
             match rustix::fs::open(path, plain | OFlags::DIRECT, Mode::empty()) {
-                Ok(fd) => return Ok((fd, true)),
+                Ok(fd) => return Ok(fd),
                 // tmpfs and some network and stacked file systems have no direct access.
                 Err(Errno::INVAL | Errno::OPNOTSUPP) => plain,
                 Err(errno) => return Err(errno),
             }
         }
     };
-    rustix::fs::open(path, flags, Mode::from_raw_mode(0o644)).map(|fd| (fd, false))
+    rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))
 }
 
 fn create_dir_all(path: &Path) -> Result<(), Errno> {
@@ -229,11 +217,7 @@ fn list(dir: &Path) -> Result<Vec<DirEntry>, Errno> {
 }
 
 fn open_dir(dir: &Path) -> Result<OwnedFd, Errno> {
-    rustix::fs::open(
-        dir,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
+    rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 fn sync_dir(dir: &Path) -> Result<(), Errno> {
@@ -245,7 +229,6 @@ fn sync_dir(dir: &Path) -> Result<(), Errno> {
 struct LocalFile {
     fd: Arc<OwnedFd>,
     path: PathBuf,
-    direct: bool,
     /// Whether the file system still is believed to take a synced write in one call.
     dsync: AtomicBool,
     blocking: Handle,
@@ -258,10 +241,7 @@ impl LocalFile {
         call: impl FnOnce(&OwnedFd) -> Result<T, Errno> + Send + 'static,
     ) -> Result<T, DiskError> {
         let fd = Arc::clone(&self.fd);
-        run(&self.blocking, operation, self.path.clone(), move |_| {
-            call(&fd)
-        })
-        .await
+        run(&self.blocking, operation, self.path.clone(), move |_| call(&fd)).await
     }
 
     /// The blocking body of [`DiskFile::write_sync_at`].
@@ -298,16 +278,15 @@ impl DiskFile for LocalFile {
         &self.path
     }
 
-    async fn len(&self) -> Result<u64, DiskError> {
+    async fn size(&self) -> Result<u64, DiskError> {
         // Answered from memory: not worth a trip to the pool.
-        let found = rustix::fs::fstat(&self.fd)
-            .map_err(|errno| DiskError::new(Operation::Inspect, &self.path, errno))?;
+        let found =
+            rustix::fs::fstat(&self.fd).map_err(|errno| DiskError::new(Operation::Inspect, &self.path, errno))?;
         Ok(u64::try_from(found.st_size).unwrap_or(0))
     }
 
     async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, DiskError> {
-        self.run(Operation::Read, move |fd| read_full(fd, offset, len))
-            .await
+        self.run(Operation::Read, move |fd| read_full(fd, offset, len)).await
     }
 
     fn read_at_nowait(&self, offset: u64, len: usize) -> Result<Option<Bytes>, DiskError> {
@@ -333,33 +312,27 @@ impl DiskFile for LocalFile {
     }
 
     async fn write_sync_at(&self, offset: u64, data: Bytes) -> Result<(), DiskError> {
-        self.write_sync(offset, &data)
-            .map_err(|errno| DiskError::new(Operation::WriteSync, &self.path, errno))
+        self.write_sync(offset, &data).map_err(|errno| DiskError::new(Operation::WriteSync, &self.path, errno))
     }
 
     async fn sync_data(&self) -> Result<(), DiskError> {
-        self.run(Operation::Sync, |fd| rustix::fs::fdatasync(fd))
-            .await
+        self.run(Operation::Sync, |fd| rustix::fs::fdatasync(fd)).await
     }
 
     async fn set_len(&self, len: u64) -> Result<(), DiskError> {
-        self.run(Operation::Resize, move |fd| rustix::fs::ftruncate(fd, len))
-            .await
+        self.run(Operation::Resize, move |fd| rustix::fs::ftruncate(fd, len)).await
     }
 
     async fn allocate(&self, offset: u64, len: u64) -> Result<(), DiskError> {
-        self.run(Operation::Resize, move |fd| {
-            match rustix::fs::fallocate(fd, FallocateFlags::KEEP_SIZE, offset, len) {
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-                other => other,
-            }
+        self.run(Operation::Resize, move |fd| match rustix::fs::fallocate(fd, FallocateFlags::KEEP_SIZE, offset, len) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            other => other,
         })
         .await
     }
 
     async fn zero_fill(&self, len: u64) -> Result<(), DiskError> {
-        self.run(Operation::Write, move |fd| zero_fill(fd, len))
-            .await
+        self.run(Operation::Write, move |fd| zero_fill(fd, len)).await
     }
 
     async fn evict(&self, offset: u64, len: u64) -> Result<(), DiskError> {
@@ -399,8 +372,7 @@ fn read_full(fd: &OwnedFd, offset: u64, len: usize) -> Result<Bytes, Errno> {
 
 fn write_all(fd: &OwnedFd, mut offset: u64, pieces: &[&[u8]]) -> Result<(), Errno> {
     for window in pieces.chunks(MAX_PIECES) {
-        let mut slices: Vec<IoSlice<'_>> =
-            window.iter().map(|piece| IoSlice::new(piece)).collect();
+        let mut slices: Vec<IoSlice<'_>> = window.iter().map(|piece| IoSlice::new(piece)).collect();
         let mut left = slices.as_mut_slice();
         IoSlice::advance_slices(&mut left, 0);
         while !left.is_empty() {

@@ -42,10 +42,7 @@ impl DirectoryLock {
     /// # Errors
     /// [`LockError::InUse`] if another process (or another lock of this one) holds it.
     pub fn acquire(directory: &Path) -> Result<Self, LockError> {
-        let refused = |errno| LockError::Refused {
-            directory: directory.to_owned(),
-            errno,
-        };
+        let refused = |errno| LockError::Refused { directory: directory.to_owned(), errno };
         let file = rustix::fs::open(
             directory.join(NAME),
             OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC,
@@ -53,13 +50,8 @@ impl DirectoryLock {
         )
         .map_err(refused)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self {
-                _file: file,
-                directory: directory.to_owned(),
-            }),
-            Err(Errno::WOULDBLOCK) => Err(LockError::InUse {
-                directory: directory.to_owned(),
-            }),
+            Ok(()) => Ok(Self { _file: file, directory: directory.to_owned() }),
+            Err(Errno::WOULDBLOCK) => Err(LockError::InUse { directory: directory.to_owned() }),
             Err(errno) => Err(refused(errno)),
         }
     }

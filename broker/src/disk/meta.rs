@@ -90,10 +90,7 @@ impl Meta {
         let Some(text) = read_whole(disk, &path).await? else {
             return Ok(None);
         };
-        let damaged = |reason: serde_json::Error| MetaError::Damaged {
-            path: path.clone(),
-            reason: reason.to_string(),
-        };
+        let damaged = |reason: serde_json::Error| MetaError::Damaged { path: path.clone(), reason: reason.to_string() };
         // The format first: another version may have other fields.
         #[derive(Deserialize)]
         struct Versioned {
@@ -101,10 +98,7 @@ impl Meta {
         }
         let Versioned { format } = serde_json::from_slice(&text).map_err(damaged)?;
         if format != FORMAT {
-            return Err(MetaError::Format {
-                path,
-                found: format,
-            });
+            return Err(MetaError::Format { path, found: format });
         }
         serde_json::from_slice(&text).map(Some).map_err(damaged)
     }
@@ -122,12 +116,7 @@ impl Meta {
         fresh: DirectoryId,
     ) -> Result<Self, MetaError> {
         let Some(found) = Self::load(disk, dir).await? else {
-            let meta = Self {
-                format: FORMAT,
-                cluster_id: cluster_id.to_owned(),
-                node_id,
-                directory_id: fresh,
-            };
+            let meta = Self { format: FORMAT, cluster_id: cluster_id.to_owned(), node_id, directory_id: fresh };
             meta.store(disk, dir).await?;
             return Ok(meta);
         };
@@ -139,20 +128,14 @@ impl Meta {
             });
         }
         if found.node_id != node_id {
-            return Err(MetaError::ForeignNode {
-                directory: dir.to_owned(),
-                expected: node_id,
-                found: found.node_id,
-            });
+            return Err(MetaError::ForeignNode { directory: dir.to_owned(), expected: node_id, found: found.node_id });
         }
         Ok(found)
     }
 
     async fn store(&self, disk: &dyn Disk, dir: &Path) -> Result<(), MetaError> {
-        let mut text = serde_json::to_vec_pretty(self).map_err(|reason| MetaError::Damaged {
-            path: dir.join(NAME),
-            reason: reason.to_string(),
-        })?;
+        let mut text = serde_json::to_vec_pretty(self)
+            .map_err(|reason| MetaError::Damaged { path: dir.join(NAME), reason: reason.to_string() })?;
         text.push(b'\n');
         replace(disk, dir, NAME, Bytes::from(text)).await?;
         Ok(())

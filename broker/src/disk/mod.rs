@@ -72,7 +72,7 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     fn path(&self) -> &Path;
 
     /// Its length in bytes.
-    async fn len(&self) -> Result<u64, DiskError>;
+    async fn size(&self) -> Result<u64, DiskError>;
 
     /// Up to `len` bytes from `offset`; fewer only at the end of the file.
     async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, DiskError>;
@@ -163,12 +163,7 @@ pub struct Space {
 ///
 /// # Errors
 /// The disk's; the old file is then still in place.
-pub async fn replace(
-    disk: &dyn Disk,
-    dir: &Path,
-    name: &str,
-    contents: Bytes,
-) -> Result<(), DiskError> {
+pub async fn replace(disk: &dyn Disk, dir: &Path, name: &str, contents: Bytes) -> Result<(), DiskError> {
     let temporary = dir.join(format!("{name}.tmp"));
     let file = disk.open(&temporary, OpenMode::OpenOrCreate).await?;
     file.set_len(0).await?;
@@ -188,6 +183,6 @@ pub async fn read_whole(disk: &dyn Disk, path: &Path) -> Result<Option<Bytes>, D
         Err(error) if error.is_not_found() => return Ok(None),
         Err(error) => return Err(error),
     };
-    let len = usize::try_from(file.len().await?).unwrap_or(usize::MAX);
+    let len = usize::try_from(file.size().await?).unwrap_or(usize::MAX);
     file.read_at(0, len).await.map(Some)
 }

@@ -40,8 +40,7 @@ unsafe impl Sync for Memory {}
 impl Memory {
     fn layout(capacity: usize) -> Layout {
         let align = if capacity < HUGE_PAGE { BLOCK } else { HUGE_PAGE };
-        Layout::from_size_align(capacity, align)
-            .expect("capacities are far below the address space")
+        Layout::from_size_align(capacity, align).expect("capacities are far below the address space")
     }
 
     fn new(capacity: usize) -> Self {
@@ -49,20 +48,12 @@ impl Memory {
         let layout = Self::layout(capacity);
         // SAFETY: the layout's size is at least one block, hence not zero.
         let start = unsafe { alloc(layout) };
-        let Some(start) = NonNull::new(start) else {
-            handle_alloc_error(layout)
-        };
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
         #[cfg(not(miri))]
         if capacity >= HUGE_PAGE {
             // Advice only: without huge pages it works as well, with more page faults.
             // SAFETY: the range is our allocation, and this advice does not change its contents.
-            let _ = unsafe {
-                rustix::mm::madvise(
-                    start.as_ptr().cast(),
-                    capacity,
-                    rustix::mm::Advice::LinuxHugepage,
-                )
-            };
+            let _ = unsafe { rustix::mm::madvise(start.as_ptr().cast(), capacity, rustix::mm::Advice::LinuxHugepage) };
         }
         Self { start, capacity }
     }
@@ -86,11 +77,7 @@ pub(super) struct Pool {
 impl Pool {
     /// A pool of blocks of `block_bytes` that keeps at most `keep` idle ones.
     pub(super) fn new(block_bytes: usize, keep: usize) -> Arc<Self> {
-        Arc::new(Self {
-            block_bytes: block_bytes.max(1).next_multiple_of(BLOCK),
-            keep,
-            idle: Mutex::new(Vec::new()),
-        })
+        Arc::new(Self { block_bytes: block_bytes.max(1).next_multiple_of(BLOCK), keep, idle: Mutex::new(Vec::new()) })
     }
 
     /// A block of the pool's size, or of `at_least` bytes if that is more (such a one is not kept).
@@ -102,14 +89,7 @@ impl Pool {
             Memory::new(at_least)
         };
         let end = memory.capacity;
-        Tail {
-            block: Arc::new(Block {
-                memory: Some(memory),
-                pool: Arc::downgrade(self),
-            }),
-            start: 0,
-            end,
-        }
+        Tail { block: Arc::new(Block { memory: Some(memory), pool: Arc::downgrade(self) }), start: 0, end }
     }
 
     fn put(&self, memory: Memory) {
@@ -140,11 +120,7 @@ struct Block {
 impl Block {
     /// The start of the allocation; provenance covers all of it.
     fn base(&self) -> *mut u8 {
-        self.memory
-            .as_ref()
-            .expect("taken only by drop")
-            .start
-            .as_ptr()
+        self.memory.as_ref().expect("taken only by drop").start.as_ptr()
     }
 }
 
@@ -177,11 +153,7 @@ impl Tail {
     /// If the head does not fit.
     pub(super) fn begin(self, head: usize) -> Region {
         assert!(head <= self.remaining(), "the caller checks for room");
-        Region {
-            written: head,
-            head,
-            tail: self,
-        }
+        Region { written: head, head, tail: self }
     }
 }
 
@@ -239,17 +211,9 @@ impl Region {
         let padded = self.written.next_multiple_of(align);
         let start = self.tail.start;
         assert!(start + padded <= self.tail.end, "padding fits in the block");
-        let closed = Closed {
-            block: Arc::clone(&self.tail.block),
-            start,
-            head: self.head,
-            written: self.written,
-            padded,
-        };
-        let rest = Tail {
-            start: start + padded,
-            ..self.tail
-        };
+        let closed =
+            Closed { block: Arc::clone(&self.tail.block), start, head: self.head, written: self.written, padded };
+        let rest = Tail { start: start + padded, ..self.tail };
         (closed, rest)
     }
 }
@@ -297,11 +261,7 @@ impl Closed {
             std::ptr::copy_nonoverlapping(head.as_ptr(), region, head.len());
             std::ptr::write_bytes(region.add(self.written), 0, self.padded - self.written);
         }
-        Bytes::from_owner(View {
-            block: self.block,
-            start: self.start,
-            len: self.padded,
-        })
+        Bytes::from_owner(View { block: self.block, start: self.start, len: self.padded })
     }
 }
 
@@ -310,11 +270,7 @@ fn view(block: &Arc<Block>, start: usize, written: &Range<usize>, range: Range<u
         written.start <= range.start && range.start <= range.end && range.end <= written.end,
         "only what is written can be read"
     );
-    Bytes::from_owner(View {
-        block: Arc::clone(block),
-        start: start + range.start,
-        len: range.end - range.start,
-    })
+    Bytes::from_owner(View { block: Arc::clone(block), start: start + range.start, len: range.end - range.start })
 }
 
 /// A written part of a block.
@@ -342,9 +298,7 @@ mod tests {
         let mut region = pool.take(0).begin(4);
         region.push(b"first");
         let first = region.view(4..9);
-        let reader = std::thread::Builder::new()
-            .spawn(move || assert_eq!(first, "first"))
-            .expect("a thread");
+        let reader = std::thread::Builder::new().spawn(move || assert_eq!(first, "first")).expect("a thread");
         region.push(b"second");
         reader.join().expect("the reader saw its bytes");
         let second = region.view(9..15);

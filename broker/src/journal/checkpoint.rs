@@ -75,10 +75,7 @@ pub enum CheckpointError {
 
 impl Default for Checkpoint {
     fn default() -> Self {
-        Self {
-            replay_from: Lsn::FIRST,
-            partitions: BTreeMap::new(),
-        }
+        Self { replay_from: Lsn::FIRST, partitions: BTreeMap::new() }
     }
 }
 
@@ -87,21 +84,14 @@ impl Checkpoint {
     ///
     /// # Errors
     /// See [`CheckpointError`].
-    pub async fn load(
-        disk: &dyn Disk,
-        dir: &Path,
-        directory: DirectoryId,
-    ) -> Result<Self, CheckpointError> {
+    pub async fn load(disk: &dyn Disk, dir: &Path, directory: DirectoryId) -> Result<Self, CheckpointError> {
         let path = dir.join(NAME);
         let Some(bytes) = disk::read_whole(disk, &path).await? else {
             return Ok(Self::default());
         };
         let (found, checkpoint) = Self::decode(&bytes).map_err(|error| match error {
             Undecodable::Damaged => CheckpointError::Damaged { path: path.clone() },
-            Undecodable::Version(found) => CheckpointError::Version {
-                path: path.clone(),
-                found,
-            },
+            Undecodable::Version(found) => CheckpointError::Version { path: path.clone(), found },
         })?;
         if found != directory {
             return Err(CheckpointError::ForeignDirectory { path, found });
@@ -113,12 +103,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// The disk's; the old checkpoint then still stands.
-    pub async fn store(
-        &self,
-        disk: &dyn Disk,
-        dir: &Path,
-        directory: DirectoryId,
-    ) -> Result<(), DiskError> {
+    pub async fn store(&self, disk: &dyn Disk, dir: &Path, directory: DirectoryId) -> Result<(), DiskError> {
         disk::replace(disk, dir, NAME, self.encode(directory)).await
     }
 
@@ -179,20 +164,10 @@ impl Checkpoint {
         for _ in 0..count {
             let topic = TopicId(Uuid::from_bytes(fields.array()?));
             let tp = TopicPartition::new(topic, fields.i32()?);
-            let mark = Mark {
-                segment: fields.i64()?,
-                position: fields.u64()?,
-                lsn: Lsn(fields.u64()?),
-            };
+            let mark = Mark { segment: fields.i64()?, position: fields.u64()?, lsn: Lsn(fields.u64()?) };
             partitions.insert(tp, mark);
         }
-        Some((
-            directory,
-            Self {
-                replay_from,
-                partitions,
-            },
-        ))
+        Some((directory, Self { replay_from, partitions }))
     }
 
     /// Whether replay skips the record at `lsn` of `tp`.

@@ -25,16 +25,12 @@ pub(super) fn file_name(number: u64) -> String {
 
 /// The number of a journal file's name, if it is one.
 pub(super) fn file_number(name: &str) -> Option<u64> {
-    name.strip_prefix(PREFIX)?
-        .strip_suffix(SUFFIX)?
-        .parse()
-        .ok()
+    name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok()
 }
 
 /// Whether a name is what a crash left of the making of a file.
 pub(super) fn is_leftover(name: &str) -> bool {
-    name.strip_suffix(".tmp")
-        .is_some_and(|name| file_number(name).is_some())
+    name.strip_suffix(".tmp").is_some_and(|name| file_number(name).is_some())
 }
 
 /// A file by name and length.
@@ -66,13 +62,7 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new(file_bytes: u64) -> Self {
-        Self {
-            file_bytes,
-            used: VecDeque::new(),
-            free: VecDeque::new(),
-            doomed: Vec::new(),
-            bytes: 0,
-        }
+        Self { file_bytes, used: VecDeque::new(), free: VecDeque::new(), doomed: Vec::new(), bytes: 0 }
     }
 
     /// Takes in a file found on disk that holds records.
@@ -90,11 +80,7 @@ impl Table {
     /// Frees what holds nothing newer than `up_to`; whether that was anything.
     pub(super) fn settle(&mut self, up_to: Lsn) -> bool {
         let before = self.used.len();
-        while self
-            .used
-            .front()
-            .is_some_and(|used| used.last_lsn <= up_to)
-        {
+        while self.used.front().is_some_and(|used| used.last_lsn <= up_to) {
             if let Some(used) = self.used.pop_front() {
                 self.release(used.slot);
             }
@@ -126,12 +112,7 @@ impl Table {
         let oldest = self.used.front()?;
         let mut partitions: Vec<_> = oldest.partitions.iter().copied().collect();
         partitions.sort_unstable();
-        Some(Pressure {
-            up_to: oldest.last_lsn,
-            partitions,
-            used_bytes,
-            max_bytes,
-        })
+        Some(Pressure { up_to: oldest.last_lsn, partitions, used_bytes, max_bytes })
     }
 }
 
@@ -193,23 +174,13 @@ async fn make(disk: &dyn Disk, pool: &Arc<Pool>, order: Order) -> Result<Ready, 
             return Err(error);
         }
         disk.rename(&unfinished, &path).await?;
-        disk.sync_dir(path.parent().unwrap_or(Path::new(".")))
-            .await?;
+        disk.sync_dir(path.parent().unwrap_or(Path::new("."))).await?;
         disk.open(&path, OpenMode::Direct).await?
     };
-    Ok(Ready {
-        slot: Slot { path, capacity },
-        header: order.header,
-        file,
-    })
+    Ok(Ready { slot: Slot { path, capacity }, header: order.header, file })
 }
 
-async fn create(
-    disk: &dyn Disk,
-    path: &Path,
-    capacity: u64,
-    header: bytes::Bytes,
-) -> Result<(), DiskError> {
+async fn create(disk: &dyn Disk, path: &Path, capacity: u64, header: bytes::Bytes) -> Result<(), DiskError> {
     disk.open(path, OpenMode::OpenOrCreate).await?;
     let file = disk.open(path, OpenMode::Direct).await?;
     file.zero_fill(capacity).await?;
@@ -250,12 +221,7 @@ pub(super) struct Active {
 
 impl Active {
     /// Says that a frame of `bytes` was written.
-    pub(super) fn wrote(
-        &mut self,
-        bytes: u64,
-        last_lsn: Lsn,
-        partitions: impl Iterator<Item = TopicPartition>,
-    ) {
+    pub(super) fn wrote(&mut self, bytes: u64, last_lsn: Lsn, partitions: impl Iterator<Item = TopicPartition>) {
         self.position += bytes;
         self.last_lsn = Some(last_lsn);
         self.partitions.extend(partitions);
@@ -290,16 +256,7 @@ impl Files {
         orders: mpsc::Sender<Order>,
         made: mpsc::Receiver<Made>,
     ) -> Self {
-        Self {
-            shared,
-            directory,
-            next_sequence,
-            next_number,
-            orders,
-            made,
-            ahead: Ahead::Nothing,
-            active: None,
-        }
+        Self { shared, directory, next_sequence, next_number, orders, made, ahead: Ahead::Nothing, active: None }
     }
 
     /// The file being written, if it was begun.
@@ -322,11 +279,7 @@ impl Files {
             }
             Ok(Err(error)) if error.is_full() && self.can_be_freed() => Ok(()),
             Ok(Err(error)) | Err(NoFile::Disk(error)) => Err(error),
-            Err(NoFile::Abandoned) => Err(DiskError::new(
-                Operation::Dedicate,
-                &self.shared.directory,
-                Errno::INTR,
-            )),
+            Err(NoFile::Abandoned) => Err(DiskError::new(Operation::Dedicate, &self.shared.directory, Errno::INTR)),
         }
     }
 
@@ -342,10 +295,7 @@ impl Files {
                 }
             };
         }
-        let half_full = self
-            .active
-            .as_ref()
-            .is_some_and(|active| active.position >= active.slot.capacity / 2);
+        let half_full = self.active.as_ref().is_some_and(|active| active.position >= active.slot.capacity / 2);
         if half_full && matches!(self.ahead, Ahead::Nothing) {
             self.order_next();
         }
@@ -377,11 +327,7 @@ impl Files {
         };
         let mut table = self.shared.table.lock();
         match active.last_lsn {
-            Some(last_lsn) => table.used.push_back(Used {
-                slot: active.slot,
-                last_lsn,
-                partitions: active.partitions,
-            }),
+            Some(last_lsn) => table.used.push_back(Used { slot: active.slot, last_lsn, partitions: active.partitions }),
             None => table.release(active.slot),
         }
     }
@@ -479,8 +425,7 @@ impl Files {
             let mut table = self.shared.table.lock();
             let free = table.free.pop_front();
             // With nothing to wait for, one more file is better than standing still.
-            let may_grow = table.bytes.saturating_add(config.file_bytes) <= config.max_bytes
-                || table.used.is_empty();
+            let may_grow = table.bytes.saturating_add(config.file_bytes) <= config.max_bytes || table.used.is_empty();
             (free, may_grow)
         };
         match free {
@@ -503,11 +448,7 @@ impl Files {
     }
 
     fn order(&mut self, slot: Slot, reuse: bool) {
-        let header = FileHeader {
-            directory: self.directory,
-            sequence: self.next_sequence,
-            capacity: slot.capacity,
-        };
+        let header = FileHeader { directory: self.directory, sequence: self.next_sequence, capacity: slot.capacity };
         self.next_sequence += 1;
         let remove = {
             let mut table = self.shared.table.lock();
@@ -515,12 +456,7 @@ impl Files {
             table.bytes -= remove.iter().map(|slot| slot.capacity).sum::<u64>();
             remove
         };
-        let order = Order {
-            slot,
-            reuse,
-            header,
-            remove,
-        };
+        let order = Order { slot, reuse, header, remove };
         // There is never more than one order out. If the maker is gone, `receive` says so.
         let _ = self.orders.try_send(order);
         self.ahead = Ahead::Ordered;

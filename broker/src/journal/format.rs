@@ -100,11 +100,7 @@ impl FileHeader {
         if block as usize != BLOCK {
             return Err(damaged);
         }
-        Ok(Self {
-            directory,
-            sequence,
-            capacity,
-        })
+        Ok(Self { directory, sequence, capacity })
     }
 
     /// What the CRCs of this file's frames start from.
@@ -172,8 +168,7 @@ impl FrameHeader {
         fields.u32().ok_or(not)?;
         let plausible = header.length >= FRAME_HEADER as u64
             && header.first_lsn > header.synced_to
-            && u64::from(header.count).saturating_mul(ENTRY_HEADER as u64)
-                <= header.length - FRAME_HEADER as u64;
+            && u64::from(header.count).saturating_mul(ENTRY_HEADER as u64) <= header.length - FRAME_HEADER as u64;
         if plausible { Ok((header, crc)) } else { Err(not) }
     }
 
@@ -240,14 +235,8 @@ pub fn decode_frame(bytes: &Bytes, seed: Seed) -> Result<Frame, FrameError> {
 pub fn check_frame(bytes: &[u8], seed: Seed) -> Result<FrameHeader, FrameError> {
     let (header, claimed) = FrameHeader::split(bytes)?;
     let length = usize::try_from(header.length).map_err(|_| FrameError::Truncated)?;
-    let covered = bytes
-        .get(FRAME_CRC_FROM..length)
-        .ok_or(FrameError::Truncated)?;
-    if crc32c::crc32c_append(seed.0, covered) == claimed {
-        Ok(header)
-    } else {
-        Err(FrameError::Checksum)
-    }
+    let covered = bytes.get(FRAME_CRC_FROM..length).ok_or(FrameError::Truncated)?;
+    if crc32c::crc32c_append(seed.0, covered) == claimed { Ok(header) } else { Err(FrameError::Checksum) }
 }
 
 fn decode_entry(rest: &mut Bytes) -> Option<OwnedRecord> {
@@ -265,14 +254,8 @@ fn decode_entry(rest: &mut Bytes) -> Option<OwnedRecord> {
     let record = match kind {
         Kind::Append if len >= BATCH_HEADER => OwnedRecord::Append { tp, batch: payload },
         Kind::Append => return None,
-        Kind::TruncateTail if len == 8 => OwnedRecord::TruncateTail {
-            tp,
-            to: fields.i64()?,
-        },
-        Kind::TrimHead if len == 8 => OwnedRecord::TrimHead {
-            tp,
-            to: fields.i64()?,
-        },
+        Kind::TruncateTail if len == 8 => OwnedRecord::TruncateTail { tp, to: fields.i64()? },
+        Kind::TrimHead if len == 8 => OwnedRecord::TrimHead { tp, to: fields.i64()? },
         Kind::TruncateTail | Kind::TrimHead => return None,
         Kind::Reset => {
             let start = fields.i64()?;
@@ -281,20 +264,10 @@ fn decode_entry(rest: &mut Bytes) -> Option<OwnedRecord> {
                 return None;
             }
             let epochs = (0..count)
-                .map(|_| {
-                    Some(EpochStart {
-                        epoch: fields.i32()?,
-                        start: fields.i64()?,
-                    })
-                })
+                .map(|_| Some(EpochStart { epoch: fields.i32()?, start: fields.i64()? }))
                 .collect::<Option<Vec<_>>>()?;
             let producer_state = payload.slice(12 + count * EPOCH_START..);
-            OwnedRecord::Reset {
-                tp,
-                start,
-                epochs,
-                producer_state,
-            }
+            OwnedRecord::Reset { tp, start, epochs, producer_state }
         }
         Kind::Delete if len == 0 => OwnedRecord::Delete { tp },
         Kind::Delete => return None,
@@ -303,15 +276,9 @@ fn decode_entry(rest: &mut Bytes) -> Option<OwnedRecord> {
 }
 
 fn decode_kind(number: u8) -> Option<Kind> {
-    [
-        Kind::Append,
-        Kind::TruncateTail,
-        Kind::TrimHead,
-        Kind::Reset,
-        Kind::Delete,
-    ]
-    .into_iter()
-    .find(|kind| *kind as u8 == number)
+    [Kind::Append, Kind::TruncateTail, Kind::TrimHead, Kind::Reset, Kind::Delete]
+        .into_iter()
+        .find(|kind| *kind as u8 == number)
 }
 
 /// Bytes of `record`'s payload.
@@ -319,11 +286,7 @@ pub(super) fn payload_len(record: &Record<'_>) -> usize {
     match record {
         Record::Append { batch, .. } => batch.len(),
         Record::TruncateTail { .. } | Record::TrimHead { .. } => 8,
-        Record::Reset {
-            epochs,
-            producer_state,
-            ..
-        } => 12 + epochs.len() * EPOCH_START + producer_state.len(),
+        Record::Reset { epochs, producer_state, .. } => 12 + epochs.len() * EPOCH_START + producer_state.len(),
         Record::Delete { .. } => 0,
     }
 }
@@ -334,12 +297,7 @@ pub(super) fn payload_len(record: &Record<'_>) -> usize {
 /// If a batch is shorter than its header: callers have validated it.
 pub(super) fn encode_payload(record: &Record<'_>, mut push: impl FnMut(&[u8])) {
     match record {
-        Record::Append {
-            base_offset,
-            leader_epoch,
-            batch,
-            ..
-        } => {
+        Record::Append { base_offset, leader_epoch, batch, .. } => {
             assert!(batch.len() >= BATCH_HEADER, "a batch has a whole header");
             // Offset and epoch lie outside the batch's CRC, for exactly this.
             push(&base_offset.to_be_bytes());
@@ -348,12 +306,7 @@ pub(super) fn encode_payload(record: &Record<'_>, mut push: impl FnMut(&[u8])) {
             push(&batch[16..]);
         }
         Record::TruncateTail { to, .. } | Record::TrimHead { to, .. } => push(&to.to_le_bytes()),
-        Record::Reset {
-            start,
-            epochs,
-            producer_state,
-            ..
-        } => {
+        Record::Reset { start, epochs, producer_state, .. } => {
             push(&start.to_le_bytes());
             push(&(epochs.len() as u32).to_le_bytes());
             for EpochStart { epoch, start } in *epochs {
@@ -367,11 +320,7 @@ pub(super) fn encode_payload(record: &Record<'_>, mut push: impl FnMut(&[u8])) {
 }
 
 /// The bytes of an entry before its payload.
-pub(super) fn encode_entry_header(
-    kind: Kind,
-    tp: TopicPartition,
-    payload: u32,
-) -> [u8; ENTRY_HEADER] {
+pub(super) fn encode_entry_header(kind: Kind, tp: TopicPartition, payload: u32) -> [u8; ENTRY_HEADER] {
     let mut header = [0; ENTRY_HEADER];
     header[..4].copy_from_slice(&payload.to_le_bytes());
     header[4] = kind as u8;
@@ -383,13 +332,8 @@ pub(super) fn encode_entry_header(
 /// First and last offset that `record` covers, both inclusive, as [`super::GroupEntry`] shows them.
 pub(super) fn offsets(record: &Record<'_>) -> (Offset, Offset) {
     match record {
-        Record::Append {
-            base_offset, batch, ..
-        } => {
-            let delta = batch
-                .get(23..27)
-                .and_then(|bytes| bytes.try_into().ok())
-                .map_or(0, i32::from_be_bytes);
+        Record::Append { base_offset, batch, .. } => {
+            let delta = batch.get(23..27).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_be_bytes);
             (*base_offset, base_offset + Offset::from(delta))
         }
         Record::TruncateTail { to, .. } | Record::TrimHead { to, .. } => (*to, *to),
@@ -419,12 +363,7 @@ fn crc_with_batches(mut crc: u32, entries: &[u8], batches: &[BatchRange]) -> u32
         }
         let body = batch.start + BATCH_CRC_FROM;
         let at = batch.start + BATCH_CRC_AT;
-        let own = u32::from_be_bytes([
-            entries[at],
-            entries[at + 1],
-            entries[at + 2],
-            entries[at + 3],
-        ]);
+        let own = u32::from_be_bytes([entries[at], entries[at + 1], entries[at + 2], entries[at + 3]]);
         crc = crc32c::crc32c_append(crc, &entries[done..body]);
         crc = crc32c::crc32c_combine(crc, own, batch.end - body);
         done = batch.end;

@@ -94,8 +94,7 @@ impl Group {
 
     /// The payload of an entry of this group.
     pub fn payload(&self, entry: &GroupEntry) -> Bytes {
-        self.bytes
-            .slice(entry.range.start as usize..entry.range.end as usize)
+        self.bytes.slice(entry.range.start as usize..entry.range.end as usize)
     }
 
     /// Memory it pins, in bytes: its own, and what its block could not use.

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use proto::ids::TopicPartition;
 
 use super::Config;
 use super::buffer::{Closed, Pool, Region, Tail};
@@ -68,12 +67,7 @@ impl Sealed {
 
 impl Lane {
     pub(super) fn new(purpose: Purpose) -> Self {
-        Self {
-            purpose,
-            open: None,
-            full: VecDeque::new(),
-            rest: None,
-        }
+        Self { purpose, open: None, full: VecDeque::new(), rest: None }
     }
 
     /// Copies `record` in. `lsn` is the position it gets, `seq` the number for a group it may start; whether it
@@ -89,23 +83,21 @@ impl Lane {
     ) -> PlacedIn {
         let payload = format::payload_len(record);
         let need = self.overhead() + payload;
-        let crowded = self.open.as_ref().is_some_and(|open| {
-            need > open.region.remaining() || open.region.len() + need > config.max_group_bytes
-        });
+        let crowded = self
+            .open
+            .as_ref()
+            .is_some_and(|open| need > open.region.remaining() || open.region.len() + need > config.max_group_bytes);
         if crowded {
             self.close_open();
         }
         let head = self.head();
-        let open = self
-            .open
-            .get_or_insert_with(|| Open::new(seq, head, need, &mut self.rest, pool));
+        let open = self.open.get_or_insert_with(|| Open::new(seq, head, need, &mut self.rest, pool));
         let started = open.seq == seq;
         let tp = record.tp();
         let kind = record.kind();
         if self.purpose == Purpose::Journal {
             let payload = u32::try_from(payload).expect("requests are bounded far below 4 GiB");
-            open.region
-                .push(&format::encode_entry_header(kind, tp, payload));
+            open.region.push(&format::encode_entry_header(kind, tp, payload));
         }
         let start = open.region.len() as u32;
         format::encode_payload(record, |piece| open.region.push(piece));
@@ -121,15 +113,7 @@ impl Lane {
             last_offset,
             range: start..end,
         });
-        PlacedIn {
-            slice: Slice {
-                group: open.seq,
-                start,
-                len: end - start,
-            },
-            charge: need,
-            started,
-        }
+        PlacedIn { slice: Slice { group: open.seq, start, len: end - start }, charge: need, started }
     }
 
     /// The oldest group, the open one if there is no other. `None` if nothing was placed.
@@ -198,13 +182,7 @@ impl Lane {
 }
 
 impl Open {
-    fn new(
-        seq: GroupSeq,
-        head: usize,
-        need: usize,
-        rest: &mut Option<Tail>,
-        pool: &Arc<Pool>,
-    ) -> Self {
+    fn new(seq: GroupSeq, head: usize, need: usize, rest: &mut Option<Tail>, pool: &Arc<Pool>) -> Self {
         let (tail, unused) = match rest.take() {
             Some(rest) if rest.remaining() >= head + need => (rest, 0),
             rest => {
@@ -212,13 +190,7 @@ impl Open {
                 (pool.take(head + need), unused)
             }
         };
-        Self {
-            region: tail.begin(head),
-            seq,
-            entries: Vec::new(),
-            unused,
-            charge: 0,
-        }
+        Self { region: tail.begin(head), seq, entries: Vec::new(), unused, charge: 0 }
     }
 }
 

@@ -266,10 +266,7 @@ impl Journal {
         state.check(&shared.directory)?;
         let lsn = state.next_lsn;
         let seq = state.next_group;
-        let placed =
-            state
-                .journaled
-                .place(&record, owner, lsn, seq, &shared.config, &shared.pool);
+        let placed = state.journaled.place(&record, owner, lsn, seq, &shared.config, &shared.pool);
         state.count(&placed);
         state.next_lsn = lsn.next();
         let wake = std::mem::take(&mut state.idle);
@@ -277,10 +274,7 @@ impl Journal {
         if wake {
             shared.work.notify_one();
         }
-        Ok(Placed {
-            lsn,
-            slice: placed.slice,
-        })
+        Ok(Placed { lsn, slice: placed.slice })
     }
 
     /// Places a record in memory only, for topics that are acknowledged from the page cache
@@ -293,28 +287,19 @@ impl Journal {
     ///
     /// # Panics
     /// As [`Journal::append`].
-    pub fn append_unjournaled(
-        &self,
-        record: Record<'_>,
-        owner: &Arc<dyn Owner>,
-    ) -> Result<Placed, Offline> {
+    pub fn append_unjournaled(&self, record: Record<'_>, owner: &Arc<dyn Owner>) -> Result<Placed, Offline> {
         let shared = &self.handle.shared;
         let mut state = shared.state.lock();
         state.check(&shared.directory)?;
         let lsn = state.next_lsn.previous();
         let seq = state.next_group;
-        let placed = state
-            .loose
-            .place(&record, owner, lsn, seq, &shared.config, &shared.pool);
+        let placed = state.loose.place(&record, owner, lsn, seq, &shared.config, &shared.pool);
         state.count(&placed);
         drop(state);
         if placed.started {
             shared.sink.unjournaled();
         }
-        Ok(Placed {
-            lsn,
-            slice: placed.slice,
-        })
+        Ok(Placed { lsn, slice: placed.slice })
     }
 
     /// The unjournaled groups so far, in order. From here on they are the caller's to bound.
@@ -329,27 +314,18 @@ impl Journal {
             }
             Shared::grant(shared, &mut state);
         }
-        taken
-            .into_iter()
-            .map(|sealed| Arc::new(task::group_of(sealed, &[], None)))
-            .collect()
+        taken.into_iter().map(|sealed| Arc::new(task::group_of(sealed, &[], None))).collect()
     }
 
     /// The bytes of a record whose group has not reached the sink yet.
     pub fn pending(&self, slice: &Slice) -> Option<Bytes> {
         let state = self.handle.shared.state.lock();
-        let in_lanes = || {
-            state
-                .journaled
-                .view(slice)
-                .or_else(|| state.loose.view(slice))
-        };
+        let in_lanes = || state.journaled.view(slice).or_else(|| state.loose.view(slice));
         match &state.writing {
             Some((group, entries)) if *group == slice.group => {
                 let range = slice.range();
                 let start = range.start.checked_sub(format::FRAME_HEADER)?;
-                (start + range.len() <= entries.len())
-                    .then(|| entries.slice(start..start + range.len()))
+                (start + range.len() <= entries.len()).then(|| entries.slice(start..start + range.len()))
             }
             _ => in_lanes(),
         }
@@ -382,12 +358,7 @@ impl Journal {
             (state.unsynced, state.reserved)
         };
         let table = shared.table.lock();
-        Usage {
-            unsynced_bytes,
-            reserved_bytes,
-            used_file_bytes: table.used_bytes(),
-            file_bytes: table.bytes(),
-        }
+        Usage { unsynced_bytes, reserved_bytes, used_file_bytes: table.used_bytes(), file_bytes: table.bytes() }
     }
 
     /// The directory it lies in.
@@ -434,10 +405,7 @@ pub struct Usage {
 }
 
 fn closed(directory: &Arc<Path>) -> Offline {
-    Offline {
-        directory: Arc::clone(directory),
-        cause: "it was closed".into(),
-    }
+    Offline { directory: Arc::clone(directory), cause: "it was closed".into() }
 }
 
 impl State {
@@ -479,13 +447,7 @@ impl State {
 }
 
 impl Shared {
-    fn new(
-        directory: PathBuf,
-        config: Config,
-        sink: Arc<dyn GroupSink>,
-        next_lsn: Lsn,
-        table: Table,
-    ) -> Self {
+    fn new(directory: PathBuf, config: Config, sink: Arc<dyn GroupSink>, next_lsn: Lsn, table: Table) -> Self {
         Self {
             directory: directory.into(),
             pool: Pool::new(config.block_bytes, config.idle_blocks),
@@ -501,10 +463,7 @@ impl Shared {
 
     fn permit(shared: &Arc<Self>, state: &mut State, bytes: usize) -> Permit {
         state.reserved += bytes;
-        Permit {
-            shared: Arc::clone(shared),
-            bytes,
-        }
+        Permit { shared: Arc::clone(shared), bytes }
     }
 
     /// Lets in whoever waits, in order, as far as there is room.

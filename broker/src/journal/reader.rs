@@ -46,21 +46,10 @@ impl FileReader {
     /// See [`ReadError`].
     pub async fn open(disk: &dyn Disk, path: &Path) -> Result<Self, ReadError> {
         let file = disk.open(path, OpenMode::Read).await?;
-        let len = file.len().await?;
+        let len = file.size().await?;
         let block = file.read_at(0, BLOCK).await?;
-        let header = FileHeader::decode(&block).map_err(|error| ReadError::Header {
-            path: path.to_owned(),
-            error,
-        })?;
-        Ok(Self {
-            file,
-            header,
-            seed: header.seed(),
-            len,
-            position: BLOCK as u64,
-            window: Bytes::new(),
-            window_at: 0,
-        })
+        let header = FileHeader::decode(&block).map_err(|error| ReadError::Header { path: path.to_owned(), error })?;
+        Ok(Self { file, header, seed: header.seed(), len, position: BLOCK as u64, window: Bytes::new(), window_at: 0 })
     }
 
     /// The file's header.

@@ -135,15 +135,10 @@ impl Replay {
             if let [a, b] = pair
                 && a.reader.header().sequence == b.reader.header().sequence
             {
-                return Err(OpenError::SameSequence {
-                    first: a.slot.path.clone(),
-                    second: b.slot.path.clone(),
-                });
+                return Err(OpenError::SameSequence { first: a.slot.path.clone(), second: b.slot.path.clone() });
             }
         }
-        let next_sequence = found
-            .last()
-            .map_or(1, |file| file.reader.header().sequence + 1);
+        let next_sequence = found.last().map_or(1, |file| file.reader.header().sequence + 1);
         let mut replay = Self {
             directory_path: dir.to_owned(),
             directory,
@@ -185,11 +180,9 @@ impl Replay {
                 }
                 Ok(())
             }
-            (None, Some(found)) => Err(OpenError::Missing {
-                directory: self.directory_path.clone(),
-                expected: needed,
-                found,
-            }),
+            (None, Some(found)) => {
+                Err(OpenError::Missing { directory: self.directory_path.clone(), expected: needed, found })
+            }
             (None, None) => Ok(()),
         }
     }
@@ -243,19 +236,13 @@ impl Replay {
                 return Ok(true);
             }
             Some(Err(error @ FrameError::Entry(_))) => {
-                return Err(OpenError::Unreadable {
-                    path: file.slot.path.clone(),
-                    position,
-                    error,
-                });
+                return Err(OpenError::Unreadable { path: file.slot.path.clone(), position, error });
             }
             Some(Ok(_) | Err(_)) | None => {}
         }
         // Here it stops, unless the next file goes on at the same point. What lies behind must not
         // contradict that.
-        let stopped = self
-            .stopped
-            .get_or_insert_with(|| (file.slot.path.clone(), position));
+        let stopped = self.stopped.get_or_insert_with(|| (file.slot.path.clone(), position));
         file.reader.rewind(position);
         while let Some(later) = file.reader.seek_frame().await? {
             if later.synced_to >= self.expected {
@@ -270,11 +257,9 @@ impl Replay {
         }
         if let Some(done) = self.files.pop_front() {
             match done.last_lsn {
-                Some(last_lsn) => self.table.found_used(Used {
-                    slot: done.slot,
-                    last_lsn,
-                    partitions: done.partitions,
-                }),
+                Some(last_lsn) => {
+                    self.table.found_used(Used { slot: done.slot, last_lsn, partitions: done.partitions })
+                }
                 None => self.table.found_free(done.slot),
             }
         }
@@ -291,45 +276,22 @@ impl Replay {
             self.pending.clear();
         }
         let next_lsn = self.expected.max(self.checkpoint.replay_from);
-        let shared = Arc::new(Shared::new(
-            self.directory_path,
-            self.config,
-            sink,
-            next_lsn,
-            self.table,
-        ));
+        let shared = Arc::new(Shared::new(self.directory_path, self.config, sink, next_lsn, self.table));
         let (orders, ordered) = mpsc::channel(1);
         let (making, made) = mpsc::channel(1);
-        let maker = files::make_files(
-            Arc::clone(&self.disk),
-            Arc::clone(&shared.pool),
-            ordered,
-            making,
-        );
+        let maker = files::make_files(Arc::clone(&self.disk), Arc::clone(&shared.pool), ordered, making);
         self.disk.dedicate("journal-files", Box::pin(maker))?;
-        let mut files = Files::new(
-            Arc::clone(&shared),
-            self.directory,
-            self.next_sequence,
-            self.next_number,
-            orders,
-            made,
-        );
+        let mut files =
+            Files::new(Arc::clone(&shared), self.directory, self.next_sequence, self.next_number, orders, made);
         files.begin_first().await?;
         let task = Task::new(Arc::clone(&shared), files);
         self.disk.dedicate("journal", Box::pin(task.run()))?;
-        Ok(Journal {
-            handle: Arc::new(Handle { shared }),
-        })
+        Ok(Journal { handle: Arc::new(Handle { shared }) })
     }
 }
 
 /// The journal files of `dir`, and the number after the highest.
-async fn find_files(
-    disk: &dyn Disk,
-    dir: &Path,
-    directory: DirectoryId,
-) -> Result<(Vec<Found>, u64), OpenError> {
+async fn find_files(disk: &dyn Disk, dir: &Path, directory: DirectoryId) -> Result<(Vec<Found>, u64), OpenError> {
     let mut found = Vec::new();
     let mut next_number = 1;
     for entry in disk.list(dir).await? {
@@ -347,17 +309,10 @@ async fn find_files(
         let reader = FileReader::open(disk, &entry.path).await?;
         let header = *reader.header();
         if header.directory != directory {
-            return Err(OpenError::ForeignDirectory {
-                path: entry.path,
-                expected: directory,
-                found: header.directory,
-            });
+            return Err(OpenError::ForeignDirectory { path: entry.path, expected: directory, found: header.directory });
         }
         found.push(Found {
-            slot: Slot {
-                path: entry.path,
-                capacity: header.capacity,
-            },
+            slot: Slot { path: entry.path, capacity: header.capacity },
             reader,
             last_lsn: None,
             partitions: HashSet::new(),

@@ -41,12 +41,7 @@ enum Next {
 
 impl Task {
     pub(super) fn new(shared: Arc<Shared>, files: Files) -> Self {
-        Self {
-            shared,
-            files,
-            flight: Vec::new(),
-            outcome: Outcome::Underway,
-        }
+        Self { shared, files, flight: Vec::new(), outcome: Outcome::Underway }
     }
 
     /// Runs until the journal is closed, abandoned or fails.
@@ -134,19 +129,12 @@ impl Task {
             (state.next_lsn, state.synced)
         };
         // Not worth a file of its own.
-        let Some(active) = self
-            .files
-            .active()
-            .filter(|active| active.has_room(BLOCK as u64) && active.position > BLOCK as u64)
+        let Some(active) =
+            self.files.active().filter(|active| active.has_room(BLOCK as u64) && active.position > BLOCK as u64)
         else {
             return Ok(());
         };
-        let header = FrameHeader {
-            length: FRAME_HEADER as u64,
-            first_lsn: next_lsn,
-            synced_to: synced,
-            count: 0,
-        };
+        let header = FrameHeader { length: FRAME_HEADER as u64, first_lsn: next_lsn, synced_to: synced, count: 0 };
         let head = header.encode(active.header.seed(), &[], &[]);
         let region = self.shared.pool.take(BLOCK).begin(FRAME_HEADER);
         let block = region.close(BLOCK).0.finish(&head);
@@ -177,10 +165,7 @@ impl Shared {
             let mut state = self.state.lock();
             if let Some(cause) = cause {
                 tracing::error!(directory = %self.directory.display(), %cause, "journal is offline");
-                state.phase = Phase::Offline(Offline {
-                    directory: Arc::clone(&self.directory),
-                    cause,
-                });
+                state.phase = Phase::Offline(Offline { directory: Arc::clone(&self.directory), cause });
             } else if matches!(state.phase, Phase::Running) {
                 state.phase = Phase::Closing;
             }
@@ -195,7 +180,7 @@ impl Shared {
         };
         let mut owners = flight;
         owners.extend(left.into_iter().map(|entry| entry.owner));
-        owners.sort_by_key(|owner| address(owner));
+        owners.sort_by_key(address);
         owners.dedup_by_key(|owner| address(owner));
         for owner in owners {
             owner.failed();
