@@ -4,9 +4,12 @@
 //! - [`format`]: the object, batches with a footer.
 //! - [`manifest`]: which object holds which offsets; pure, with named invariants.
 //! - [`store`]: the object store, with outcomes that may be unknown.
+//! - [`reader`]: remote reads ahead of their consumers, through the chunk [`cache`].
 //! - [`ports`]: what the broker provides.
 
+pub mod cache;
 pub mod format;
 pub mod manifest;
 pub mod ports;
+pub mod reader;
 pub mod store;

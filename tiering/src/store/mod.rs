@@ -10,6 +10,7 @@ mod error;
 mod keys;
 mod location;
 mod metrics;
+mod stream;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub use error::{Definite, StoreError};
 pub use keys::{Key, Layout, NamedKind, NamedObject};
 pub use location::{Location, LocationError, Timeouts};
 pub use metrics::{NoMetrics, RequestKind, StoreMetrics};
+pub use stream::{Body, Span};
 
 /// Bodies above this length are stored in parts.
 pub const MULTIPART_ABOVE_BYTES: u64 = 64 << 20;
