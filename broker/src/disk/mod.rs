@@ -1,13 +1,18 @@
 //! The file system behind a seam: what the journal and the log need from a disk, the real one, and a
 //! simulated one that loses power, fails and fills up on command.
 //!
-//! Both implementations answer to the same conformance suite. Nothing here retries: a failed sync is
+//! Both implementations answer to [`conformance::check`]. Nothing here retries: a failed sync is
 //! reported once and for good, because the kernel may have dropped the dirty pages with it.
 
+pub mod conformance;
 mod error;
 mod local;
 mod lock;
 pub mod meta;
+pub mod sim;
+
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -20,6 +25,7 @@ use futures::future::BoxFuture;
 pub use error::{DiskError, Operation};
 pub use local::LocalDisk;
 pub use lock::{DirectoryLock, LockError};
+pub use sim::SimDisk;
 
 /// Alignment in bytes of memory, length and position that [`DiskFile::write_sync_at`] asks for.
 pub const BLOCK: usize = 4096;
