@@ -1,0 +1,257 @@
+//! The typed view of a broker's configuration, for code that acts on it.
+
+use proto::ids::Millis;
+
+use super::layers::BrokerLayers;
+use super::topic::TopicConfig;
+use super::values::{self, FromConfig};
+
+/// What one broker is configured to do: its file, environment and flags, with what was altered at run time laid over.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BrokerConfig {
+    /// `num.partitions` of a topic that does not say.
+    pub num_partitions: i32,
+    /// `default.replication.factor` of a topic that does not say.
+    pub default_replication_factor: i16,
+    /// `auto.create.topics.enable`.
+    pub auto_create_topics: bool,
+    /// `delete.topic.enable`.
+    pub delete_topics: bool,
+    /// `message.max.bytes` and the other topic defaults.
+    pub topic_defaults: TopicConfig,
+    /// `log.retention.check.interval.ms`.
+    pub retention_check_interval_ms: Millis,
+    /// Network.
+    pub net: NetConfig,
+    /// Classic groups and committed offsets.
+    pub groups: GroupConfig,
+    /// Producers and transactions.
+    pub producers: ProducerConfig,
+    /// Memory, journal and tiering: what is Firn's own.
+    pub firn: FirnConfig,
+}
+
+/// Connections and requests.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NetConfig {
+    /// `connections.max.idle.ms`; negative never closes.
+    pub connections_max_idle_ms: i64,
+    /// `max.connections` of the broker.
+    pub max_connections: usize,
+    /// `max.connections.per.ip`.
+    pub max_connections_per_ip: usize,
+    /// `max.connections.per.ip.overrides`, as (address, limit).
+    pub max_connections_per_ip_overrides: Vec<(String, usize)>,
+    /// `socket.request.max.bytes`: largest frame, inclusive.
+    pub socket_request_max_bytes: usize,
+    /// `socket.listen.backlog.size`.
+    pub socket_listen_backlog: u32,
+    /// `socket.send.buffer.bytes`; `None` leaves it to the operating system.
+    pub socket_send_buffer_bytes: Option<u32>,
+    /// `socket.receive.buffer.bytes`; `None` leaves it to the operating system.
+    pub socket_receive_buffer_bytes: Option<u32>,
+    /// `fetch.max.bytes`: most bytes a fetch response is filled to.
+    pub fetch_max_bytes: usize,
+    /// `max.incremental.fetch.session.cache.slots`.
+    pub fetch_session_slots: usize,
+    /// `max.request.partition.size.limit`: partitions in a DescribeTopicPartitions response.
+    pub max_request_partitions: usize,
+    /// `request.timeout.ms`: of requests this broker sends.
+    pub request_timeout_ms: Millis,
+}
+
+/// Classic consumer groups (`group.*`) and their offsets (`offsets.*`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupConfig {
+    /// `group.min.session.timeout.ms`.
+    pub min_session_timeout_ms: i32,
+    /// `group.max.session.timeout.ms`.
+    pub max_session_timeout_ms: i32,
+    /// `group.initial.rebalance.delay.ms`.
+    pub initial_rebalance_delay_ms: i32,
+    /// `group.max.size`: members of a group.
+    pub max_size: usize,
+    /// `offset.metadata.max.bytes`.
+    pub offset_metadata_max_bytes: usize,
+    /// `offsets.retention.minutes`, as ms.
+    pub offsets_retention_ms: Millis,
+    /// `offsets.retention.check.interval.ms`.
+    pub offsets_retention_check_interval_ms: Millis,
+    /// `offsets.commit.timeout.ms`.
+    pub offsets_commit_timeout_ms: Millis,
+    /// `offsets.topic.num.partitions`.
+    pub offsets_topic_partitions: i32,
+    /// `offsets.topic.replication.factor`.
+    pub offsets_topic_replication_factor: i16,
+    /// `offsets.topic.segment.bytes`.
+    pub offsets_topic_segment_bytes: u64,
+}
+
+/// Producer ids (`producer.*`) and transactions (`transaction*.*`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProducerConfig {
+    /// `producer.id.expiration.ms`.
+    pub id_expiration_ms: Millis,
+    /// `producer.id.expiration.check.interval.ms`.
+    pub id_expiration_check_interval_ms: Millis,
+    /// `transaction.max.timeout.ms`.
+    pub transaction_max_timeout_ms: i32,
+    /// `transactional.id.expiration.ms`.
+    pub transactional_id_expiration_ms: Millis,
+    /// `transaction.state.log.num.partitions`.
+    pub transaction_topic_partitions: i32,
+    /// `transaction.state.log.replication.factor`.
+    pub transaction_topic_replication_factor: i16,
+    /// `transaction.state.log.min.isr`.
+    pub transaction_topic_min_isr: i32,
+    /// `transaction.abort.timed.out.transaction.cleanup.interval.ms`.
+    pub abort_timed_out_interval_ms: Millis,
+}
+
+/// Firn's own settings (`firn.*`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct FirnConfig {
+    /// `firn.memory.bytes`: all buffers together.
+    pub memory_bytes: usize,
+    /// `firn.tail.cache.bytes`: group buffers kept for tail reads.
+    pub tail_cache_bytes: usize,
+    /// `firn.request.memory.bytes`: request frames being read or handled.
+    pub request_memory_bytes: usize,
+    /// `firn.chunk.cache.bytes`: chunks of cold history.
+    pub chunk_cache_bytes: usize,
+    /// `firn.remote.read.bytes`: downloads of cold history in flight.
+    pub remote_read_bytes: usize,
+    /// `firn.writeback.bytes`: bytes not yet in segment files.
+    pub writeback_bytes: usize,
+    /// `firn.journal.bytes`: all files of one data directory's journal.
+    pub journal_bytes: u64,
+    /// `firn.journal.file.bytes`: one of them.
+    pub journal_file_bytes: u64,
+    /// `firn.disk.reserve.bytes`: produce is refused when a directory has less free beside its journal.
+    pub disk_reserve_bytes: u64,
+    /// `firn.tier.check.interval.ms`: how often partitions are looked at for uploads, trims and expiry.
+    pub tier_check_interval_ms: Millis,
+    /// `firn.tier.delete.grace.ms`: how long an object outlives the manifest that no longer names it.
+    pub tier_delete_grace_ms: Millis,
+    /// `firn.tier.uploads`: uploads at a time.
+    pub tier_uploads: usize,
+    /// `firn.remote.gets`: GETs at a time.
+    pub remote_gets: usize,
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        Self::resolve(&BrokerLayers::none())
+    }
+}
+
+impl BrokerConfig {
+    /// The configuration of a broker with these layers.
+    pub fn resolve(layers: &BrokerLayers<'_>) -> Self {
+        let read = Read { layers };
+        Self {
+            num_partitions: read.value("num.partitions"),
+            default_replication_factor: read.value("default.replication.factor"),
+            auto_create_topics: read.value("auto.create.topics.enable"),
+            delete_topics: read.value("delete.topic.enable"),
+            topic_defaults: TopicConfig::resolve(layers, &()),
+            retention_check_interval_ms: read.value("log.retention.check.interval.ms"),
+            net: NetConfig::read(&read),
+            groups: GroupConfig::read(&read),
+            producers: ProducerConfig::read(&read),
+            firn: FirnConfig::read(&read),
+        }
+    }
+}
+
+impl NetConfig {
+    fn read(read: &Read<'_>) -> Self {
+        Self {
+            connections_max_idle_ms: read.value("connections.max.idle.ms"),
+            max_connections: read.size("max.connections"),
+            max_connections_per_ip: read.size("max.connections.per.ip"),
+            max_connections_per_ip_overrides: read.value::<values::PerIp>("max.connections.per.ip.overrides").0,
+            socket_request_max_bytes: read.size("socket.request.max.bytes"),
+            socket_listen_backlog: read.value("socket.listen.backlog.size"),
+            socket_send_buffer_bytes: read.buffer("socket.send.buffer.bytes"),
+            socket_receive_buffer_bytes: read.buffer("socket.receive.buffer.bytes"),
+            fetch_max_bytes: read.size("fetch.max.bytes"),
+            fetch_session_slots: read.size("max.incremental.fetch.session.cache.slots"),
+            max_request_partitions: read.size("max.request.partition.size.limit"),
+            request_timeout_ms: read.value("request.timeout.ms"),
+        }
+    }
+}
+
+impl GroupConfig {
+    fn read(read: &Read<'_>) -> Self {
+        Self {
+            min_session_timeout_ms: read.value("group.min.session.timeout.ms"),
+            max_session_timeout_ms: read.value("group.max.session.timeout.ms"),
+            initial_rebalance_delay_ms: read.value("group.initial.rebalance.delay.ms"),
+            max_size: read.size("group.max.size"),
+            offset_metadata_max_bytes: read.size("offset.metadata.max.bytes"),
+            offsets_retention_ms: read.value::<i64>("offsets.retention.minutes") * 60_000,
+            offsets_retention_check_interval_ms: read.value("offsets.retention.check.interval.ms"),
+            offsets_commit_timeout_ms: read.value("offsets.commit.timeout.ms"),
+            offsets_topic_partitions: read.value("offsets.topic.num.partitions"),
+            offsets_topic_replication_factor: read.value("offsets.topic.replication.factor"),
+            offsets_topic_segment_bytes: read.size("offsets.topic.segment.bytes") as u64,
+        }
+    }
+}
+
+impl ProducerConfig {
+    fn read(read: &Read<'_>) -> Self {
+        Self {
+            id_expiration_ms: read.value("producer.id.expiration.ms"),
+            id_expiration_check_interval_ms: read.value("producer.id.expiration.check.interval.ms"),
+            transaction_max_timeout_ms: read.value("transaction.max.timeout.ms"),
+            transactional_id_expiration_ms: read.value("transactional.id.expiration.ms"),
+            transaction_topic_partitions: read.value("transaction.state.log.num.partitions"),
+            transaction_topic_replication_factor: read.value("transaction.state.log.replication.factor"),
+            transaction_topic_min_isr: read.value("transaction.state.log.min.isr"),
+            abort_timed_out_interval_ms: read.value("transaction.abort.timed.out.transaction.cleanup.interval.ms"),
+        }
+    }
+}
+
+impl FirnConfig {
+    fn read(read: &Read<'_>) -> Self {
+        Self {
+            memory_bytes: read.size("firn.memory.bytes"),
+            tail_cache_bytes: read.size("firn.tail.cache.bytes"),
+            request_memory_bytes: read.size("firn.request.memory.bytes"),
+            chunk_cache_bytes: read.size("firn.chunk.cache.bytes"),
+            remote_read_bytes: read.size("firn.remote.read.bytes"),
+            writeback_bytes: read.size("firn.writeback.bytes"),
+            journal_bytes: read.size("firn.journal.bytes") as u64,
+            journal_file_bytes: read.size("firn.journal.file.bytes") as u64,
+            disk_reserve_bytes: read.size("firn.disk.reserve.bytes") as u64,
+            tier_check_interval_ms: read.value("firn.tier.check.interval.ms"),
+            tier_delete_grace_ms: read.value("firn.tier.delete.grace.ms"),
+            tier_uploads: read.size("firn.tier.uploads"),
+            remote_gets: read.size("firn.remote.gets"),
+        }
+    }
+}
+
+/// Reads one broker's effective values.
+struct Read<'a> {
+    layers: &'a BrokerLayers<'a>,
+}
+
+impl Read<'_> {
+    fn value<T: FromConfig>(&self, name: &str) -> T {
+        values::broker_value(self.layers, name)
+    }
+
+    fn size(&self, name: &str) -> usize {
+        usize::try_from(self.value::<i64>(name)).unwrap_or(0)
+    }
+
+    /// A socket buffer's size, where -1 means the operating system's default.
+    fn buffer(&self, name: &str) -> Option<u32> {
+        u32::try_from(self.value::<i64>(name)).ok().filter(|&size| size > 0)
+    }
+}

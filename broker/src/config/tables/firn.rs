@@ -1,0 +1,56 @@
+//! Firn's own broker configs; the first few are topic configs, too.
+
+use super::super::definition::Check::*;
+use super::super::definition::Definition;
+use super::effects::*;
+use super::table;
+
+table! {
+    /// Firn's topic configs; the broker configs of the same names are their defaults.
+    pub(super) FIRN_TOPIC
+    String "firn.flush" = "fsync", OneOf(&["fsync", "os"]), High ClusterWide, ACTED,
+        "What an acknowledgement stands for: `fsync` that the record is synced to disk, `os` that the operating system has it, as in Kafka.";
+    Long "firn.tier.max.lag.ms" = "600000", AtLeast(1000), Medium ClusterWide, ACTED,
+        "How long a record may exist only on local disk before it is uploaded, even if its segment is not full.";
+}
+
+table! {
+    /// Firn's broker configs beside the defaults of its topic configs.
+    pub(super) FIRN_BROKER
+    Long "firn.chunk.cache.bytes" = "134217728", AtLeast(1048576), Medium ReadOnly, ACTED,
+        "Memory for chunks of cold history that were read.";
+    Long "firn.disk.reserve.bytes" = "268435456", AtLeast(0), Medium ReadOnly, ACTED,
+        "Free space a data directory must keep beside its journal; below it, records are refused.";
+    List "firn.http.listeners" = "127.0.0.1:9644", Any, High ReadOnly, ACTED,
+        "Addresses, as host:port, where metrics, health and the console are served; empty serves none.";
+    Long "firn.journal.bytes" = "1073741824", AtLeast(33554432), Medium ReadOnly, ACTED,
+        "Disk space for the journal of each data directory.";
+    Long "firn.journal.file.bytes" = "67108864", AtLeast(1048576), Low ReadOnly, ACTED,
+        "Size of one journal file.";
+    String "firn.log.filter" = "info", NotEmpty, Medium ReadOnly, ACTED,
+        "Which log lines are written, such as `info` or `info,broker::journal=debug`.";
+    String "firn.log.format" = "text", OneOf(&["text", "json"]), Low ReadOnly, ACTED,
+        "Whether log lines are text or JSON.";
+    Long "firn.memory.bytes" = "536870912", AtLeast(67108864), High ReadOnly, ACTED,
+        "Memory for all buffers and caches together; the other budgets must fit in it.";
+    String "firn.object.store" = NULL, NotEmpty, High ReadOnly, ACTED,
+        "Where cold history goes: file:///dir, memory: or s3://bucket/prefix; the folder `bucket` in the first data directory if unset.";
+    String "firn.otlp.endpoint" = NULL, NotEmpty, Low ReadOnly, ACTED,
+        "OTLP/HTTP address of a collector of traces, such as http://127.0.0.1:4318/v1/traces; none if unset.";
+    Int "firn.remote.gets" = "16", Between(1, 1024), Low ReadOnly, ACTED,
+        "Requests to the object store for reading at a time.";
+    Long "firn.remote.read.bytes" = "67108864", AtLeast(4194304), Medium ReadOnly, ACTED,
+        "Memory for downloads of cold history that are under way.";
+    Long "firn.request.memory.bytes" = "134217728", AtLeast(4194304), Medium ReadOnly, ACTED,
+        "Memory for requests that are being read or handled; a connection waits until its next request fits.";
+    Long "firn.tail.cache.bytes" = "201326592", AtLeast(16777216), Medium ReadOnly, ACTED,
+        "Memory for the newest records, from which consumers at the tail are served.";
+    Long "firn.tier.check.interval.ms" = "1000", AtLeast(10), Low ReadOnly, ACTED,
+        "How often partitions are looked at for what to upload, trim and expire.";
+    Long "firn.tier.delete.grace.ms" = "3600000", AtLeast(0), Medium ReadOnly, ACTED,
+        "How long an object stays after the history no longer names it, for readers that still do.";
+    Int "firn.tier.uploads" = "4", Between(1, 256), Low ReadOnly, ACTED,
+        "Uploads to the object store at a time.";
+    Long "firn.writeback.bytes" = "134217728", AtLeast(8388608), Low ReadOnly, ACTED,
+        "Records that may be in the journal but not yet in segment files; part of firn.tail.cache.bytes.";
+}

@@ -1,0 +1,168 @@
+//! The typed view of one topic's configuration, for code that acts on it.
+
+use proto::ids::Millis;
+use proto::records::{Compression, TimestampType};
+
+use super::layers::{BrokerLayers, Lookup};
+use super::values::{self, FromConfig};
+
+/// What one topic is configured to do, with broker defaults filled in. Plain values: resolve once when the
+/// topic's, the broker's or the cluster's configs change, read as often as you like.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TopicConfig {
+    /// `max.message.bytes`: largest batch as sent or stored, inclusive.
+    pub max_message_bytes: usize,
+    /// `compression.type` with the level of that codec; `None` is `producer`: store what came.
+    pub compression: Option<Compression>,
+    /// `message.timestamp.type`.
+    pub timestamp_type: TimestampType,
+    /// `message.timestamp.before.max.ms`: how far a timestamp may lie in the past.
+    pub timestamp_before_max_ms: Millis,
+    /// `message.timestamp.after.max.ms`: how far a timestamp may lie in the future.
+    pub timestamp_after_max_ms: Millis,
+    /// `min.insync.replicas`, at least 1.
+    pub min_insync_replicas: usize,
+    /// `cleanup.policy`.
+    pub cleanup: CleanupPolicy,
+    /// `retention.ms` of the whole history; `None` keeps it for ever.
+    pub retention_ms: Option<Millis>,
+    /// `retention.bytes` of the whole history of a partition; `None` is unlimited.
+    pub retention_bytes: Option<u64>,
+    /// `local.retention.ms` of what is tiered; -2 has become `retention_ms`, `None` is unlimited.
+    pub local_retention_ms: Option<Millis>,
+    /// `local.retention.bytes` of a partition; -2 has become `retention_bytes`, `None` is unlimited.
+    pub local_retention_bytes: Option<u64>,
+    /// `segment.bytes`: a segment is rolled before it passes this.
+    pub segment_bytes: u64,
+    /// `segment.ms`: a segment whose first record is older is rolled.
+    pub segment_ms: Millis,
+    /// `segment.jitter.ms`: up to this much is taken off `segment_ms`, different for each segment.
+    pub segment_jitter_ms: Millis,
+    /// `index.interval.bytes`: one entry of the offset index for about so many bytes.
+    pub index_interval_bytes: usize,
+    /// `file.delete.delay.ms`: how long a file stays after its segment was dropped.
+    pub file_delete_delay_ms: Millis,
+    /// `delete.retention.ms`: how long tombstones outlive compaction.
+    pub delete_retention_ms: Millis,
+    /// `min.compaction.lag.ms`: younger records are not compacted.
+    pub min_compaction_lag_ms: Millis,
+    /// `max.compaction.lag.ms`: older records are compacted whatever the ratio is.
+    pub max_compaction_lag_ms: Millis,
+    /// `min.cleanable.dirty.ratio`, 0 to 1.
+    pub min_cleanable_dirty_ratio: f64,
+    /// `unclean.leader.election.enable`.
+    pub unclean_leader_election: bool,
+    /// `remote.storage.enable`: whether the topic is tiered. True unless told otherwise (Kafka: false).
+    pub remote_storage_enable: bool,
+    /// `remote.log.copy.disable`: tiered history is kept and read, but nothing is added.
+    pub remote_copy_disable: bool,
+    /// `remote.log.delete.on.disable`: tiered history goes when tiering is switched off.
+    pub remote_delete_on_disable: bool,
+    /// `firn.flush`: what an acknowledgement stands for.
+    pub flush: Flush,
+    /// `firn.tier.max.lag.ms`: how long a record may exist only locally before an upload is started.
+    pub tier_max_lag_ms: Millis,
+}
+
+/// `cleanup.policy`, which may be both or neither.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CleanupPolicy {
+    /// Retention by time and size applies.
+    pub delete: bool,
+    /// Only the last record of each key is kept.
+    pub compact: bool,
+}
+
+/// `firn.flush`: what has happened to a record when it is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Flush {
+    /// It was synced to disk.
+    #[default]
+    Fsync,
+    /// The operating system has it, as in Kafka.
+    Os,
+}
+
+impl Default for TopicConfig {
+    fn default() -> Self {
+        Self::resolve(&BrokerLayers::none(), &())
+    }
+}
+
+impl TopicConfig {
+    /// The configuration of a topic with `overrides` of its own on a broker with `broker`'s layers.
+    pub fn resolve(broker: &BrokerLayers<'_>, overrides: &dyn Lookup) -> Self {
+        let read = Read { broker, overrides };
+        let retention_ms = read.limit("retention.ms");
+        let retention_bytes = read.limit("retention.bytes");
+        let local_ms: i64 = read.value("local.retention.ms");
+        let local_bytes: i64 = read.value("local.retention.bytes");
+        Self {
+            max_message_bytes: read.size("max.message.bytes"),
+            compression: read.compression(),
+            timestamp_type: read.value("message.timestamp.type"),
+            timestamp_before_max_ms: read.value("message.timestamp.before.max.ms"),
+            timestamp_after_max_ms: read.value("message.timestamp.after.max.ms"),
+            min_insync_replicas: read.size("min.insync.replicas"),
+            cleanup: read.value("cleanup.policy"),
+            retention_ms,
+            retention_bytes: retention_bytes.map(i64::unsigned_abs),
+            local_retention_ms: local_limit(local_ms, retention_ms),
+            local_retention_bytes: local_limit(local_bytes, retention_bytes).map(i64::unsigned_abs),
+            segment_bytes: read.value::<i64>("segment.bytes").unsigned_abs(),
+            segment_ms: read.value("segment.ms"),
+            segment_jitter_ms: read.value("segment.jitter.ms"),
+            index_interval_bytes: read.size("index.interval.bytes"),
+            file_delete_delay_ms: read.value("file.delete.delay.ms"),
+            delete_retention_ms: read.value("delete.retention.ms"),
+            min_compaction_lag_ms: read.value("min.compaction.lag.ms"),
+            max_compaction_lag_ms: read.value("max.compaction.lag.ms"),
+            min_cleanable_dirty_ratio: read.value("min.cleanable.dirty.ratio"),
+            unclean_leader_election: read.value("unclean.leader.election.enable"),
+            remote_storage_enable: read.value("remote.storage.enable"),
+            remote_copy_disable: read.value("remote.log.copy.disable"),
+            remote_delete_on_disable: read.value("remote.log.delete.on.disable"),
+            flush: read.value("firn.flush"),
+            tier_max_lag_ms: read.value("firn.tier.max.lag.ms"),
+        }
+    }
+}
+
+/// A local limit: -2 follows the limit of the whole history, -1 is none.
+fn local_limit(local: i64, whole: Option<i64>) -> Option<i64> {
+    match local {
+        -2 => whole,
+        limit => (limit >= 0).then_some(limit),
+    }
+}
+
+/// Reads one topic's effective values.
+struct Read<'a> {
+    broker: &'a BrokerLayers<'a>,
+    overrides: &'a dyn Lookup,
+}
+
+impl Read<'_> {
+    fn value<T: FromConfig>(&self, name: &str) -> T {
+        values::topic_value(self.broker, self.overrides, name)
+    }
+
+    fn size(&self, name: &str) -> usize {
+        usize::try_from(self.value::<i64>(name)).unwrap_or(0)
+    }
+
+    fn limit(&self, name: &str) -> Option<i64> {
+        let limit = self.value(name);
+        (limit >= 0).then_some(limit)
+    }
+
+    fn compression(&self) -> Option<Compression> {
+        let codec = self.value::<values::TopicCodec>("compression.type").0?;
+        let level = match codec {
+            proto::records::Codec::Gzip => Some(self.value("compression.gzip.level")),
+            proto::records::Codec::Zstd => Some(self.value("compression.zstd.level")),
+            proto::records::Codec::None | proto::records::Codec::Snappy | proto::records::Codec::Lz4 => None,
+        };
+        Some(Compression { codec, level })
+    }
+}
