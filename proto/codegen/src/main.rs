@@ -1,7 +1,8 @@
-//! Writes `proto/src/messages/` and `proto/src/errors.rs` from Kafka's message schemas; see README.md.
+//! Writes `proto/src/messages/`, `proto/src/errors.rs` and `proto/tests/codecs/facts.txt` from Kafka's message schemas; see README.md.
 //!
 //! Usage: `codegen SCHEMAS PROTO`, where SCHEMAS holds a folder of schemas per jar and `errors.tsv`, and PROTO is the crate.
 
+mod facts;
 mod message;
 mod names;
 mod schema;
@@ -41,6 +42,7 @@ fn main() -> io::Result<()> {
     files.push(write(records_folder.join("mod.rs"), &tables::records_mod(&records))?);
     let errors = fs::read_to_string(schemas.join("errors.tsv"))?;
     files.push(write(proto.join("src/errors.rs"), &tables::errors(&errors))?);
+    write(proto.join("tests/codecs/facts.txt"), &facts::facts(&live))?;
     format(&files)
 }
 

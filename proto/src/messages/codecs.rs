@@ -15,6 +15,10 @@ pub struct Codec {
     pub versions: VersionRange,
     /// Reads a message in a version and writes it again.
     pub transcode: fn(&mut Decoder, &mut Encoder, i16) -> Result<(), WireError>,
+    /// Reads a message in a version and drops it.
+    pub check: fn(&mut Decoder, i16) -> Result<(), WireError>,
+    /// Reads a message in a version and shows its fields.
+    pub show: fn(&mut Decoder, i16) -> Result<String, WireError>,
 }
 
 macro_rules! codec {
@@ -23,6 +27,8 @@ macro_rules! codec {
             name: stringify!($name),
             versions: $name::VERSIONS,
             transcode: |d, e, v| $name::decode(d, v)?.encode(e, v),
+            check: |d, v| $name::decode(d, v).map(drop),
+            show: |d, v| Ok(format!("{:?}", $name::decode(d, v)?)),
         }
     };
 }
