@@ -3,6 +3,8 @@
 //!
 //! - [`format`]: the object, batches with a footer.
 //! - [`manifest`]: which object holds which offsets; pure, with named invariants.
+//! - [`plan`]: what to upload, expire and sweep; pure.
+//! - [`runner`]: does what was planned.
 //! - [`store`]: the object store, with outcomes that may be unknown.
 //! - [`reader`]: remote reads ahead of their consumers, through the chunk [`cache`].
 //! - [`ports`]: what the broker provides.
@@ -10,6 +12,8 @@
 pub mod cache;
 pub mod format;
 pub mod manifest;
+pub mod plan;
 pub mod ports;
 pub mod reader;
+pub mod runner;
 pub mod store;

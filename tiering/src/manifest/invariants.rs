@@ -135,6 +135,11 @@ pub fn check_pointer(pointer: &TierPointer, root: Option<&Manifest>) -> Result<(
         format!("tier start {} above log start {}", pointer.tier_start, pointer.log_start)
     })?;
     check_entries(&pointer.tail)?;
+    if let Some(last) = pointer.tail.last() {
+        ensure(last.end == pointer.tier_end, Invariant::Covered, || {
+            format!("the tail ends at {}, tier end is {}", last.end, pointer.tier_end)
+        })?;
+    }
     if let Some(root) = root {
         root.check()?;
     }

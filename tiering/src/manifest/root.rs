@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use proto::ids::TopicPartition;
+use proto::metadata::RootRef;
 
 use super::envelope::Envelope;
 use super::{LeafRef, Manifest, entry};
@@ -23,6 +24,17 @@ impl Manifest {
             }
             entry::encode_all(&self.entries, owner, out);
         })
+    }
+
+    /// Decodes the root that `reference` names.
+    ///
+    /// # Errors
+    /// [`FormatError`]; Checksum if the bytes are not what the reference says.
+    pub fn decode_referenced(bytes: &[u8], owner: TopicPartition, reference: &RootRef) -> Result<Self, FormatError> {
+        if bytes.len() as u64 != reference.size || crc32c::crc32c(bytes) != reference.crc {
+            return Err(FormatError::Checksum { what: ENVELOPE.what });
+        }
+        Self::decode(bytes, owner)
     }
 
     /// Decodes a root that belongs to `owner` and checks its invariants.

@@ -53,6 +53,8 @@ pub struct Layout {
 pub struct NamedObject {
     /// Which kind of object.
     pub kind: NamedKind,
+    /// First offset (data, leaf) or generation (root).
+    pub number: i64,
     /// Leader epoch of its writer.
     pub leader_epoch: LeaderEpoch,
     /// What makes the name unique.
@@ -143,9 +145,14 @@ impl Layout {
             ("firn", Some(stem)) => (NamedKind::Leaf, stem),
             _ => return None,
         };
-        let (_number, rest) = stem.split_once('-')?;
+        let (number, rest) = stem.split_once('-')?;
         let (epoch, uuid) = rest.split_once('-')?;
-        Some(NamedObject { kind, leader_epoch: epoch.parse().ok()?, uuid: Uuid::parse_str(uuid).ok()? })
+        Some(NamedObject {
+            kind,
+            number: number.parse().ok()?,
+            leader_epoch: epoch.parse().ok()?,
+            uuid: Uuid::parse_str(uuid).ok()?,
+        })
     }
 
     fn partition_prefix(&self, tp: TopicPartition) -> String {

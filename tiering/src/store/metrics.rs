@@ -15,7 +15,7 @@ pub enum RequestKind {
     Get,
     /// Deleting one object.
     Delete,
-    /// Listing a prefix; all its pages count once.
+    /// Listing a page of a prefix.
     List,
 }
 

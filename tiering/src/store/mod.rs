@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
+use futures::stream::BoxStream;
 use object_store::{
     GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload,
 };
@@ -167,26 +168,9 @@ impl Store {
         }
     }
 
-    /// Objects under `prefix`, in the order of their names, at most `max` of them.
-    pub async fn list(&self, prefix: &Key, max: usize) -> Result<Vec<Listed>, StoreError> {
-        let list = async {
-            let mut found = Vec::new();
-            let mut stream = self.inner.list(Some(prefix.path()));
-            while found.len() < max {
-                let next = stream.try_next().await;
-                let Some(meta) = next.map_err(|error| StoreError::from_client(&error))? else {
-                    break;
-                };
-                found.push(Listed {
-                    modified_ms: meta.last_modified.timestamp_millis(),
-                    size: meta.size,
-                    key: Key::from_path(meta.location),
-                });
-            }
-            found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-            Ok(found)
-        };
-        self.timed(RequestKind::List, 0, list).await
+    /// Lists what lies under `prefix`, page by page.
+    pub fn list(&self, prefix: &Key) -> Lister {
+        Lister { stream: self.inner.list(Some(prefix.path())), store: self.clone() }
     }
 
     async fn get(&self, key: &Key, range: GetRange, max_bytes: u64) -> Result<(Bytes, u64), StoreError> {
@@ -281,6 +265,37 @@ impl Store {
         tokio::time::timeout(limit, request).await.unwrap_or_else(|_| {
             Err(StoreError::unknown(format!("no answer from the store within {} s", limit.as_secs())))
         })
+    }
+}
+
+/// A listing under way.
+pub struct Lister {
+    stream: BoxStream<'static, object_store::Result<object_store::ObjectMeta>>,
+    store: Store,
+}
+
+impl Lister {
+    /// The next `max` objects, ordered by name within the page; an empty page is the end. What order
+    /// the pages come in is the store's affair.
+    pub async fn next_page(&mut self, max: usize) -> Result<Vec<Listed>, StoreError> {
+        let store = self.store.clone();
+        let page = async {
+            let mut page = Vec::new();
+            while page.len() < max {
+                let next = self.stream.try_next().await;
+                let Some(meta) = next.map_err(|error| StoreError::from_client(&error))? else {
+                    break;
+                };
+                page.push(Listed {
+                    modified_ms: meta.last_modified.timestamp_millis(),
+                    size: meta.size,
+                    key: Key::from_path(meta.location),
+                });
+            }
+            page.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+            Ok(page)
+        };
+        store.timed(RequestKind::List, 0, page).await
     }
 }
 
