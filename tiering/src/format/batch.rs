@@ -1,16 +1,12 @@
-//! The few fields of a batch header that the footer is built from.
-//!
-//! The batch was validated when it was appended; here only its frame is read.
+//! The frame of a batch: all that the footer is built from. The batch itself was validated when it was
+//! appended.
+
+use proto::ids::{Millis, Offset};
+use proto::records::BatchHeader;
 
 use super::FormatError;
-use super::cursor::Cursor;
-use proto::ids::{Millis, Offset};
 
 const WHAT: &str = "record batch";
-/// Bytes before and including the length field.
-const FRAME_BYTES: usize = 12;
-/// Bytes up to the end of the maximum timestamp.
-const NEEDED_BYTES: usize = 43;
 
 /// Frame of one magic-2 batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,25 +22,19 @@ pub(super) struct BatchFrame {
 impl BatchFrame {
     /// Reads the frame of the batch that `bytes` begins with; all of the batch must be there.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
-        let mut cursor = Cursor::new(bytes, WHAT);
-        let base = cursor.i64()?;
-        let length = usize::try_from(cursor.i32()?).map_err(|_| cursor.invalid())? + FRAME_BYTES;
-        if length < NEEDED_BYTES {
-            return Err(cursor.invalid());
-        }
-        if length > bytes.len() {
+        let invalid = FormatError::Invalid { what: WHAT };
+        let header = BatchHeader::parse(bytes).map_err(|_| invalid)?;
+        if header.size() > bytes.len() {
             return Err(FormatError::Truncated { what: WHAT });
         }
-        let _leader_epoch = cursor.i32()?;
-        let magic = cursor.u8()?;
-        let _crc = cursor.u32()?;
-        let _attributes = cursor.u16()?;
-        let last_offset_delta = i64::from(cursor.i32()?);
-        let _base_timestamp = cursor.i64()?;
-        let max_timestamp = cursor.i64()?;
-        if magic != 2 || base < 0 || last_offset_delta < 0 {
-            return Err(cursor.invalid());
+        if header.base_offset < 0 || header.last_offset_delta < 0 {
+            return Err(invalid);
         }
-        Ok(Self { base, end: base.checked_add(last_offset_delta + 1).ok_or(cursor.invalid())?, max_timestamp, length })
+        Ok(Self {
+            base: header.base_offset,
+            end: header.base_offset.checked_add(i64::from(header.last_offset_delta) + 1).ok_or(invalid)?,
+            max_timestamp: header.max_timestamp,
+            length: header.size(),
+        })
     }
 }
