@@ -1,4 +1,4 @@
-"""The little of Kafka's protocol that no client offers: offsets of the tier, and whether a broker answers.
+"""The little of Kafka's protocol that the driver speaks itself: whether a broker answers, offsets, topics.
 
 Written out by hand, so that what the driver waits for does not depend on a client under test.
 """
@@ -28,6 +28,22 @@ def list_offset(address, topic, partition, which, timeout=5.0):
     if error:
         raise OSError(f"ListOffsets of {topic}-{partition} at {which}: error {error}")
     return offset
+
+
+def create_topic(address, topic, partitions, configs, timeout=30.0):
+    """CreateTopics (version 4) of one topic with one replica; OSError when it is refused."""
+    pairs = b"".join(_string(name) + _string(value) for name, value in configs.items())
+    body = struct.pack(">i", 1) + _string(topic) + struct.pack(">ihi", partitions, 1, 0) + struct.pack(">i", len(configs)) + pairs
+    answer = _call(address, 19, 4, body + struct.pack(">i?", int(timeout * 1000), False), timeout, flexible=False)
+    at = 4 + 4 + 2 + len(topic.encode())  # throttle time, array of one topic, its name
+    (error,) = struct.unpack_from(">h", answer, at)
+    if error:
+        raise OSError(f"CreateTopics of {topic}: error {error}")
+
+
+def _string(text):
+    data = text.encode()
+    return struct.pack(">h", len(data)) + data
 
 
 def _compact(data):

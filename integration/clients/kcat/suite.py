@@ -16,6 +16,7 @@ import time
 import uuid
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import wire
 from flights import Ledger, key_of, load
 from report import Report, same, until
 
@@ -150,14 +151,6 @@ def metadata(args):
     same("described", f'topic "{topic}" with 3 partitions'.encode() in kcat(args, "-L", "-t", topic), True)
 
 
-def creator(args):
-    """kcat cannot create topics with a number of partitions; the Python client does it for it."""
-    from confluent_kafka.admin import AdminClient, NewTopic
-
-    admin = AdminClient({"bootstrap.servers": args.bootstrap})
-    return lambda topic, partitions: admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(30)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("command", choices=["produce", "consume", "checks"])
@@ -173,7 +166,8 @@ def main():
     args = parser.parse_args()
     report = Report()
     if args.command == "checks":
-        args.create = creator(args)
+        # kcat cannot create a topic with a given number of partitions
+        args.create = lambda topic, partitions: wire.create_topic(args.bootstrap, topic, partitions, {})
         for check in (metadata, codecs, shapes, offsets, group_sharing):
             report.check(check.__name__.replace("_", "-"), check, args)
     for topic in args.topic or []:

@@ -1,0 +1,28 @@
+// kafkajs brings gzip; the other codecs are plugged in from packages without native code.
+import kafkajs from 'kafkajs'
+import snappy from 'kafkajs-snappy'
+import lz4 from 'lz4js'
+import zstd from 'zstd-codec'
+
+const { CompressionTypes, CompressionCodecs } = kafkajs
+
+export const TYPES = {
+  none: CompressionTypes.None,
+  gzip: CompressionTypes.GZIP,
+  snappy: CompressionTypes.Snappy,
+  lz4: CompressionTypes.LZ4,
+  zstd: CompressionTypes.ZSTD,
+}
+
+export async function plugIn() {
+  const simple = await new Promise((resolve) => zstd.ZstdCodec.run((codec) => resolve(new codec.Simple())))
+  CompressionCodecs[CompressionTypes.Snappy] = snappy
+  CompressionCodecs[CompressionTypes.LZ4] = () => ({
+    compress: async (encoder) => Buffer.from(lz4.compress(encoder.buffer)),
+    decompress: async (bytes) => Buffer.from(lz4.decompress(bytes)),
+  })
+  CompressionCodecs[CompressionTypes.ZSTD] = () => ({
+    compress: async (encoder) => Buffer.from(simple.compress(encoder.buffer, 3)),
+    decompress: async (bytes) => Buffer.from(simple.decompress(bytes)),
+  })
+}

@@ -1,0 +1,196 @@
+"""The stages of a run: what is done with each suite, in order, and what counts as passed."""
+
+import contextlib
+import os
+import queue
+import subprocess
+import threading
+import time
+
+import wire
+
+PARTITIONS = 3
+TOPIC = {"segment.bytes": "1048576", "local.retention.bytes": "2097152", "retention.ms": "-1"}
+LOCAL_BYTES = 2097152 + 3 * 1048576  # what may still be local of a partition: its retention, and segments that roll or wait
+COLD_SECONDS = 90
+COMMAND_SECONDS = 420
+
+
+class Run:
+    """Counts what passed and failed, and runs suite programs against one broker."""
+
+    def __init__(self, broker, suites, rows, count, folder, tiered, seed):
+        self.broker, self.suites, self.rows, self.count = broker, suites, rows, count
+        self.folder, self.tiered, self.seed = folder, tiered, seed
+        self.passed = self.failed = 0
+        self.produced = []  # topics that hold all rows
+        self.watchdog = time.monotonic()
+
+    def result(self, suite, line):
+        ok = line.startswith("pass ")
+        self.passed, self.failed = self.passed + ok, self.failed + (not ok)
+        print(f"{'ok  ' if ok else 'FAIL'} {suite:<6} {line[5:]}", flush=True)
+
+    @contextlib.contextmanager
+    def stage(self, name):
+        """Prints the stage's time; what it raises is a failure of the stage, and the run goes on."""
+        began = time.monotonic()
+        try:
+            yield
+        except (OSError, RuntimeError, subprocess.SubprocessError) as why:
+            self.result("driver", f"fail {name}: {' '.join(str(why).split())[:800]}")
+        print(f"---- {name}: {time.monotonic() - began:.1f} s", flush=True)
+
+    def topic(self, suite):
+        return f"flights-{suite.name}-{self.seed}"
+
+    def suite(self, suite, command, *more, on_progress=None, seconds=COMMAND_SECONDS):
+        """Run one command of a suite program; its lines are counted. True when all of them passed."""
+        line = [*suite.command, command, "--bootstrap", self.broker.address, *more]
+        lines, failed_before, results = queue.Queue(), self.failed, 0
+        with open(os.path.join(self.folder, f"{suite.name}.log"), "a") as log:
+            log.write(f"$ {' '.join(line)}\n")
+            log.flush()
+            process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True)
+            threading.Thread(target=_pump, args=(process.stdout, lines), daemon=True).start()
+            end = time.monotonic() + seconds
+            try:
+                while (text := lines.get(timeout=max(0.1, end - time.monotonic()))) is not None:
+                    if text.startswith(("pass ", "fail ")):
+                        results += 1
+                        self.result(suite.name, text)
+                    elif text.startswith("progress ") and on_progress:
+                        on_progress(int(text.split()[1]))
+                code = process.wait(max(0.1, end - time.monotonic()))
+            except (queue.Empty, subprocess.TimeoutExpired):
+                self.result(suite.name, f"fail {command}: not done in {seconds} s")
+                code = None
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                process.wait()
+        if code is not None and (results == 0 or (code != 0 and self.failed == failed_before)):
+            self.result(suite.name, f"fail {command}: exit {code}, {results} results; see {suite.name}.log")
+        return self.failed == failed_before
+
+    # ------------------------------------------------------------------ the stages
+
+    def checks(self):
+        for suite in self.suites:
+            with self.stage(f"checks with {suite.client}"):
+                self.suite(suite, "checks", "--prefix", f"{suite.name}-{self.seed}", seconds=300)
+
+    def produce(self, crash):
+        """Every suite produces all flights; with `crash` the broker is killed in the middle of each and started again."""
+        for suite in self.suites:
+            topic, crashes = self.topic(suite), crash and suite.rides_out_restarts
+            with self.stage(f"flights from {suite.client}" + (", broker killed in the middle" if crashes else "")):
+                wire.create_topic(self.broker.address, topic, PARTITIONS, TOPIC | ({"remote.storage.enable": "true"} if self.tiered else {}))
+                killer = Killer(self.broker, self.count // 3) if crashes else None
+                good = self.suite(suite, "produce", "--topic", topic, "--rows", self.rows, on_progress=killer and killer.at)
+                if killer:
+                    killer.finish()
+                    self.result("driver", killer.verdict(topic))
+                if good:
+                    self.produced.append(topic)
+
+    def wait_until_cold(self):
+        """Until each partition keeps no more on local disk than its retention and the segments in motion."""
+        for topic in self.produced:
+            with self.stage(f"{topic} goes cold"):
+                began, end = time.monotonic(), time.monotonic() + COLD_SECONDS
+                while warm := self._warm(topic):
+                    if time.monotonic() > end:
+                        raise RuntimeError(f"still local after {COLD_SECONDS} s: {warm}")
+                    time.sleep(0.25)
+                self.result("driver", f"pass {topic} is cold {time.monotonic() - began:.1f}")
+
+    def _warm(self, topic):
+        """Partitions that should have gone cold and have not, with their local start and end."""
+        row_bytes, warm, expected = os.path.getsize(self.rows) / self.count, {}, 0
+        for partition in range(PARTITIONS):
+            try:
+                end = wire.list_offset(self.broker.address, topic, partition, wire.LATEST)
+                local = wire.list_offset(self.broker.address, topic, partition, wire.EARLIEST_LOCAL)
+            except OSError as why:
+                return {"error": str(why)}
+            if end * row_bytes > LOCAL_BYTES + 1048576:
+                expected += 1
+                if local == 0 or (end - local) * row_bytes * 0.8 > LOCAL_BYTES:
+                    warm[partition] = (local, end)
+        if not expected:
+            raise RuntimeError("too few rows for any partition to go cold")
+        return warm
+
+    def tier_offsets(self):
+        for suite in self.suites:
+            if suite.sees_tier:
+                self.suite(suite, "tier", *_topics(self.produced))
+
+    def read_back(self, when):
+        """Every suite reads what every suite produced."""
+        for suite in self.suites:
+            with self.stage(f"{when}: read by {suite.client}"):
+                self.suite(suite, "consume", *_topics(self.produced), "--rows", self.rows)
+
+    def groups(self, part, restart):
+        """Each suite reads its neighbour's topic in a group up to `part` of the rows, then, in a later call, the rest."""
+        for index, suite in enumerate(self.suites):
+            if not self.produced:
+                return
+            topic = self.produced[(index + 1) % len(self.produced)]
+            stop = ["--stop-after", str(int(self.count * part))] if part < 1 else []
+            self.suite(suite, "consume", "--topic", topic, "--rows", self.rows, "--mode", "group", "--group", f"g-{suite.name}-{self.seed}",
+                       "--seen", os.path.join(self.folder, f"seen-{suite.name}-{self.seed}"), *stop)
+        if restart:
+            self.restart()
+
+    def restart(self):
+        with self.stage("restart"):
+            seconds = self.broker.stop()
+            self.result("driver", f"pass stopped {seconds:.1f}")
+            self.broker.start()
+
+
+class Killer:
+    """Kills the broker once a producer has got so far, and starts it again, while the producer goes on."""
+
+    def __init__(self, broker, after):
+        self.broker, self.after = broker, after
+        self.thread = None
+        self.error = None
+        self.acknowledged = 0
+
+    def at(self, progress):
+        if self.thread is None and progress >= self.after:
+            self.acknowledged = progress
+            self.broker.kill()
+            self.thread = threading.Thread(target=self._start)
+            self.thread.start()
+
+    def _start(self):
+        try:
+            self.broker.start()
+        except Exception as why:  # reported by verdict
+            self.error = why
+
+    def finish(self):
+        if self.thread:
+            self.thread.join()
+
+    def verdict(self, topic):
+        if self.thread is None:
+            return f"fail {topic}: the producer ended before the broker could be killed"
+        if self.error:
+            return f"fail {topic}: restart after kill -9: {' '.join(str(self.error).split())}"
+        return f"pass {topic}: killed after {self.acknowledged} rows and came back"
+
+
+def _topics(topics):
+    return [word for topic in topics for word in ("--topic", topic)]
+
+
+def _pump(stream, lines):
+    for line in stream:
+        lines.put(line.rstrip("\n"))
+    lines.put(None)
