@@ -1,7 +1,7 @@
 //! Reads `facts.txt` and makes messages from it: a second, independent reading of the schemas. What it writes is canonical: tagged fields
 //! in order, those with their default left out.
 
-use std::ops::RangeInclusive;
+use proto::wire::VersionRange;
 
 use crate::Random;
 
@@ -11,15 +11,15 @@ const TEXTS: &[&str] =
 /// A message's schema.
 pub(crate) struct Schema {
     pub(crate) name: String,
-    pub(crate) versions: RangeInclusive<i16>,
+    pub(crate) versions: VersionRange,
     first_flexible: Option<i16>,
     fields: Vec<Field>,
 }
 
 struct Field {
     ty: String,
-    versions: RangeInclusive<i16>,
-    nullable: RangeInclusive<i16>,
+    versions: VersionRange,
+    nullable: VersionRange,
     tag: Option<u32>,
     default: String,
     fields: Vec<Field>,
@@ -32,7 +32,7 @@ pub(crate) fn schemas() -> Vec<Schema> {
     while let Some(line) = lines.next() {
         let [_, name, versions, flexible] = words(line);
         let fields = fields(&mut lines, 1);
-        let first_flexible = (flexible != "-").then(|| flexible.parse().unwrap());
+        let first_flexible = (flexible != "-").then(|| flexible.parse().expect("a version"));
         schemas.push(Schema { name: name.to_owned(), versions: range(versions), first_flexible, fields });
     }
     schemas
@@ -50,7 +50,7 @@ fn fields<'a>(lines: &mut std::iter::Peekable<impl Iterator<Item = &'a str>>, de
             ty: ty.to_owned(),
             versions: range(versions),
             nullable: range(nullable),
-            tag: (tag != "-").then(|| tag.parse().unwrap()),
+            tag: (tag != "-").then(|| tag.parse().expect("a tag")),
             default: default.to_owned(),
             fields: fields(lines, depth + 1),
         });
@@ -58,12 +58,12 @@ fn fields<'a>(lines: &mut std::iter::Peekable<impl Iterator<Item = &'a str>>, de
     list
 }
 
-fn range(text: &str) -> RangeInclusive<i16> {
-    let number = |s: &str| s.parse::<i16>().unwrap();
+fn range(text: &str) -> VersionRange {
+    let number = |s: &str| s.parse::<i16>().expect("a version");
     match (text, text.split_once('-')) {
-        ("-", _) => 1..=0,
-        (_, Some((min, max))) => number(min)..=number(max),
-        (_, None) => number(text.strip_suffix('+').unwrap())..=i16::MAX,
+        ("-", _) => VersionRange::NONE,
+        (_, Some((min, max))) => VersionRange::new(number(min), number(max)),
+        (_, None) => VersionRange::new(number(text.strip_suffix('+').expect("an open range")), i16::MAX),
     }
 }
 
@@ -89,7 +89,7 @@ struct Maker<'a> {
 
 impl Maker<'_> {
     fn structure(&mut self, fields: &[Field], out: &mut Vec<u8>) {
-        let here = fields.iter().filter(|f| f.versions.contains(&self.version));
+        let here = fields.iter().filter(|f| f.versions.contains(self.version));
         let (mut tagged, plain): (Vec<&Field>, Vec<&Field>) = here.partition(|f| f.tag.is_some());
         for field in plain {
             self.field(field, out);
@@ -106,7 +106,7 @@ impl Maker<'_> {
             self.field(field, &mut default);
             self.defaults = outer;
             if value != default {
-                written.push((field.tag.unwrap(), value));
+                written.push((field.tag.expect("only tagged fields are here"), value));
             }
         }
         uvarint(out, written.len() as u64);
@@ -118,7 +118,7 @@ impl Maker<'_> {
     }
 
     fn field(&mut self, field: &Field, out: &mut Vec<u8>) {
-        let nullable = field.nullable.contains(&self.version);
+        let nullable = field.nullable.contains(self.version);
         let null = if self.defaults { field.default == "null" } else { nullable && self.random.below(4) == 0 };
         let compact = self.flexible;
         match field.ty.as_str() {
@@ -182,8 +182,8 @@ impl Maker<'_> {
             match (default, default.strip_prefix("0x")) {
                 ("-" | "false", _) => 0,
                 ("true", _) => 1,
-                (_, Some(hex)) => i64::from_str_radix(hex, 16).unwrap(),
-                (text, None) => text.parse().unwrap(),
+                (_, Some(hex)) => i64::from_str_radix(hex, 16).expect("a number"),
+                (text, None) => text.parse().expect("a number"),
             }
         } else if ty == "bool" {
             self.random.below(2) as i64

@@ -11,8 +11,17 @@ pub(crate) struct Theirs {
     pub(crate) name: &'static str,
     pub(crate) min: i16,
     pub(crate) max: i16,
-    /// Reads a message; returns it written again, how its fields show, and how many bytes were left.
-    pub(crate) transcode: fn(&[u8], i16) -> Result<(BytesMut, String, usize), String>,
+    /// Reads a message and writes it again.
+    pub(crate) transcode: fn(&[u8], i16) -> Result<Transcoded, String>,
+}
+
+/// What became of a message.
+pub(crate) struct Transcoded {
+    pub(crate) bytes: BytesMut,
+    /// How its fields show.
+    pub(crate) shown: String,
+    /// How many bytes were not read.
+    pub(crate) left: usize,
 }
 
 macro_rules! theirs {
@@ -25,9 +34,9 @@ macro_rules! theirs {
             transcode: |bytes, version| {
                 let mut input = Bytes::copy_from_slice(bytes);
                 let message = $name::decode(&mut input, version).map_err(|e| e.to_string())?;
-                let mut output = BytesMut::new();
-                message.encode(&mut output, version).map_err(|e| e.to_string())?;
-                Ok((output, format!("{message:?}"), input.len()))
+                let mut bytes = BytesMut::new();
+                message.encode(&mut bytes, version).map_err(|e| e.to_string())?;
+                Ok(Transcoded { bytes, shown: format!("{message:?}"), left: input.len() })
             },
         }),*];
     };
