@@ -1,0 +1,197 @@
+//! What the rest of Firn holds of the controller: a cheap clone that submits commands and reads
+//! images.
+
+use std::sync::Arc;
+
+use proto::ids::{NodeId, TopicId, TopicPartition};
+use proto::metadata::{Image, TierPointer};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use crate::command::{
+    AlterConfigs, AlterPartitions, Command, CreatePartitions, CreateTopics, CreatedTopic,
+    DeleteRecords, DeleteTopics, ElectLeaders, FormCluster, Outcome, ProducerIdBlock, Refusal,
+    RegisterBroker, SetBrokerState, TierCommit, TierRefusal,
+};
+use crate::raft::Quorum;
+use crate::task::Queued;
+
+/// Why a command has no outcome.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// It was refused as a whole. Definite: nothing changed.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Another node leads the quorum. Definite: nothing changed.
+    #[error("this controller does not lead the quorum (leader: {leader:?})")]
+    NotLeader {
+        /// Who does, if known.
+        leader: Option<NodeId>,
+    },
+    /// It may have been carried out, or be carried out yet. Read the image linearizably, or submit
+    /// the same command again.
+    #[error("the outcome of the command is unknown")]
+    Unknown,
+    /// The controller has ended. Definite: nothing changed.
+    #[error("the controller has ended")]
+    Ended,
+}
+
+/// A cheap clone that stands for the controller.
+#[derive(Debug, Clone)]
+pub struct ControllerHandle {
+    pub(crate) queue: mpsc::Sender<Queued>,
+    pub(crate) budget: Arc<Semaphore>,
+    pub(crate) images: watch::Receiver<Arc<Image>>,
+    pub(crate) quorum: Quorum,
+}
+
+/// Bytes that queued commands may take together.
+pub(crate) const QUEUE_BYTES: usize = 32 << 20;
+/// How many commands may be queued.
+pub(crate) const QUEUE_COMMANDS: usize = 4096;
+
+/// Submits a command and takes the outcome of its name.
+macro_rules! answer {
+    ($handle:expr, $command:expr, $outcome:ident) => {
+        match $handle.submit($command).await? {
+            Outcome::$outcome(answer) => Ok(answer),
+            other => unreachable!(
+                "decide answers each command with the outcome of its name, not with {other:?}"
+            ),
+        }
+    };
+}
+
+impl ControllerHandle {
+    /// Has a command carried out. Returns after it was applied here, so that [`Self::image`] shows
+    /// it. Waits while the queue is full.
+    pub async fn submit(&self, command: Command) -> Result<Outcome, SubmitError> {
+        let bytes = command.weight().clamp(1, QUEUE_BYTES) as u32;
+        let permit = Arc::clone(&self.budget)
+            .acquire_many_owned(bytes)
+            .await
+            .map_err(|_| SubmitError::Ended)?;
+        let (answer, answered) = oneshot::channel();
+        self.queue
+            .send(Queued {
+                command,
+                answer,
+                permit,
+            })
+            .await
+            .map_err(|_| SubmitError::Ended)?;
+        // The task answers whatever it takes; if it is gone, so may be our command with it.
+        answered.await.unwrap_or(Err(SubmitError::Unknown))
+    }
+
+    /// The newest image applied here.
+    pub fn image(&self) -> Arc<Image> {
+        Arc::clone(&self.images.borrow())
+    }
+
+    /// Follows the image. Intermediate ones may be skipped.
+    pub fn watch(&self) -> watch::Receiver<Arc<Image>> {
+        self.images.clone()
+    }
+
+    /// An image that shows everything that was answered to anyone before this call.
+    pub async fn read_linearizable(&self) -> Result<Arc<Image>, SubmitError> {
+        self.quorum.ensure_linearizable().await?;
+        Ok(self.image())
+    }
+
+    /// See [`Command::FormCluster`]. Returns the cluster's id.
+    pub async fn form_cluster(&self, form: FormCluster) -> Result<String, SubmitError> {
+        answer!(self, Command::FormCluster(form), FormCluster)
+    }
+
+    /// See [`Command::RegisterBroker`]. Returns the broker's epoch.
+    pub async fn register_broker(&self, broker: RegisterBroker) -> Result<i64, SubmitError> {
+        answer!(self, Command::RegisterBroker(broker), RegisterBroker)
+    }
+
+    /// See [`Command::SetBrokerState`].
+    pub async fn set_broker_state(&self, state: SetBrokerState) -> Result<(), SubmitError> {
+        self.submit(Command::SetBrokerState(state)).await.map(drop)
+    }
+
+    /// See [`Command::CreateTopics`]. Answers in the order asked.
+    pub async fn create_topics(
+        &self,
+        create: CreateTopics,
+    ) -> Result<Vec<Result<CreatedTopic, Refusal>>, SubmitError> {
+        answer!(self, Command::CreateTopics(create), CreateTopics)
+    }
+
+    /// See [`Command::DeleteTopics`]. Answers in the order asked.
+    pub async fn delete_topics(
+        &self,
+        delete: DeleteTopics,
+    ) -> Result<Vec<Result<(TopicId, String), Refusal>>, SubmitError> {
+        answer!(self, Command::DeleteTopics(delete), DeleteTopics)
+    }
+
+    /// See [`Command::CreatePartitions`]. Answers in the order asked.
+    pub async fn create_partitions(
+        &self,
+        create: CreatePartitions,
+    ) -> Result<Vec<Result<(), Refusal>>, SubmitError> {
+        answer!(self, Command::CreatePartitions(create), CreatePartitions)
+    }
+
+    /// See [`Command::AlterConfigs`]. Answers in the order asked.
+    pub async fn alter_configs(
+        &self,
+        alter: AlterConfigs,
+    ) -> Result<Vec<Result<(), Refusal>>, SubmitError> {
+        answer!(self, Command::AlterConfigs(alter), AlterConfigs)
+    }
+
+    /// See [`Command::AllocateProducerIds`].
+    pub async fn allocate_producer_ids(
+        &self,
+        broker: NodeId,
+        broker_epoch: i64,
+    ) -> Result<ProducerIdBlock, SubmitError> {
+        answer!(
+            self,
+            Command::AllocateProducerIds {
+                broker,
+                broker_epoch
+            },
+            AllocateProducerIds
+        )
+    }
+
+    /// See [`Command::CommitTier`]. Answers in the order asked.
+    pub async fn commit_tier(
+        &self,
+        commits: Vec<TierCommit>,
+    ) -> Result<Vec<Result<Arc<TierPointer>, TierRefusal>>, SubmitError> {
+        answer!(self, Command::CommitTier(commits), CommitTier)
+    }
+
+    /// See [`Command::DeleteRecords`]. Answers in the order asked.
+    pub async fn delete_records(
+        &self,
+        deletes: Vec<DeleteRecords>,
+    ) -> Result<Vec<Result<Arc<TierPointer>, Refusal>>, SubmitError> {
+        answer!(self, Command::DeleteRecords(deletes), DeleteRecords)
+    }
+
+    /// See [`Command::AlterPartitions`]. Answers in the order asked.
+    pub async fn alter_partitions(
+        &self,
+        alter: AlterPartitions,
+    ) -> Result<Vec<Result<(), Refusal>>, SubmitError> {
+        answer!(self, Command::AlterPartitions(alter), AlterPartitions)
+    }
+
+    /// See [`Command::ElectLeaders`].
+    pub async fn elect_leaders(
+        &self,
+        elect: ElectLeaders,
+    ) -> Result<Vec<(TopicPartition, Result<(), Refusal>)>, SubmitError> {
+        answer!(self, Command::ElectLeaders(elect), ElectLeaders)
+    }
+}

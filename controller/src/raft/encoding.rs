@@ -1,0 +1,181 @@
+//! How raft's own data lies in redb: entries, votes and the description of the snapshot, in the same
+//! encoding as the metadata records, each behind a version.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use openraft::{BasicNode, CommittedLeaderId, EntryPayload, Membership};
+use proto::metadata::{Batch, DecodeError, Durable};
+
+use super::{Entry, LogId, SnapshotMeta, StoredMembership, Vote};
+
+const VERSION: u64 = 0;
+
+const BLANK: u64 = 0;
+const BATCH: u64 = 1;
+const MEMBERSHIP: u64 = 2;
+
+/// Encodes an entry of the log.
+pub(super) fn put_entry(entry: &Entry) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    VERSION.put(&mut out);
+    put_log_id(&entry.log_id, &mut out);
+    match &entry.payload {
+        EntryPayload::Blank => BLANK.put(&mut out),
+        EntryPayload::Normal(batch) => {
+            BATCH.put(&mut out);
+            batch.put(&mut out);
+        }
+        EntryPayload::Membership(membership) => {
+            MEMBERSHIP.put(&mut out);
+            put_membership(membership, &mut out);
+        }
+    }
+    out
+}
+
+/// The inverse of [`put_entry`].
+pub(super) fn take_entry(bytes: &[u8]) -> Result<Entry, DecodeError> {
+    whole(bytes, |input| {
+        let log_id = take_log_id(input)?;
+        let payload = match u64::take(input)? {
+            BLANK => EntryPayload::Blank,
+            BATCH => EntryPayload::Normal(Batch::take(input)?),
+            MEMBERSHIP => EntryPayload::Membership(take_membership(input)?),
+            number => {
+                return Err(DecodeError::UnknownVariant {
+                    what: "raft entry",
+                    number,
+                });
+            }
+        };
+        Ok(Entry { log_id, payload })
+    })
+}
+
+/// Encodes a vote.
+pub(super) fn put_vote(vote: &Vote) -> Vec<u8> {
+    let mut out = Vec::with_capacity(16);
+    VERSION.put(&mut out);
+    vote.leader_id.term.put(&mut out);
+    vote.leader_id.node_id.put(&mut out);
+    vote.committed.put(&mut out);
+    out
+}
+
+/// The inverse of [`put_vote`].
+pub(super) fn take_vote(bytes: &[u8]) -> Result<Vote, DecodeError> {
+    whole(bytes, |input| {
+        let mut vote = Vote::new(u64::take(input)?, u64::take(input)?);
+        vote.committed = bool::take(input)?;
+        Ok(vote)
+    })
+}
+
+/// Encodes a log id that may be missing.
+pub(super) fn put_log_id_alone(log_id: &LogId) -> Vec<u8> {
+    let mut out = Vec::with_capacity(16);
+    VERSION.put(&mut out);
+    put_log_id(log_id, &mut out);
+    out
+}
+
+/// The inverse of [`put_log_id_alone`].
+pub(super) fn take_log_id_alone(bytes: &[u8]) -> Result<LogId, DecodeError> {
+    whole(bytes, take_log_id)
+}
+
+/// Encodes what a snapshot covers.
+pub(super) fn put_snapshot_meta(meta: &SnapshotMeta) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64);
+    VERSION.put(&mut out);
+    put_maybe_log_id(meta.last_log_id.as_ref(), &mut out);
+    put_maybe_log_id(meta.last_membership.log_id().as_ref(), &mut out);
+    put_membership(meta.last_membership.membership(), &mut out);
+    meta.snapshot_id.put(&mut out);
+    out
+}
+
+/// The inverse of [`put_snapshot_meta`].
+pub(super) fn take_snapshot_meta(bytes: &[u8]) -> Result<SnapshotMeta, DecodeError> {
+    whole(bytes, |input| {
+        let last_log_id = take_maybe_log_id(input)?;
+        let last_membership =
+            StoredMembership::new(take_maybe_log_id(input)?, take_membership(input)?);
+        Ok(SnapshotMeta {
+            last_log_id,
+            last_membership,
+            snapshot_id: String::take(input)?,
+        })
+    })
+}
+
+fn whole<T>(
+    mut bytes: &[u8],
+    take: impl FnOnce(&mut &[u8]) -> Result<T, DecodeError>,
+) -> Result<T, DecodeError> {
+    let version = u64::take(&mut bytes)?;
+    if version > VERSION {
+        return Err(DecodeError::UnknownVersion { number: 0, version });
+    }
+    let value = take(&mut bytes)?;
+    if bytes.is_empty() {
+        Ok(value)
+    } else {
+        Err(DecodeError::LeftOver {
+            number: 0,
+            left: bytes.len(),
+        })
+    }
+}
+
+fn put_log_id(log_id: &LogId, out: &mut Vec<u8>) {
+    log_id.leader_id.term.put(out);
+    log_id.leader_id.node_id.put(out);
+    log_id.index.put(out);
+}
+
+fn take_log_id(input: &mut &[u8]) -> Result<LogId, DecodeError> {
+    let leader = CommittedLeaderId::new(u64::take(input)?, u64::take(input)?);
+    Ok(LogId::new(leader, u64::take(input)?))
+}
+
+fn put_maybe_log_id(log_id: Option<&LogId>, out: &mut Vec<u8>) {
+    log_id.is_some().put(out);
+    if let Some(log_id) = log_id {
+        put_log_id(log_id, out);
+    }
+}
+
+fn take_maybe_log_id(input: &mut &[u8]) -> Result<Option<LogId>, DecodeError> {
+    if bool::take(input)? {
+        take_log_id(input).map(Some)
+    } else {
+        Ok(None)
+    }
+}
+
+fn put_membership(membership: &Membership<u64, BasicNode>, out: &mut Vec<u8>) {
+    let configs: Vec<Vec<u64>> = membership
+        .get_joint_config()
+        .iter()
+        .map(|config| config.iter().copied().collect())
+        .collect();
+    let nodes: BTreeMap<u64, String> = membership
+        .nodes()
+        .map(|(id, node)| (*id, node.addr.clone()))
+        .collect();
+    configs.put(out);
+    nodes.put(out);
+}
+
+fn take_membership(input: &mut &[u8]) -> Result<Membership<u64, BasicNode>, DecodeError> {
+    let configs: Vec<BTreeSet<u64>> = Vec::<Vec<u64>>::take(input)?
+        .into_iter()
+        .map(BTreeSet::from_iter)
+        .collect();
+    let nodes: BTreeMap<u64, BasicNode> = BTreeMap::<u64, String>::take(input)?
+        .into_iter()
+        .map(|(id, addr)| (id, BasicNode { addr }))
+        .collect();
+    Ok(Membership::new(configs, nodes))
+}
