@@ -108,7 +108,7 @@ impl Quorum {
             election_timeout_max: 4_000,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY_ENTRIES),
             max_in_snapshot_log_to_keep: KEEP_ENTRIES,
-            purge_batch_size: KEEP_ENTRIES,
+            purge_batch_size: 64,
             ..Config::default()
         };
         // openraft spawns its tasks where it is called: on the runtime of the acknowledged path.
