@@ -290,7 +290,7 @@ impl Producers {
     }
 
     /// Transactions aborted, ascending by marker.
-    pub fn aborted(&self) -> impl Iterator<Item = &AbortedTxn> {
+    pub fn aborted(&self) -> impl ExactSizeIterator<Item = &AbortedTxn> {
         self.aborted.iter()
     }
 

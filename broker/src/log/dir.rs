@@ -1,0 +1,267 @@
+//! One data directory: its journal, its tail cache, and what its writer has to do.
+//!
+//! A directory fails as a whole and for good: [`LogDir::fail`] is called once by whoever finds out, and takes
+//! the directory's partitions offline with it; other directories go on.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use proto::host::Clock;
+use proto::ids::{DirectoryId, TopicPartition};
+use tokio::sync::Notify;
+
+use super::tail::TailCache;
+use crate::disk::{Disk, Space};
+use crate::journal::{Group, GroupSink, Journal, Offline, Permit, Pressure};
+
+/// Sizes of a data directory's memory and pace, all in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirConfig {
+    /// The tail cache keeps groups that are in segments up to this.
+    pub tail_bytes: usize,
+    /// Admission waits while this much is sealed and not in segments.
+    pub max_backlog_bytes: usize,
+    /// The writer begins to write what pins the oldest group above this.
+    pub backlog_target_bytes: usize,
+    /// One partition's share that is worth a write of its own.
+    pub write_bytes: usize,
+    /// Segments are synced whenever this much was written to them.
+    pub sync_bytes: u64,
+    /// Producer state and index are saved within a segment whenever it grew by this.
+    pub snapshot_bytes: u64,
+    /// Free space that is never given to records.
+    pub reserve_bytes: u64,
+}
+
+impl Default for DirConfig {
+    fn default() -> Self {
+        Self {
+            tail_bytes: 64 << 20,
+            max_backlog_bytes: 64 << 20,
+            backlog_target_bytes: 16 << 20,
+            write_bytes: 1 << 20,
+            sync_bytes: 32 << 20,
+            snapshot_bytes: 32 << 20,
+            reserve_bytes: 64 << 20,
+        }
+    }
+}
+
+/// What waits for the writer.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    /// Sealed groups, oldest first. Bounded by admission.
+    pub(crate) sealed: VecDeque<Arc<Group>>,
+    /// Unjournaled records can be taken.
+    pub(crate) loose: bool,
+    /// What holds the journal's oldest file.
+    pub(crate) pressure: Option<Pressure>,
+    /// Partitions to settle soon: a trim waits for it, or an acknowledgement.
+    pub(crate) settle: BTreeSet<TopicPartition>,
+    /// Write and settle everything, then stop.
+    pub(crate) close: bool,
+}
+
+/// Why a directory is offline.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("data directory {} is offline: {cause}", path.display())]
+pub struct DirOffline {
+    /// The directory.
+    pub path: PathBuf,
+    /// What happened.
+    pub cause: String,
+}
+
+/// A data directory. Shared by its partitions, its journal and its writer.
+pub struct LogDir {
+    id: DirectoryId,
+    path: PathBuf,
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    config: DirConfig,
+    journal: OnceLock<Journal>,
+    tail: TailCache,
+    pub(crate) inbox: Mutex<Inbox>,
+    pub(crate) work: Notify,
+    /// The backlog shrank, or the directory failed.
+    room: Notify,
+    offline: AtomicBool,
+    cause: OnceLock<DirOffline>,
+    full: AtomicBool,
+    space: Mutex<Option<Space>>,
+}
+
+impl fmt::Debug for LogDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogDir").field("id", &self.id).field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl LogDir {
+    /// The directory at `path`, whose journal is still to be opened.
+    pub fn new(
+        id: DirectoryId,
+        path: PathBuf,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        config: DirConfig,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            path,
+            disk,
+            clock,
+            config,
+            journal: OnceLock::new(),
+            tail: TailCache::default(),
+            inbox: Mutex::default(),
+            work: Notify::new(),
+            room: Notify::new(),
+            offline: AtomicBool::new(false),
+            cause: OnceLock::new(),
+            full: AtomicBool::new(false),
+            space: Mutex::new(None),
+        })
+    }
+
+    /// Gives it its journal, once recovery is done.
+    pub(crate) fn started(&self, journal: Journal) {
+        assert!(self.journal.set(journal).is_ok(), "a directory is started once");
+    }
+
+    /// Its id.
+    pub const fn id(&self) -> DirectoryId {
+        self.id
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The disk it is on.
+    pub const fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    /// Wall clock.
+    pub fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
+    }
+
+    /// The settings.
+    pub const fn config(&self) -> &DirConfig {
+        &self.config
+    }
+
+    /// The groups in memory.
+    pub const fn tail(&self) -> &TailCache {
+        &self.tail
+    }
+
+    /// The journal.
+    ///
+    /// # Errors
+    /// If the directory was never started, or failed.
+    pub fn journal(&self) -> Result<&Journal, DirOffline> {
+        if self.is_offline() {
+            return Err(self.offline());
+        }
+        self.journal.get().ok_or_else(|| self.offline())
+    }
+
+    /// Waits until `bytes` more may be appended to partitions of this directory: until segments and journal
+    /// keep up. Hold the permit until they are appended.
+    ///
+    /// # Errors
+    /// If the directory is, or goes, offline.
+    pub async fn admit(&self, bytes: usize) -> Result<Permit, DirOffline> {
+        loop {
+            let room = self.room.notified();
+            let journal = self.journal()?;
+            if self.tail.pinned_bytes() < self.config.max_backlog_bytes {
+                return journal.admit(bytes).await.map_err(|offline| self.fail_with(&offline));
+            }
+            room.await;
+        }
+    }
+
+    /// Tells those who wait for room to look again.
+    pub(crate) fn made_room(&self) {
+        self.room.notify_waiters();
+    }
+
+    /// Whether it failed.
+    pub fn is_offline(&self) -> bool {
+        self.offline.load(Ordering::Acquire)
+    }
+
+    /// Why it is offline.
+    pub fn offline(&self) -> DirOffline {
+        let unstarted = || DirOffline { path: self.path.clone(), cause: "it is not started".into() };
+        self.cause.get().cloned().unwrap_or_else(unstarted)
+    }
+
+    /// Takes the directory offline, for good. The first cause stands.
+    pub fn fail(&self, cause: impl Into<String>) -> DirOffline {
+        let offline = DirOffline { path: self.path.clone(), cause: cause.into() };
+        if self.cause.set(offline).is_ok() {
+            tracing::error!(directory = %self.path.display(), cause = %self.offline().cause, "data directory failed");
+        }
+        self.offline.store(true, Ordering::Release);
+        self.work.notify_one();
+        self.made_room();
+        self.offline()
+    }
+
+    fn fail_with(&self, offline: &Offline) -> DirOffline {
+        self.fail(offline.cause.to_string())
+    }
+
+    /// Whether no partition of it may grow, for want of space.
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// Size and free space when it was last looked at.
+    pub fn space(&self) -> Option<Space> {
+        *self.space.lock()
+    }
+
+    pub(crate) fn set_space(&self, space: Space, full: bool) {
+        *self.space.lock() = Some(space);
+        self.full.store(full, Ordering::Relaxed);
+    }
+
+    /// Asks the writer to settle a partition soon.
+    pub(crate) fn settle_soon(&self, tp: TopicPartition) {
+        self.inbox.lock().settle.insert(tp);
+        self.work.notify_one();
+    }
+}
+
+/// Where the journal hands its groups: into the tail cache and to the writer.
+#[derive(Debug)]
+pub(crate) struct Sink(pub(crate) Arc<LogDir>);
+
+impl GroupSink for Sink {
+    fn sealed(&self, group: Arc<Group>) {
+        self.0.tail.insert(Arc::clone(&group));
+        self.0.inbox.lock().sealed.push_back(group);
+        self.0.work.notify_one();
+    }
+
+    fn unjournaled(&self) {
+        self.0.inbox.lock().loose = true;
+        self.0.work.notify_one();
+    }
+
+    fn pressed(&self, pressure: Pressure) {
+        self.0.inbox.lock().pressure = Some(pressure);
+        self.0.work.notify_one();
+    }
+}

@@ -1,0 +1,340 @@
+//! What the handles of a partition, the journal and the writer share.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use proto::ids::{Millis, Offset, TopicPartition};
+use tokio::sync::oneshot;
+
+use super::core::{Command, Core, Event};
+use super::types::{AckError, AckFuture};
+use super::waiters::{AckWaiters, Readers, Told};
+use crate::journal::{GroupSeq, Lsn, Owner, Placed, Slice};
+use crate::log::batch::BatchMeta;
+use crate::log::dir::{DirConfig, LogDir};
+use crate::log::folder::Folder;
+use crate::log::index::SegmentSummary;
+use crate::log::segment::Segment;
+use crate::log::snapshot;
+
+/// One partition. Handles and the journal hold it.
+pub(crate) struct Shared {
+    pub(crate) tp: TopicPartition,
+    pub(crate) topic: Arc<str>,
+    pub(crate) dir: Arc<LogDir>,
+    pub(crate) folder: PathBuf,
+    pub(crate) inner: Mutex<Inner>,
+    /// Appends are refused for want of space.
+    pub(super) refused: AtomicBool,
+}
+
+/// A batch that is in memory, or was not long ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TailEntry {
+    pub(crate) base: Offset,
+    /// Exclusive.
+    pub(crate) end: Offset,
+    pub(crate) lsn: Lsn,
+    /// Whether it went past the journal.
+    pub(crate) loose: bool,
+    pub(crate) slice: Slice,
+    /// Base of the segment it goes to.
+    pub(crate) segment: Offset,
+    /// Its first byte there.
+    pub(crate) position: u64,
+    /// Its first byte in the log ([`crate::log::layout::SegmentMeta::log_position`]).
+    pub(crate) log_position: u64,
+}
+
+/// State of the log at one offset, to be saved once segments reach it.
+#[derive(Debug, Clone)]
+pub(crate) struct SavePoint {
+    pub(crate) offset: Offset,
+    /// The segment it belongs to.
+    pub(crate) segment: Offset,
+    /// An encoded [`snapshot::Snapshot`].
+    pub(crate) snapshot: Bytes,
+    /// The segment's index so far; of the segment before at the begin of one.
+    pub(crate) summary: SegmentSummary,
+}
+
+/// A change of files, journaled at `lsn`.
+#[derive(Debug, Clone)]
+pub(crate) struct FileOp {
+    pub(crate) lsn: Lsn,
+    pub(crate) kind: OpKind,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum OpKind {
+    /// The log starts here.
+    Trim(Offset),
+    /// The log ends at `end`, at byte `position` of `segment`.
+    Cut { end: Offset, segment: Offset, position: u64 },
+    /// The log starts anew at `start`; its state there, encoded.
+    Reset { start: Offset, snapshot: Bytes },
+    /// The partition is gone.
+    Delete,
+}
+
+type OpWaiter = (Lsn, oneshot::Sender<Result<(), AckError>>);
+
+pub(crate) struct Inner {
+    pub(crate) core: Core,
+    /// Batches in memory, ascending; entries of evicted groups are popped when they are met.
+    pub(crate) tail: VecDeque<TailEntry>,
+    /// How many entries at the front of `tail` are written to segments.
+    pub(crate) written: usize,
+    pub(crate) leader_acks: AckWaiters,
+    pub(crate) all_acks: AckWaiters,
+    pub(crate) readers: Readers,
+    /// Segment files there are, or will be, by base offset.
+    pub(crate) files: BTreeMap<Offset, Arc<Segment>>,
+    pub(crate) ops: VecDeque<FileOp>,
+    pub(super) op_waiters: Vec<OpWaiter>,
+    pub(crate) save_points: VecDeque<SavePoint>,
+    /// Log position of the last save point.
+    saved_position: u64,
+    /// Position of the last record of this partition, whatever its kind.
+    pub(crate) synced_lsn: Lsn,
+    /// Cuts and resets so far: a write that was planned before one does not count.
+    pub(crate) generation: u64,
+    /// A cut is being prepared; appends wait outside.
+    pub(super) truncating: bool,
+    /// Where sequential readers stopped: (offset, segment, position).
+    hints: [(Offset, Offset, u64); 8],
+    next_hint: usize,
+}
+
+impl Shared {
+    pub(crate) fn new(tp: TopicPartition, topic: Arc<str>, dir: Arc<LogDir>, core: Core) -> Arc<Self> {
+        let folder = dir.path().join(Folder::name(tp));
+        let files =
+            core.layout().segments().map(|segment| (segment.base, Segment::new(&folder, segment.base))).collect();
+        let saved_position = core.layout().end_position();
+        Arc::new(Self {
+            tp,
+            topic,
+            dir,
+            folder,
+            refused: AtomicBool::new(false),
+            inner: Mutex::new(Inner {
+                core,
+                tail: VecDeque::new(),
+                written: 0,
+                leader_acks: AckWaiters::default(),
+                all_acks: AckWaiters::default(),
+                readers: Readers::default(),
+                files,
+                ops: VecDeque::new(),
+                op_waiters: Vec::new(),
+                save_points: VecDeque::new(),
+                saved_position,
+                synced_lsn: Lsn(0),
+                generation: 0,
+                truncating: false,
+                hints: [(-1, 0, 0); 8],
+                next_hint: 0,
+            }),
+        })
+    }
+
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed) || self.dir.is_full()
+    }
+
+    /// Runs an event that asks for nothing but telling people.
+    pub(crate) fn tell(&self, event: Event) {
+        let mut told = Vec::new();
+        {
+            let mut inner = self.inner.lock();
+            for command in inner.core.on(event) {
+                inner.perform_into(command, &mut told);
+            }
+        }
+        for (sender, outcome) in told {
+            let _ = sender.send(outcome);
+        }
+    }
+
+    pub(super) fn offline(&self) {
+        self.tell(Event::Offline);
+        let waiters = std::mem::take(&mut self.inner.lock().op_waiters);
+        for (_, waiter) in waiters {
+            let _ = waiter.send(Err(AckError::Offline));
+        }
+    }
+}
+
+impl Owner for Shared {
+    fn synced(&self, up_to: Lsn) {
+        let mut told = Vec::new();
+        let mut settle = false;
+        {
+            let mut inner = self.inner.lock();
+            inner.synced_lsn = inner.synced_lsn.max(up_to);
+            for command in inner.core.on(Event::Synced(up_to)) {
+                inner.perform_into(command, &mut told);
+            }
+            settle |= inner.core.waits_for_settling();
+            let mut at = 0;
+            while let Some((lsn, _)) = inner.op_waiters.get(at) {
+                if *lsn <= up_to {
+                    told.push((inner.op_waiters.swap_remove(at).1, Ok(())));
+                } else {
+                    at += 1;
+                }
+            }
+        }
+        for (sender, outcome) in told {
+            let _ = sender.send(outcome);
+        }
+        if settle {
+            self.dir.settle_soon(self.tp);
+        }
+    }
+
+    fn failed(&self) {
+        self.dir.fail("its journal failed");
+        self.offline();
+    }
+}
+
+impl Inner {
+    /// Takes note of a batch the journal has placed.
+    pub(super) fn appended(
+        &mut self,
+        meta: &BatchMeta,
+        base: Offset,
+        placed: Placed,
+        loose: bool,
+        now_ms: Millis,
+        config: &DirConfig,
+    ) {
+        let next = self.core.layout().next_place(meta, self.core.config(), now_ms);
+        let log_position = self.core.layout().end_position();
+        let due = log_position.saturating_sub(self.saved_position) >= config.snapshot_bytes;
+        if next.rolled || (due && next.position > 0) {
+            self.save_point(next.segment, next.position);
+        }
+        let lsn = (!loose).then_some(placed.lsn);
+        let place = self.core.appended(meta, base, lsn, now_ms);
+        self.tail.push_back(TailEntry {
+            base,
+            end: meta.end_at(base),
+            lsn: placed.lsn,
+            loose,
+            slice: placed.slice,
+            segment: place.segment,
+            position: place.position,
+            log_position,
+        });
+    }
+
+    /// Remembers the state at the log end, which lies at `position` of `segment`.
+    pub(crate) fn save_point(&mut self, segment: Offset, position: u64) {
+        let core = &self.core;
+        let offset = core.layout().end();
+        self.save_points.push_back(SavePoint {
+            offset,
+            segment,
+            snapshot: snapshot::encode_parts(offset, segment, position, core.epochs(), core.producers()),
+            summary: core.layout().active().summary(),
+        });
+        self.saved_position = core.layout().end_position();
+    }
+
+    /// Carries out a command; a new local start is answered, as only a handle can journal it.
+    pub(super) fn perform(&mut self, command: Command) -> Option<Offset> {
+        let mut told = Vec::new();
+        let start = self.perform_into(command, &mut told);
+        for (sender, outcome) in told {
+            let _ = sender.send(outcome);
+        }
+        start
+    }
+
+    fn perform_into(&mut self, command: Command, told: &mut Told) -> Option<Offset> {
+        match command {
+            Command::AckLeader(end) => self.leader_acks.take(end, told),
+            Command::AckAll(end) => self.all_acks.take(end, told),
+            Command::FailAcks(error) => {
+                self.leader_acks.take_all(error, told);
+                self.all_acks.take_all(error, told);
+            }
+            Command::Visible => self.tell_readers(),
+            Command::WakeReaders => self.readers.wake_all(),
+            Command::TrimHead(to) => return Some(to),
+        }
+        None
+    }
+
+    fn tell_readers(&mut self) {
+        if self.readers.is_empty() {
+            return;
+        }
+        let mut readers = std::mem::take(&mut self.readers);
+        readers.advance(|isolation| self.core.visible_end(isolation), |from, to| self.bytes_between(from, to));
+        self.readers = readers;
+    }
+
+    /// Resolves when the operation journaled last is durable.
+    pub(super) fn op_durable(&mut self) -> AckFuture {
+        let Some(op) = self.ops.back().filter(|_| self.core.is_good()) else {
+            return AckFuture::ready(Err(AckError::Offline));
+        };
+        let (sender, receiver) = oneshot::channel();
+        self.op_waiters.push((op.lsn, sender));
+        AckFuture::waiting(receiver)
+    }
+
+    /// About how many bytes of batches lie in `[from, to)`.
+    pub(super) fn bytes_between(&self, from: Offset, to: Offset) -> u64 {
+        if from >= to {
+            return 0;
+        }
+        self.log_position(to).saturating_sub(self.log_position(from))
+    }
+
+    fn log_position(&self, offset: Offset) -> u64 {
+        let layout = self.core.layout();
+        if offset >= layout.end() {
+            return layout.end_position();
+        }
+        let at = self.tail.partition_point(|entry| entry.end <= offset);
+        if let Some(entry) = self.tail.get(at)
+            && entry.base <= offset
+        {
+            return entry.log_position;
+        }
+        layout.find(offset).map_or(0, |segment| segment.log_position + segment.index.floor(offset))
+    }
+
+    /// Where a reader that stopped at `offset` goes on, if it is remembered.
+    pub(super) fn hint(&self, offset: Offset, segment: Offset) -> Option<u64> {
+        self.hints.iter().find(|hint| hint.0 == offset && hint.1 == segment).map(|hint| hint.2)
+    }
+
+    pub(super) fn remember(&mut self, offset: Offset, segment: Offset, position: u64) {
+        if let Some(slot) = self.hints.get_mut(self.next_hint) {
+            *slot = (offset, segment, position);
+        }
+        self.next_hint = (self.next_hint + 1) % self.hints.len();
+    }
+
+    pub(super) fn forget_hints(&mut self) {
+        self.hints = [(-1, 0, 0); 8];
+    }
+
+    /// Drops entries of groups below `first`, which the tail cache has let go; they are in segments.
+    pub(crate) fn pop_evicted(&mut self, first: GroupSeq) {
+        while self.written > 0 && self.tail.front().is_some_and(|entry| entry.slice.group < first) {
+            self.tail.pop_front();
+            self.written -= 1;
+        }
+    }
+}
