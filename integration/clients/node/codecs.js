@@ -1,7 +1,7 @@
-// kafkajs brings gzip; the other codecs are plugged in from packages without native code.
+// kafkajs brings gzip; the other codecs are plugged in from other packages.
 import kafkajs from 'kafkajs'
 import snappy from 'kafkajs-snappy'
-import lz4 from 'lz4js'
+import lz4 from 'lz4-napi'
 import zstd from 'zstd-codec'
 
 const { CompressionTypes, CompressionCodecs } = kafkajs
@@ -18,8 +18,8 @@ export async function plugIn() {
   const simple = await new Promise((resolve) => zstd.ZstdCodec.run((codec) => resolve(new codec.Simple())))
   CompressionCodecs[CompressionTypes.Snappy] = snappy
   CompressionCodecs[CompressionTypes.LZ4] = () => ({
-    compress: async (encoder) => Buffer.from(lz4.compress(encoder.buffer)),
-    decompress: async (bytes) => Buffer.from(lz4.decompress(bytes)),
+    compress: async (encoder) => lz4.compressFrame(encoder.buffer),
+    decompress: async (bytes) => lz4.decompressFrame(bytes),
   })
   CompressionCodecs[CompressionTypes.ZSTD] = () => ({
     compress: async (encoder) => Buffer.from(simple.compress(encoder.buffer, 3)),
