@@ -10,6 +10,8 @@
 //! - [`ports`]: what the broker provides.
 
 pub mod cache;
+#[cfg(test)]
+mod fixtures;
 pub mod format;
 pub mod manifest;
 pub mod plan;

@@ -18,6 +18,9 @@ mod offset_index;
 mod time_index;
 mod trailer;
 
+#[cfg(test)]
+mod tests;
+
 use bytes::Bytes;
 use proto::ids::Offset;
 

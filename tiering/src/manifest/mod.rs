@@ -17,6 +17,9 @@ mod leaf;
 mod root;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 use proto::ids::{LeaderEpoch, Millis, Offset};
 use uuid::Uuid;
 

@@ -8,6 +8,9 @@ mod pointer;
 mod sweep;
 mod upload;
 
+#[cfg(test)]
+mod tests;
+
 pub use expire::{Expiry, Extent, Head, expire, head_expired};
 pub use pointer::{POINTER_POINTS, appended, expired, fits_tail, folded, root_end};
 pub use sweep::{Suspect, offset_span, suspects};

@@ -29,6 +29,9 @@ mod status;
 mod sweep;
 mod upload;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use proto::host::{Clock, Entropy, Spawner};

@@ -7,10 +7,15 @@
 //! bytes (every format ends in a checksum that covers the rest) *is* the one being stored.
 
 mod error;
+#[cfg(any(test, feature = "faults"))]
+pub mod faulty;
 mod keys;
 mod location;
 mod metrics;
+
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 use std::sync::Arc;
