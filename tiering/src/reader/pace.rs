@@ -26,9 +26,9 @@ impl Default for WindowSettings {
             first_get: 256 << 10,
             first_window: 1 << 20,
             steady_window: 8 << 20,
-            max_window: 64 << 20,
+            max_window: 96 << 20,
             min_get: 2 << 20,
-            max_get: 8 << 20,
+            max_get: 4 << 20,
         }
     }
 }
@@ -83,6 +83,11 @@ impl Pace {
     pub(super) fn served(&mut self, now: Duration, bytes: u64) {
         self.served += bytes;
         self.last = Some((now, bytes));
+    }
+
+    /// Whether anything was served yet.
+    pub(super) fn is_proven(&self) -> bool {
+        self.served > 0
     }
 
     /// Bytes to have ahead of the consumer, downloaded or on their way.

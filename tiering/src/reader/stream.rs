@@ -127,6 +127,9 @@ pub struct Core {
     keep: u64,
     /// Where the read before began: the consumer may come back to it.
     previous: u64,
+    /// Where the consumer last asked: the window begins here. What it is given does not move it; that
+    /// it comes back does.
+    anchor: u64,
     /// Next byte for the consumer.
     position: u64,
     /// Everything in `[keep, planned)` is held or on its way.
@@ -147,7 +150,7 @@ impl Core {
     /// tell). At least `look` bytes from there are wanted at once: the batch that is looked for lies
     /// somewhere in them. `latency` is what the store showed lately.
     pub fn new(settings: WindowSettings, position: u64, look: u64, latency: Option<Duration>) -> Self {
-        let window = settings.first_window.max(look).min(settings.max_window);
+        let window = first_window(&settings, position, look);
         let planned = position - position % BLOCK_BYTES;
         Self {
             settings: WindowSettings { first_window: window, ..settings },
@@ -157,6 +160,7 @@ impl Core {
             ahead: Ahead::Unknown,
             keep: planned,
             previous: position,
+            anchor: position,
             position,
             planned,
             started: false,
@@ -208,6 +212,7 @@ impl Core {
             Event::Asked => {
                 self.pace.asked(now);
                 self.window = self.pace.window(&self.settings);
+                self.anchor = self.position;
                 self.waiting = true;
                 self.halted = false;
                 if self.ahead == Ahead::Nothing {
@@ -230,7 +235,14 @@ impl Core {
             Event::FirstByte { after } => self.pace.first_byte(after),
             Event::Room => {}
         }
-        self.plan(room, &mut commands);
+        let room = self.plan(room, &mut commands);
+        if self.hungry && self.urgent() && self.previous < self.position {
+            // Somebody waits: better to let go of what may be asked for again.
+            let before = self.held();
+            self.previous = self.position;
+            self.release();
+            self.plan(room + before - self.held(), &mut commands);
+        }
         commands
     }
 
@@ -336,7 +348,8 @@ impl Core {
         self.wake(commands);
     }
 
-    fn plan(&mut self, mut room: u64, commands: &mut Vec<Command>) {
+    /// Asks for what the window lacks, within `room`; returns what is left of that.
+    fn plan(&mut self, mut room: u64, commands: &mut Vec<Command>) -> u64 {
         self.hungry = false;
         while !self.halted && self.planned < self.target() {
             let planned = self.planned;
@@ -345,7 +358,7 @@ impl Core {
                     self.ahead = Ahead::Asked;
                     commands.push(Command::More);
                 }
-                return;
+                break;
             };
             if let Some(end) = self.covered(planned) {
                 room = room.saturating_sub(end - planned);
@@ -354,7 +367,7 @@ impl Core {
             }
             let at = planned - extent.from;
             let Some(mut end) = self.end_of_get(at, extent.length) else {
-                return;
+                break;
             };
             if let Some((held, _)) = self.pieces.range(planned..).next() {
                 end = end.min(held - extent.from);
@@ -364,7 +377,7 @@ impl Core {
                 self.hungry = true;
                 let fits = at + room / BLOCK_BYTES * BLOCK_BYTES;
                 if fits == at || !self.urgent() {
-                    return;
+                    break;
                 }
                 end = fits;
             }
@@ -373,6 +386,7 @@ impl Core {
             self.started = true;
             commands.push(Command::Get { extent: extent.id, range: at..end });
         }
+        room
     }
 
     /// Where the next GET ends that begins at `at` of an extent of `length` bytes; none if it is
@@ -386,12 +400,12 @@ impl Core {
         }
         // While the window grows, the nearest bytes come in the smallest GETs: they share the
         // bandwidth with those behind them, and the consumer waits for the former.
-        let size = (self.window / 2).min(settings.max_get).min(ahead / 2).max(settings.min_get);
+        let size = (self.window / 2).min(settings.max_get).min(ahead).max(settings.min_get);
         let end = if open >= size {
             let end = at + size;
             let aligned = end - end % CHUNK_BYTES;
             if aligned > at { aligned } else { end }
-        } else if self.urgent() || ahead < self.window / 2 {
+        } else if self.urgent() || ahead < self.window / 2 || !self.pace.is_proven() {
             (at + open).next_multiple_of(BLOCK_BYTES)
         } else if length - at <= open {
             length
@@ -403,7 +417,7 @@ impl Core {
     }
 
     fn target(&self) -> u64 {
-        self.position + self.window.max(self.need)
+        (self.anchor + self.window).max(self.position + self.need)
     }
 
     fn known_end(&self) -> Option<u64> {
@@ -439,4 +453,17 @@ impl Core {
             commands.push(Command::Wake);
         }
     }
+}
+
+/// The window of a stream that begins at `position`: at least `look`, about the first window, up to the
+/// border of a chunk.
+fn first_window(settings: &WindowSettings, position: u64, look: u64) -> u64 {
+    let end = position + settings.first_window.max(look);
+    let border = end - end % CHUNK_BYTES;
+    let end = if border >= position + look.max(settings.first_window / 2) {
+        border
+    } else {
+        end.next_multiple_of(CHUNK_BYTES)
+    };
+    (end - position).min(settings.max_window)
 }
