@@ -41,7 +41,7 @@ fn main() -> io::Result<()> {
     files.push(write(folder.join("codecs.rs"), &tables::codecs(&live))?);
     files.push(write(records_folder.join("mod.rs"), &tables::records_mod(&records))?);
     let errors = fs::read_to_string(schemas.join("errors.tsv"))?;
-    files.push(write(proto.join("src/errors.rs"), &tables::errors(&errors))?);
+    files.push(write(proto.join("src/errors.rs"), &tables::errors(&errors, &messages))?);
     write(proto.join("tests/codecs/facts.txt"), &facts::facts(&live))?;
     format(&files)
 }

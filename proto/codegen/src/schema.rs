@@ -21,9 +21,9 @@ pub(crate) struct Message {
     pub(crate) fields: Vec<Field>,
     #[serde(default)]
     pub(crate) common_structs: Vec<CommonStruct>,
-    /// The folder the schema lies in, named after the jar.
+    /// Kafka's version, from the name of the folder, which is the jar's.
     #[serde(skip)]
-    pub(crate) source: String,
+    pub(crate) release: String,
 }
 
 /// What a schema is for.
@@ -155,7 +155,8 @@ pub(crate) fn read_all(root: &Path) -> io::Result<Vec<Message>> {
             let text = without_comments(&fs::read_to_string(&path)?);
             let mut message: Message =
                 serde_json::from_str(&text).map_err(|e| io::Error::other(format!("{}: {e}", path.display())))?;
-            message.source = folder.file_name().to_string_lossy().into_owned();
+            let jar = folder.file_name().to_string_lossy().into_owned();
+            message.release = jar.rsplit('-').next().unwrap_or_default().to_owned();
             messages.push(message);
         }
     }

@@ -285,6 +285,15 @@ impl Decoder {
         if self.i8()? < 0 { Ok(None) } else { decode(self, version).map(Some) }
     }
 
+    /// A structure or null as the content of a tagged field, where null is 0 and not -1.
+    pub fn tagged_nullable_struct<T>(
+        &mut self,
+        version: i16,
+        decode: fn(&mut Self, i16) -> Result<T, WireError>,
+    ) -> Result<Option<T>, WireError> {
+        if self.uvarint()? == 0 { Ok(None) } else { decode(self, version).map(Some) }
+    }
+
     /// How many tagged fields follow. Each takes at least two bytes.
     pub fn tag_count(&mut self) -> Result<u32, WireError> {
         let count = self.uvarint()?;

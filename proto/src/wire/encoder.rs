@@ -291,6 +291,17 @@ impl Encoder {
         }
     }
 
+    /// A structure or null as the content of a tagged field, where null is 0 and not -1.
+    pub fn tagged_nullable_struct<T>(
+        &mut self,
+        version: i16,
+        value: Option<&T>,
+        encode: fn(&T, &mut Self, i16) -> Result<(), WireError>,
+    ) -> Result<(), WireError> {
+        self.uvarint(value.is_some().into());
+        value.map_or(Ok(()), |value| encode(value, self, version))
+    }
+
     /// Begins tagged field `tag`. Tags have to be written in ascending order, after their count.
     pub fn begin_tag(&mut self, tag: u32) -> TagMark {
         self.uvarint(tag);

@@ -9,7 +9,10 @@ use crate::{
         fetch_response::{FetchableTopicResponse, PartitionData},
         metadata_request::MetadataRequestTopic,
         produce_request::{PartitionProduceData, TopicProduceData},
-        records::{OffsetCommitKey, OffsetCommitValue, RecordKey, RecordValue, split_prefix},
+        records::{
+            ConsumerGroupMemberMetadataValue, OffsetCommitKey, OffsetCommitValue, RecordKey, RecordValue,
+            consumer_group_member_metadata_value::ClassicMemberMetadata, split_prefix,
+        },
     },
 };
 
@@ -354,6 +357,29 @@ fn coordinator_records_have_their_prefixes() {
     assert_eq!(OffsetCommitValue::from_bytes(bytes.clone()), Ok(value));
     let longer: Bytes = [&bytes, &b"x"[..]].concat().into();
     assert_eq!(OffsetCommitValue::from_bytes(longer), Err(WireError::TrailingBytes(1)));
+}
+
+/// Bytes as Kafka 4.3.1 writes them.
+#[test]
+fn a_structure_in_a_tagged_field_has_its_golden_bytes() {
+    let member = |classic_member_metadata| ConsumerGroupMemberMetadataValue {
+        classic_member_metadata,
+        ..ConsumerGroupMemberMetadataValue::default()
+    };
+    let start = [0, 0, 1, 1, 1, 1, 1, 1, 0xff, 0xff, 0xff, 0xff, 1].as_slice();
+    let cases: [(_, &[u8]); 3] = [
+        (Some(ClassicMemberMetadata::default()), &[0]),
+        (None, &[1, 0, 1, 0]),
+        (
+            Some(ClassicMemberMetadata { session_timeout_ms: 45_000, ..ClassicMemberMetadata::default() }),
+            &[1, 0, 7, 1, 0, 0, 0xaf, 0xc8, 1, 0],
+        ),
+    ];
+    for (classic, end) in cases {
+        let bytes = member(classic.clone()).to_bytes(0).expect("it is valid");
+        assert_eq!(bytes, [start, end].concat());
+        assert_eq!(ConsumerGroupMemberMetadataValue::from_bytes(bytes), Ok(member(classic)));
+    }
 }
 
 #[test]

@@ -7,8 +7,8 @@ use proto::{
 };
 
 use crate::{
-    Random,
     facts::{Schema, schemas},
+    random::Random,
     shown::Shown,
     theirs::{THEIRS, Theirs},
 };

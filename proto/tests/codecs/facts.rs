@@ -3,7 +3,7 @@
 
 use proto::wire::VersionRange;
 
-use crate::Random;
+use crate::random::Random;
 
 const TEXTS: &[&str] =
     &["", "a", "topic-1", "größe", "雪が積もる", "consumer.group_42", "a name that is somewhat longer than the others"];
@@ -124,7 +124,14 @@ impl Maker<'_> {
         match field.ty.as_str() {
             "struct" => {
                 if nullable {
-                    out.push(if null { 0xff } else { 1 });
+                    // Found by holding it against Kafka itself: null is 0 in a tagged field.
+                    out.push(if !null {
+                        1
+                    } else if field.tag.is_some() {
+                        0
+                    } else {
+                        0xff
+                    });
                 }
                 if !null {
                     self.structure(&field.fields, out);

@@ -7,7 +7,7 @@ use proto::{
     wire::{Decoder, Encoder, WireError},
 };
 
-use crate::{Random, agreement::all, memory::peak};
+use crate::{agreement::all, memory::peak, random::Random};
 
 /// Decoding and showing nothing: what is measured is what the message itself takes.
 fn decode(codec: &Codec, frame: &Bytes, version: i16, limit: Option<usize>) -> (usize, Result<(), WireError>) {

@@ -69,7 +69,7 @@ impl ConsumerGroupMemberMetadataValue {
         for _ in 0..d.tag_count()? {
             let (tag, after) = d.tag()?;
             match tag {
-                0 => classic_member_metadata = d.nullable_struct(v, ClassicMemberMetadata::decode)?,
+                0 => classic_member_metadata = d.tagged_nullable_struct(v, ClassicMemberMetadata::decode)?,
                 _ => d.skip_tag(after)?,
             }
             d.end_tag(tag, after)?;
@@ -105,7 +105,7 @@ impl ConsumerGroupMemberMetadataValue {
         e.uvarint(u32::from(tag0));
         if tag0 {
             let mark = e.begin_tag(0);
-            e.nullable_struct(v, self.classic_member_metadata.as_ref(), ClassicMemberMetadata::encode)?;
+            e.tagged_nullable_struct(v, self.classic_member_metadata.as_ref(), ClassicMemberMetadata::encode)?;
             e.end_tag(mark)?;
         }
         Ok(())
