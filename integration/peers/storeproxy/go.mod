@@ -1,0 +1,3 @@
+module firn/storeproxy
+
+go 1.22
