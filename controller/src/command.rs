@@ -51,18 +51,14 @@ impl Command {
     /// About how many bytes it takes in the queue.
     pub(crate) fn weight(&self) -> usize {
         let configs = |configs: &BTreeMap<String, String>| -> usize {
-            configs
-                .iter()
-                .map(|(key, value)| key.len() + value.len() + 64)
-                .sum()
+            configs.iter().map(|(key, value)| key.len() + value.len() + 64).sum()
         };
         let items: usize = match self {
             Self::CreateTopics(create) => create
                 .topics
                 .iter()
                 .map(|topic| {
-                    let replicas: usize =
-                        topic.assignments.values().map(|r| 32 + 4 * r.len()).sum();
+                    let replicas: usize = topic.assignments.values().map(|r| 32 + 4 * r.len()).sum();
                     256 + topic.name.len() + replicas + configs(&topic.configs)
                 })
                 .sum(),
@@ -72,8 +68,7 @@ impl Command {
                 .iter()
                 .map(|topic| {
                     let assigned = topic.assignments.as_deref().unwrap_or_default();
-                    128 + topic.name.len()
-                        + assigned.iter().map(|r| 32 + 4 * r.len()).sum::<usize>()
+                    128 + topic.name.len() + assigned.iter().map(|r| 32 + 4 * r.len()).sum::<usize>()
                 })
                 .sum(),
             Self::AlterConfigs(alter) => alter
@@ -82,10 +77,9 @@ impl Command {
                 .map(|(resource, change)| {
                     let change: usize = match change {
                         ConfigChange::Replace(values) => configs(values),
-                        ConfigChange::Incremental(ops) => ops
-                            .iter()
-                            .map(|(key, op)| 64 + key.len() + op.weight())
-                            .sum(),
+                        ConfigChange::Incremental(ops) => {
+                            ops.iter().map(|(key, op)| 64 + key.len() + op.weight()).sum()
+                        }
                     };
                     64 + resource.name.len() + change
                 })
@@ -94,17 +88,11 @@ impl Command {
                 .iter()
                 .map(|commit| {
                     let entries = commit.pointer.tail.iter();
-                    256 + entries
-                        .map(|e| 192 + 16 * e.epochs.len() + 24 * e.points.len())
-                        .sum::<usize>()
+                    256 + entries.map(|e| 192 + 16 * e.epochs.len() + 24 * e.points.len()).sum::<usize>()
                 })
                 .sum(),
             Self::DeleteRecords(deletes) => deletes.len() * size_of::<DeleteRecords>(),
-            Self::AlterPartitions(alter) => alter
-                .partitions
-                .iter()
-                .map(|change| 64 + 16 * change.isr.len())
-                .sum(),
+            Self::AlterPartitions(alter) => alter.partitions.iter().map(|change| 64 + 16 * change.isr.len()).sum(),
             Self::ElectLeaders(elect) => elect.partitions.as_ref().map_or(0, |p| p.len() * 32),
             Self::FinishDeletions(topics) => topics.len() * size_of::<TopicId>(),
             Self::FormCluster(_)
@@ -302,9 +290,7 @@ impl ConfigOp {
         match self {
             Self::Set(value) => value.len(),
             Self::Delete => 0,
-            Self::Append { items, inherited } | Self::Subtract { items, inherited } => {
-                items.len() + inherited.len()
-            }
+            Self::Append { items, inherited } | Self::Subtract { items, inherited } => items.len() + inherited.len(),
         }
     }
 }

@@ -8,9 +8,9 @@ use proto::metadata::{Image, TierPointer};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::command::{
-    AlterConfigs, AlterPartitions, Command, CreatePartitions, CreateTopics, CreatedTopic,
-    DeleteRecords, DeleteTopics, ElectLeaders, FormCluster, Outcome, ProducerIdBlock, Refusal,
-    RegisterBroker, SetBrokerState, TierCommit, TierRefusal,
+    AlterConfigs, AlterPartitions, Command, CreatePartitions, CreateTopics, CreatedTopic, DeleteRecords, DeleteTopics,
+    ElectLeaders, FormCluster, Outcome, ProducerIdBlock, Refusal, RegisterBroker, SetBrokerState, TierCommit,
+    TierRefusal,
 };
 use crate::raft::Quorum;
 use crate::task::Queued;
@@ -55,9 +55,7 @@ macro_rules! answer {
     ($handle:expr, $command:expr, $outcome:ident) => {
         match $handle.submit($command).await? {
             Outcome::$outcome(answer) => Ok(answer),
-            other => unreachable!(
-                "decide answers each command with the outcome of its name, not with {other:?}"
-            ),
+            other => unreachable!("decide answers each command with the outcome of its name, not with {other:?}"),
         }
     };
 }
@@ -67,19 +65,9 @@ impl ControllerHandle {
     /// it. Waits while the queue is full.
     pub async fn submit(&self, command: Command) -> Result<Outcome, SubmitError> {
         let bytes = command.weight().clamp(1, QUEUE_BYTES) as u32;
-        let permit = Arc::clone(&self.budget)
-            .acquire_many_owned(bytes)
-            .await
-            .map_err(|_| SubmitError::Ended)?;
+        let permit = Arc::clone(&self.budget).acquire_many_owned(bytes).await.map_err(|_| SubmitError::Ended)?;
         let (answer, answered) = oneshot::channel();
-        self.queue
-            .send(Queued {
-                command,
-                answer,
-                permit,
-            })
-            .await
-            .map_err(|_| SubmitError::Ended)?;
+        self.queue.send(Queued { command, answer, permit }).await.map_err(|_| SubmitError::Ended)?;
         // The task answers whatever it takes; if it is gone, so may be our command with it.
         answered.await.unwrap_or(Err(SubmitError::Unknown))
     }
@@ -116,10 +104,7 @@ impl ControllerHandle {
     }
 
     /// See [`Command::CreateTopics`]. Answers in the order asked.
-    pub async fn create_topics(
-        &self,
-        create: CreateTopics,
-    ) -> Result<Vec<Result<CreatedTopic, Refusal>>, SubmitError> {
+    pub async fn create_topics(&self, create: CreateTopics) -> Result<Vec<Result<CreatedTopic, Refusal>>, SubmitError> {
         answer!(self, Command::CreateTopics(create), CreateTopics)
     }
 
@@ -132,18 +117,12 @@ impl ControllerHandle {
     }
 
     /// See [`Command::CreatePartitions`]. Answers in the order asked.
-    pub async fn create_partitions(
-        &self,
-        create: CreatePartitions,
-    ) -> Result<Vec<Result<(), Refusal>>, SubmitError> {
+    pub async fn create_partitions(&self, create: CreatePartitions) -> Result<Vec<Result<(), Refusal>>, SubmitError> {
         answer!(self, Command::CreatePartitions(create), CreatePartitions)
     }
 
     /// See [`Command::AlterConfigs`]. Answers in the order asked.
-    pub async fn alter_configs(
-        &self,
-        alter: AlterConfigs,
-    ) -> Result<Vec<Result<(), Refusal>>, SubmitError> {
+    pub async fn alter_configs(&self, alter: AlterConfigs) -> Result<Vec<Result<(), Refusal>>, SubmitError> {
         answer!(self, Command::AlterConfigs(alter), AlterConfigs)
     }
 
@@ -153,14 +132,7 @@ impl ControllerHandle {
         broker: NodeId,
         broker_epoch: i64,
     ) -> Result<ProducerIdBlock, SubmitError> {
-        answer!(
-            self,
-            Command::AllocateProducerIds {
-                broker,
-                broker_epoch
-            },
-            AllocateProducerIds
-        )
+        answer!(self, Command::AllocateProducerIds { broker, broker_epoch }, AllocateProducerIds)
     }
 
     /// See [`Command::CommitTier`]. Answers in the order asked.
@@ -180,10 +152,7 @@ impl ControllerHandle {
     }
 
     /// See [`Command::AlterPartitions`]. Answers in the order asked.
-    pub async fn alter_partitions(
-        &self,
-        alter: AlterPartitions,
-    ) -> Result<Vec<Result<(), Refusal>>, SubmitError> {
+    pub async fn alter_partitions(&self, alter: AlterPartitions) -> Result<Vec<Result<(), Refusal>>, SubmitError> {
         answer!(self, Command::AlterPartitions(alter), AlterPartitions)
     }
 

@@ -55,20 +55,10 @@ impl ControllerNode {
             .map_err(|error| StartError(error.to_string()))??;
         let (quorum, images) = Quorum::start(node_id, store, spawner).await?;
         let (queue, queued) = mpsc::channel(QUEUE_COMMANDS);
-        let task = Task {
-            quorum: quorum.clone(),
-            images: images.clone(),
-            queue: queued,
-            clock,
-        };
+        let task = Task { quorum: quorum.clone(), images: images.clone(), queue: queued, clock };
         let task = spawner.spawn_hot(task.run());
         let budget = Arc::new(Semaphore::new(QUEUE_BYTES));
-        let handle = ControllerHandle {
-            queue,
-            budget,
-            images,
-            quorum: quorum.clone(),
-        };
+        let handle = ControllerHandle { queue, budget, images, quorum: quorum.clone() };
         Ok((Self { quorum, task }, handle))
     }
 

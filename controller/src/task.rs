@@ -57,15 +57,10 @@ impl Task {
     }
 
     /// Decides and proposes until the proposal met the state it was decided on.
-    async fn carry_out(
-        &self,
-        queued: &[Queued],
-    ) -> Result<Vec<Result<Outcome, Refusal>>, SubmitError> {
+    async fn carry_out(&self, queued: &[Queued]) -> Result<Vec<Result<Outcome, Refusal>>, SubmitError> {
         loop {
             let Some(term) = self.quorum.term_if_leader() else {
-                return Err(SubmitError::NotLeader {
-                    leader: self.quorum.leader(),
-                });
+                return Err(SubmitError::NotLeader { leader: self.quorum.leader() });
             };
             let (batch, answers) = self.decide_all(term, queued);
             if batch.records.is_empty() {
@@ -91,11 +86,7 @@ impl Task {
     fn decide_all(&self, term: u64, queued: &[Queued]) -> (Batch, Vec<Result<Outcome, Refusal>>) {
         let now = self.clock.now_ms();
         let mut image = Image::clone(&self.images.borrow());
-        let mut batch = Batch {
-            term,
-            base_offset: image.offset(),
-            records: Vec::new(),
-        };
+        let mut batch = Batch { term, base_offset: image.offset(), records: Vec::new() };
         let answers = queued
             .iter()
             .map(|queued| {

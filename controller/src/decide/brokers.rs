@@ -7,20 +7,13 @@ use proto::ids::NodeId;
 use proto::metadata::{Broker, Image, MetadataRecord};
 
 use super::Draft;
-use super::partitions::{bring_in, move_away};
+use super::partitions::{Incarnation, bring_in, move_away};
 use crate::command::{BrokerState, Outcome, Refusal, RegisterBroker, SetBrokerState};
 
 /// Refuses a broker that is not registered with that epoch.
 pub(super) fn check_epoch(image: &Image, id: NodeId, epoch: i64) -> Result<(), Refusal> {
     let broker = image.broker(id).ok_or(Refusal::BrokerNotRegistered(id))?;
-    if broker.epoch == epoch {
-        Ok(())
-    } else {
-        Err(Refusal::StaleBrokerEpoch {
-            asked: epoch,
-            current: broker.epoch,
-        })
-    }
+    if broker.epoch == epoch { Ok(()) } else { Err(Refusal::StaleBrokerEpoch { asked: epoch, current: broker.epoch }) }
 }
 
 pub(super) fn register(draft: &mut Draft, register: &RegisterBroker) -> Outcome {
@@ -41,7 +34,7 @@ pub(super) fn register(draft: &mut Draft, register: &RegisterBroker) -> Outcome 
         fenced: !register.ready,
         shutting_down: false,
     }));
-    move_away(draft, register.id);
+    move_away(draft, register.id, Incarnation::New);
     if register.ready {
         bring_in(draft, register.id);
     }
@@ -50,10 +43,7 @@ pub(super) fn register(draft: &mut Draft, register: &RegisterBroker) -> Outcome 
 
 pub(super) fn set_state(draft: &mut Draft, change: &SetBrokerState) -> Result<Outcome, Refusal> {
     check_epoch(&draft.image, change.id, change.broker_epoch)?;
-    let old = draft
-        .image
-        .broker(change.id)
-        .ok_or(Refusal::BrokerNotRegistered(change.id))?;
+    let old = draft.image.broker(change.id).ok_or(Refusal::BrokerNotRegistered(change.id))?;
     let mut new = Broker::clone(old);
     (new.fenced, new.shutting_down) = match change.state {
         BrokerState::Active => (false, false),
@@ -67,7 +57,7 @@ pub(super) fn set_state(draft: &mut Draft, change: &SetBrokerState) -> Result<Ou
         return Ok(Outcome::SetBrokerState);
     }
     draft.push(MetadataRecord::BrokerSet(new));
-    move_away(draft, change.id);
+    move_away(draft, change.id, Incarnation::Same);
     bring_in(draft, change.id);
     Ok(Outcome::SetBrokerState)
 }

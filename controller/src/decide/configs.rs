@@ -16,11 +16,7 @@ pub(super) fn alter(draft: &mut Draft, alter: &AlterConfigs) -> Outcome {
         .iter()
         .map(|(resource, change)| {
             check_resource(draft, resource)?;
-            let old = draft
-                .image
-                .configs(resource)
-                .map(|set| (**set).clone())
-                .unwrap_or_default();
+            let old = draft.image.configs(resource).map(|set| (**set).clone()).unwrap_or_default();
             let new = changed(&old, change);
             if alter.mode == Mode::Commit {
                 push_difference(draft, resource, &old, &new);
@@ -33,16 +29,9 @@ pub(super) fn alter(draft: &mut Draft, alter: &AlterConfigs) -> Outcome {
 
 fn check_resource(draft: &Draft, resource: &ConfigResource) -> Result<(), Refusal> {
     match resource.kind {
-        ConfigKind::Topic if draft.image.topic_named(&resource.name).is_none() => {
-            Err(Refusal::UnknownTopic)
-        }
-        ConfigKind::Broker
-            if !resource.name.is_empty() && resource.name.parse::<i32>().is_err() =>
-        {
-            Err(Refusal::InvalidRequest(format!(
-                "Node id must be an integer, but it is: {}",
-                resource.name
-            )))
+        ConfigKind::Topic if draft.image.topic_named(&resource.name).is_none() => Err(Refusal::UnknownTopic),
+        ConfigKind::Broker if !resource.name.is_empty() && resource.name.parse::<i32>().is_err() => {
+            Err(Refusal::InvalidRequest(format!("Node id must be an integer, but it is: {}", resource.name)))
         }
         ConfigKind::Topic
         | ConfigKind::Broker
@@ -95,23 +84,14 @@ fn apply_op(values: &mut Values, key: &str, op: &ConfigOp) {
 }
 
 fn split(list: &str) -> impl Iterator<Item = &str> {
-    list.split(',')
-        .map(str::trim)
-        .filter(|item| !item.is_empty())
+    list.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
 fn push_difference(draft: &mut Draft, resource: &ConfigResource, old: &Values, new: &Values) {
     for key in old.keys().filter(|key| !new.contains_key(*key)) {
-        draft.push(MetadataRecord::ConfigSet {
-            resource: resource.clone(),
-            key: key.clone(),
-            value: None,
-        });
+        draft.push(MetadataRecord::ConfigSet { resource: resource.clone(), key: key.clone(), value: None });
     }
-    for (key, value) in new
-        .iter()
-        .filter(|(key, value)| old.get(*key) != Some(*value))
-    {
+    for (key, value) in new.iter().filter(|(key, value)| old.get(*key) != Some(*value)) {
         draft.push(MetadataRecord::ConfigSet {
             resource: resource.clone(),
             key: key.clone(),

@@ -47,10 +47,7 @@ pub fn decide(image: &Image, command: &Command, now: Millis) -> Result<Decision,
         Command::DeleteTopics(delete) => topics::delete(&mut draft, delete),
         Command::CreatePartitions(create) => topics::create_partitions(&mut draft, create)?,
         Command::AlterConfigs(alter) => configs::alter(&mut draft, alter),
-        Command::AllocateProducerIds {
-            broker,
-            broker_epoch,
-        } => {
+        Command::AllocateProducerIds { broker, broker_epoch } => {
             brokers::check_epoch(&draft.image, *broker, *broker_epoch)?;
             allocate_producer_ids(&mut draft)
         }
@@ -67,10 +64,7 @@ pub fn decide(image: &Image, command: &Command, now: Millis) -> Result<Decision,
             Outcome::FinishDeletions
         }
     };
-    Ok(Decision {
-        records: draft.records,
-        outcome,
-    })
+    Ok(Decision { records: draft.records, outcome })
 }
 
 /// Records decided so far, and the image as they leave it.
@@ -82,11 +76,7 @@ struct Draft {
 
 impl Draft {
     fn new(image: &Image, now: Millis) -> Self {
-        Self {
-            image: image.clone(),
-            records: Vec::new(),
-            now,
-        }
+        Self { image: image.clone(), records: Vec::new(), now }
     }
 
     fn push(&mut self, record: MetadataRecord) {
@@ -97,23 +87,14 @@ impl Draft {
 
 fn form_cluster(draft: &mut Draft, form: &FormCluster) -> Outcome {
     if draft.image.cluster_id().is_none() {
-        draft.push(MetadataRecord::ClusterFormed {
-            cluster_id: form.cluster_id.clone(),
-        });
+        draft.push(MetadataRecord::ClusterFormed { cluster_id: form.cluster_id.clone() });
     }
     for (name, level) in &form.features {
         if draft.image.feature(name) != *level {
-            draft.push(MetadataRecord::FeatureSet {
-                name: name.clone(),
-                level: *level,
-            });
+            draft.push(MetadataRecord::FeatureSet { name: name.clone(), level: *level });
         }
     }
-    let cluster_id = draft
-        .image
-        .cluster_id()
-        .unwrap_or(&form.cluster_id)
-        .to_owned();
+    let cluster_id = draft.image.cluster_id().unwrap_or(&form.cluster_id).to_owned();
     Outcome::FormCluster(cluster_id)
 }
 
@@ -123,8 +104,5 @@ fn allocate_producer_ids(draft: &mut Draft) -> Outcome {
     // only because the block would be empty.
     let next = first.saturating_add(PRODUCER_ID_BLOCK);
     draft.push(MetadataRecord::ProducerIdsAllocated { next });
-    Outcome::AllocateProducerIds(ProducerIdBlock {
-        first,
-        count: next - first,
-    })
+    Outcome::AllocateProducerIds(ProducerIdBlock { first, count: next - first })
 }

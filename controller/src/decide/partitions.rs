@@ -31,21 +31,13 @@ fn can_lead(image: &Image, state: &PartitionState, id: NodeId) -> bool {
 
 /// First of the in-sync replicas, in order of preference, that may lead.
 fn elected(image: &Image, state: &PartitionState) -> Option<NodeId> {
-    state
-        .replicas
-        .iter()
-        .copied()
-        .find(|id| state.isr.contains(id) && can_lead(image, state, *id))
+    state.replicas.iter().copied().find(|id| state.isr.contains(id) && can_lead(image, state, *id))
 }
 
 fn partitions_of(image: &Image, id: NodeId) -> Vec<(TopicPartition, PartitionState)> {
     image
         .topics()
-        .flat_map(|topic| {
-            topic
-                .indexed()
-                .map(|(index, state)| (TopicPartition::new(topic.id, index), state))
-        })
+        .flat_map(|topic| topic.indexed().map(|(index, state)| (TopicPartition::new(topic.id, index), state)))
         .filter(|(_, state)| state.replicas.contains(&id))
         .map(|(tp, state)| (tp, PartitionState::clone(state)))
         .collect()
@@ -56,20 +48,33 @@ fn push_state(draft: &mut Draft, tp: TopicPartition, mut state: PartitionState) 
     draft.push(MetadataRecord::PartitionSet { tp, state });
 }
 
+/// Which process of a broker something happened to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Incarnation {
+    /// One that was not registered before: nothing of the old one's terms goes on.
+    New,
+    /// The registered one.
+    Same,
+}
+
 /// After a broker registered anew, was fenced, lost a directory or asked to go: takes it out of the
 /// in-sync replicas it cannot serve, unless it is the last of them, and gives what it led another
-/// leader. What only it can lead and it still serves gets a new epoch under the same leader.
-pub(super) fn move_away(draft: &mut Draft, id: NodeId) {
+/// leader. What only it can lead and it still serves stays with it, with a new epoch if it is a new
+/// incarnation.
+pub(super) fn move_away(draft: &mut Draft, id: NodeId, incarnation: Incarnation) {
     for (tp, old) in partitions_of(&draft.image, id) {
         let mut new = old.clone();
         let online = is_online(&draft.image, &old, id);
         if !online && new.isr.len() > 1 {
             new.isr.retain(|replica| *replica != id);
         }
-        if new.leader == Some(id) {
+        let stays = incarnation == Incarnation::Same && can_lead(&draft.image, &old, id);
+        if new.leader == Some(id) && !stays {
             let keeps = if online { Some(id) } else { None };
             new.leader = elected(&draft.image, &new).or(keeps);
-            new.leader_epoch = new.leader_epoch.saturating_add(1);
+            if new.leader != old.leader || incarnation == Incarnation::New {
+                new.leader_epoch = new.leader_epoch.saturating_add(1);
+            }
         }
         if new != old {
             push_state(draft, tp, new);
@@ -108,24 +113,17 @@ pub(super) fn alter(draft: &mut Draft, alter: &AlterPartitions) -> Result<Outcom
 fn altered(image: &Image, asking: NodeId, change: &IsrChange) -> Result<PartitionState, Refusal> {
     let state = image.partition(change.tp).ok_or(Refusal::UnknownTopicId)?;
     if change.leader_epoch != state.leader_epoch || state.leader != Some(asking) {
-        return Err(Refusal::FencedLeaderEpoch {
-            asked: change.leader_epoch,
-            current: state.leader_epoch,
-        });
+        return Err(Refusal::FencedLeaderEpoch { asked: change.leader_epoch, current: state.leader_epoch });
     }
     if change.partition_epoch != state.partition_epoch {
         return Err(Refusal::InvalidUpdateVersion);
     }
     if !change.isr.iter().any(|(id, _)| *id == asking) {
-        return Err(Refusal::InvalidRequest(
-            "The in-sync replicas must include the leader.".to_owned(),
-        ));
+        return Err(Refusal::InvalidRequest("The in-sync replicas must include the leader.".to_owned()));
     }
     let ineligible = change.isr.iter().find(|(id, epoch)| {
         let stays = state.isr.contains(id);
-        let fresh = image
-            .broker(*id)
-            .is_some_and(|broker| *epoch == -1 || broker.epoch == *epoch);
+        let fresh = image.broker(*id).is_some_and(|broker| *epoch == -1 || broker.epoch == *epoch);
         !state.replicas.contains(id) || !fresh || (!stays && !can_lead(image, state, *id))
     });
     if let Some((id, _)) = ineligible {
@@ -143,11 +141,7 @@ pub(super) fn elect(draft: &mut Draft, elect: &ElectLeaders) -> Outcome {
         draft
             .image
             .topics()
-            .flat_map(|topic| {
-                topic
-                    .indexed()
-                    .map(|(index, _)| TopicPartition::new(topic.id, index))
-            })
+            .flat_map(|topic| topic.indexed().map(|(index, _)| TopicPartition::new(topic.id, index)))
             .collect()
     });
     let mut answers = Vec::new();
@@ -164,11 +158,7 @@ pub(super) fn elect(draft: &mut Draft, elect: &ElectLeaders) -> Outcome {
     Outcome::ElectLeaders(answers)
 }
 
-fn elect_one(
-    image: &Image,
-    election: Election,
-    tp: TopicPartition,
-) -> Result<PartitionState, Refusal> {
+fn elect_one(image: &Image, election: Election, tp: TopicPartition) -> Result<PartitionState, Refusal> {
     let old = image.partition(tp).ok_or(Refusal::UnknownTopic)?;
     let mut state = PartitionState::clone(old);
     match election {
@@ -187,16 +177,8 @@ fn elect_one(
                 return Err(Refusal::ElectionNotNeeded);
             }
             let in_sync = elected(image, &state);
-            let any = || {
-                state
-                    .replicas
-                    .iter()
-                    .copied()
-                    .find(|id| can_lead(image, &state, *id))
-            };
-            let leader = in_sync
-                .or_else(any)
-                .ok_or(Refusal::EligibleLeadersNotAvailable)?;
+            let any = || state.replicas.iter().copied().find(|id| can_lead(image, &state, *id));
+            let leader = in_sync.or_else(any).ok_or(Refusal::EligibleLeadersNotAvailable)?;
             if !state.isr.contains(&leader) {
                 state.isr = vec![leader];
                 state.elr.clear();

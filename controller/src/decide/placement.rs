@@ -22,16 +22,11 @@ impl Ring {
     pub(super) fn new(image: &Image) -> Self {
         let mut racks: BTreeMap<Option<&str>, Vec<NodeId>> = BTreeMap::new();
         for broker in image.brokers().filter(|broker| broker.is_active()) {
-            racks
-                .entry(broker.rack.as_deref())
-                .or_default()
-                .push(broker.id);
+            racks.entry(broker.rack.as_deref()).or_default().push(broker.id);
         }
         let deepest = racks.values().map(Vec::len).max().unwrap_or(0);
-        let brokers = (0..deepest)
-            .flat_map(|depth| racks.values().filter_map(move |rack| rack.get(depth)))
-            .copied()
-            .collect();
+        let brokers =
+            (0..deepest).flat_map(|depth| racks.values().filter_map(move |rack| rack.get(depth))).copied().collect();
         Self { brokers }
     }
 
@@ -54,11 +49,7 @@ impl Ring {
         }
         let first = number % count;
         let followers = count - 1;
-        let shift = if followers == 0 {
-            0
-        } else {
-            number / count % followers
-        };
+        let shift = if followers == 0 { 0 } else { number / count % followers };
         std::iter::once(first)
             .chain((0..followers).map(|step| (first + 1 + (shift + step) % followers) % count))
             .take(replication_factor)
@@ -69,19 +60,10 @@ impl Ring {
 
 /// State of a new partition with these replicas; `number` spreads partitions over directories.
 pub(super) fn new_partition(image: &Image, replicas: Vec<NodeId>, number: usize) -> PartitionState {
-    let isr: Vec<NodeId> = replicas
-        .iter()
-        .copied()
-        .filter(|id| image.broker(*id).is_some_and(|broker| broker.is_active()))
-        .collect();
-    let directories = replicas
-        .iter()
-        .map(|id| {
-            image
-                .broker(*id)
-                .map_or(DirectoryId::UNASSIGNED, |b| directory(b, number))
-        })
-        .collect();
+    let isr: Vec<NodeId> =
+        replicas.iter().copied().filter(|id| image.broker(*id).is_some_and(|broker| broker.is_active())).collect();
+    let directories =
+        replicas.iter().map(|id| image.broker(*id).map_or(DirectoryId::UNASSIGNED, |b| directory(b, number))).collect();
     PartitionState {
         leader: isr.first().copied(),
         replicas,
@@ -96,11 +78,7 @@ pub(super) fn new_partition(image: &Image, replicas: Vec<NodeId>, number: usize)
 fn directory(broker: &Broker, number: usize) -> DirectoryId {
     match broker.directories.len() {
         0 => DirectoryId::UNASSIGNED,
-        count => broker
-            .directories
-            .get(number % count)
-            .copied()
-            .unwrap_or(DirectoryId::UNASSIGNED),
+        count => broker.directories.get(number % count).copied().unwrap_or(DirectoryId::UNASSIGNED),
     }
 }
 
@@ -108,27 +86,19 @@ fn directory(broker: &Broker, number: usize) -> DirectoryId {
 pub(super) fn check_manual(image: &Image, replicas: &[NodeId]) -> Result<(), Refusal> {
     let refuse = |why: String| Err(Refusal::InvalidReplicaAssignment(why));
     if replicas.is_empty() {
-        return refuse(
-            "The manual partition assignment includes an empty replica list.".to_owned(),
-        );
+        return refuse("The manual partition assignment includes an empty replica list.".to_owned());
     }
     let mut sorted = replicas.to_vec();
     sorted.sort_unstable();
     if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
-        return refuse(format!(
-            "The manual partition assignment includes broker {} more than once.",
-            twice[0]
-        ));
+        return refuse(format!("The manual partition assignment includes broker {} more than once.", twice[0]));
     }
     if let Some(unknown) = replicas.iter().find(|id| image.broker(**id).is_none()) {
         return refuse(format!(
             "The manual partition assignment includes broker {unknown}, but no such broker is registered."
         ));
     }
-    if !replicas
-        .iter()
-        .any(|id| image.broker(*id).is_some_and(|broker| broker.is_active()))
-    {
+    if !replicas.iter().any(|id| image.broker(*id).is_some_and(|broker| broker.is_active())) {
         return refuse("All brokers of the manual partition assignment are fenced.".to_owned());
     }
     Ok(())

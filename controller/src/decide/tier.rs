@@ -14,10 +14,7 @@ pub(super) fn commit(draft: &mut Draft, commits: &[TierCommit]) -> Outcome {
         .iter()
         .map(|commit| {
             if let Some(pointer) = committed(&draft.image, commit, draft.now)? {
-                draft.push(MetadataRecord::TierPointerSet {
-                    tp: commit.tp,
-                    pointer,
-                });
+                draft.push(MetadataRecord::TierPointerSet { tp: commit.tp, pointer });
             }
             let pointer = draft.image.tier(commit.tp).ok_or(TierRefusal::Gone)?;
             Ok(Arc::clone(pointer))
@@ -27,21 +24,14 @@ pub(super) fn commit(draft: &mut Draft, commits: &[TierCommit]) -> Outcome {
 }
 
 /// The pointer to be, or none if this very commit was carried out before.
-fn committed(
-    image: &Image,
-    commit: &TierCommit,
-    now: i64,
-) -> Result<Option<TierPointer>, TierRefusal> {
+fn committed(image: &Image, commit: &TierCommit, now: i64) -> Result<Option<TierPointer>, TierRefusal> {
     let state = image.partition(commit.tp).ok_or(TierRefusal::Gone)?;
     let current = image.tier(commit.tp);
     if current.is_some_and(|current| current.request == commit.request) {
         return Ok(None);
     }
     if commit.leader_epoch != state.leader_epoch {
-        return Err(TierRefusal::Fenced {
-            asked: commit.leader_epoch,
-            current: state.leader_epoch,
-        });
+        return Err(TierRefusal::Fenced { asked: commit.leader_epoch, current: state.leader_epoch });
     }
     if current.map_or(0, |current| current.generation) != commit.expected_generation {
         return Err(TierRefusal::Stale(current.cloned()));
@@ -75,11 +65,7 @@ fn check(new: &TierPointer, old: Option<&TierPointer>) -> Result<(), &'static st
     }
     match (new.tail.first(), new.tail.last()) {
         (Some(first), Some(last)) => {
-            let starts = if new.root.is_some() {
-                first.base >= new.tier_start
-            } else {
-                first.base == new.tier_start
-            };
+            let starts = if new.root.is_some() { first.base >= new.tier_start } else { first.base == new.tier_start };
             if !starts || last.end != new.tier_end {
                 return Err("its entries do not cover its range (NO-GAP)");
             }
@@ -106,15 +92,9 @@ pub(super) fn delete_records(draft: &mut Draft, deletes: &[DeleteRecords]) -> Ou
     let answers = deletes
         .iter()
         .map(|delete| {
-            let state = draft
-                .image
-                .partition(delete.tp)
-                .ok_or(Refusal::UnknownTopic)?;
+            let state = draft.image.partition(delete.tp).ok_or(Refusal::UnknownTopic)?;
             if delete.leader_epoch != state.leader_epoch {
-                return Err(Refusal::FencedLeaderEpoch {
-                    asked: delete.leader_epoch,
-                    current: state.leader_epoch,
-                });
+                return Err(Refusal::FencedLeaderEpoch { asked: delete.leader_epoch, current: state.leader_epoch });
             }
             let current = draft.image.tier(delete.tp).ok_or(Refusal::NotTiered)?;
             if delete.log_start > current.log_start {
@@ -125,10 +105,7 @@ pub(super) fn delete_records(draft: &mut Draft, deletes: &[DeleteRecords]) -> Ou
                     committed_at: draft.now,
                     ..TierPointer::clone(current)
                 };
-                draft.push(MetadataRecord::TierPointerSet {
-                    tp: delete.tp,
-                    pointer,
-                });
+                draft.push(MetadataRecord::TierPointerSet { tp: delete.tp, pointer });
             }
             let pointer = draft.image.tier(delete.tp).ok_or(Refusal::NotTiered)?;
             Ok(Arc::clone(pointer))

@@ -9,16 +9,12 @@ use super::names::check_topic_name;
 use super::placement::{Ring, check_manual, new_partition};
 use super::{Draft, MAX_PARTITIONS, MAX_PARTITIONS_PER_COMMAND};
 use crate::command::{
-    CreatePartitions, CreateTopics, CreatedTopic, DeleteTopics, Mode, NewPartitions, NewTopic,
-    Outcome, Refusal, TopicSelector,
+    CreatePartitions, CreateTopics, CreatedTopic, DeleteTopics, Mode, NewPartitions, NewTopic, Outcome, Refusal,
+    TopicSelector,
 };
 
 pub(super) fn create(draft: &mut Draft, create: &CreateTopics) -> Result<Outcome, Refusal> {
-    let asked: usize = create
-        .topics
-        .iter()
-        .map(|topic| partitions_asked(create, topic))
-        .sum();
+    let asked: usize = create.topics.iter().map(|topic| partitions_asked(create, topic)).sum();
     check_room(&draft.image, asked)?;
 
     let ring = Ring::new(&draft.image);
@@ -29,10 +25,7 @@ pub(super) fn create(draft: &mut Draft, create: &CreateTopics) -> Result<Outcome
         .topics
         .iter()
         .map(|topic| {
-            if times
-                .get(topic.name.as_str())
-                .is_some_and(|times| *times > 1)
-            {
+            if times.get(topic.name.as_str()).is_some_and(|times| *times > 1) {
                 return Err(Refusal::InvalidRequest("Duplicate topic name.".to_owned()));
             }
             create_one(draft, &ring, create, topic)
@@ -49,11 +42,7 @@ fn partitions_asked(create: &CreateTopics, topic: &NewTopic) -> usize {
     if !topic.assignments.is_empty() {
         return topic.assignments.len();
     }
-    let count = if topic.partitions == -1 {
-        create.default_partitions
-    } else {
-        topic.partitions
-    };
+    let count = if topic.partitions == -1 { create.default_partitions } else { topic.partitions };
     usize::try_from(count).unwrap_or(0)
 }
 
@@ -96,27 +85,15 @@ fn create_one(
         return Err(Refusal::TopicExists(topic.name.clone()));
     }
     if let Some(existing) = draft.image.topic_colliding_with(&topic.name) {
-        return Err(Refusal::TopicCollides {
-            name: topic.name.clone(),
-            existing: existing.name.to_string(),
-        });
+        return Err(Refusal::TopicCollides { name: topic.name.clone(), existing: existing.name.to_string() });
     }
     if topic.id.is_zero() || draft.image.topic(topic.id).is_some() {
-        return Err(Refusal::InvalidRequest(
-            "The topic id is not a new one.".to_owned(),
-        ));
+        return Err(Refusal::InvalidRequest("The topic id is not a new one.".to_owned()));
     }
-    let replicas = if topic.assignments.is_empty() {
-        placed(draft, ring, create, topic)?
-    } else {
-        assigned(&draft.image, topic)?
-    };
+    let replicas =
+        if topic.assignments.is_empty() { placed(draft, ring, create, topic)? } else { assigned(&draft.image, topic)? };
 
-    draft.push(MetadataRecord::TopicCreated {
-        id: topic.id,
-        name: topic.name.clone(),
-        created_at: draft.now,
-    });
+    draft.push(MetadataRecord::TopicCreated { id: topic.id, name: topic.name.clone(), created_at: draft.now });
     let resource = ConfigResource::topic(&topic.name);
     for (key, value) in &topic.configs {
         draft.push(MetadataRecord::ConfigSet {
@@ -126,10 +103,7 @@ fn create_one(
         });
     }
     push_partitions(draft, topic.id, 0, replicas);
-    let topic = draft
-        .image
-        .topic(topic.id)
-        .expect("its record was just applied");
+    let topic = draft.image.topic(topic.id).expect("its record was just applied");
     Ok(created(topic))
 }
 
@@ -138,19 +112,15 @@ fn created(topic: &Topic) -> CreatedTopic {
         id: topic.id,
         name: topic.name.to_string(),
         partitions: i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX),
-        replication_factor: topic.partitions.first().map_or(0, |state| {
-            i16::try_from(state.replicas.len()).unwrap_or(i16::MAX)
-        }),
+        replication_factor: topic
+            .partitions
+            .first()
+            .map_or(0, |state| i16::try_from(state.replicas.len()).unwrap_or(i16::MAX)),
     }
 }
 
 /// Replicas of a topic that leaves them to the controller.
-fn placed(
-    draft: &Draft,
-    ring: &Ring,
-    create: &CreateTopics,
-    topic: &NewTopic,
-) -> Result<Vec<Vec<NodeId>>, Refusal> {
+fn placed(draft: &Draft, ring: &Ring, create: &CreateTopics, topic: &NewTopic) -> Result<Vec<Vec<NodeId>>, Refusal> {
     let partitions = match topic.partitions {
         -1 => create.default_partitions,
         count => count,
@@ -171,30 +141,22 @@ fn placed(
     };
     ring.check(factor)?;
     let start = draft.image.partition_count() as usize;
-    Ok((start..start + partitions)
-        .map(|number| ring.replicas(number, factor))
-        .collect())
+    Ok((start..start + partitions).map(|number| ring.replicas(number, factor)).collect())
 }
 
 /// Replicas of a topic that says them itself.
 fn assigned(image: &Image, topic: &NewTopic) -> Result<Vec<Vec<NodeId>>, Refusal> {
     if topic.replication_factor != -1 {
         return Err(Refusal::InvalidRequest(
-            "A manual partition assignment was specified, but replication factor was not set to -1."
-                .to_owned(),
+            "A manual partition assignment was specified, but replication factor was not set to -1.".to_owned(),
         ));
     }
     if topic.partitions != -1 {
         return Err(Refusal::InvalidRequest(
-            "A manual partition assignment was specified, but numPartitions was not set to -1."
-                .to_owned(),
+            "A manual partition assignment was specified, but numPartitions was not set to -1.".to_owned(),
         ));
     }
-    let contiguous = topic
-        .assignments
-        .keys()
-        .copied()
-        .eq((0..).take(topic.assignments.len()));
+    let contiguous = topic.assignments.keys().copied().eq((0..).take(topic.assignments.len()));
     if !contiguous {
         return Err(Refusal::InvalidReplicaAssignment(
             "Partitions should be a consecutive 0-based integer sequence.".to_owned(),
@@ -239,31 +201,20 @@ pub(super) fn delete(draft: &mut Draft, delete: &DeleteTopics) -> Outcome {
             };
             let topic = topic.ok_or(unknown)?;
             let (id, name) = (topic.id, topic.name.to_string());
-            draft.push(MetadataRecord::TopicDeleted {
-                id,
-                deleted_at: draft.now,
-            });
+            draft.push(MetadataRecord::TopicDeleted { id, deleted_at: draft.now });
             Ok((id, name))
         })
         .collect();
     Outcome::DeleteTopics(answers)
 }
 
-pub(super) fn create_partitions(
-    draft: &mut Draft,
-    create: &CreatePartitions,
-) -> Result<Outcome, Refusal> {
+pub(super) fn create_partitions(draft: &mut Draft, create: &CreatePartitions) -> Result<Outcome, Refusal> {
     let asked = create
         .topics
         .iter()
         .map(|topic| {
-            let has = draft
-                .image
-                .topic_named(&topic.name)
-                .map_or(0, |t| t.partitions.len());
-            usize::try_from(topic.count)
-                .unwrap_or(0)
-                .saturating_sub(has)
+            let has = draft.image.topic_named(&topic.name).map_or(0, |t| t.partitions.len());
+            usize::try_from(topic.count).unwrap_or(0).saturating_sub(has)
         })
         .fold(0usize, usize::saturating_add);
     check_room(&draft.image, asked)?;
@@ -276,10 +227,7 @@ pub(super) fn create_partitions(
         .topics
         .iter()
         .map(|topic| {
-            if times
-                .get(topic.name.as_str())
-                .is_some_and(|times| *times > 1)
-            {
+            if times.get(topic.name.as_str()).is_some_and(|times| *times > 1) {
                 return Err(Refusal::InvalidRequest("Duplicate topic name.".to_owned()));
             }
             grow(draft, &ring, topic)
@@ -293,21 +241,13 @@ pub(super) fn create_partitions(
 }
 
 fn grow(draft: &mut Draft, ring: &Ring, more: &NewPartitions) -> Result<(), Refusal> {
-    let topic = draft
-        .image
-        .topic_named(&more.name)
-        .ok_or(Refusal::UnknownTopic)?;
+    let topic = draft.image.topic_named(&more.name).ok_or(Refusal::UnknownTopic)?;
     let id = topic.id;
     let has = topic.partitions.len();
-    let factor = topic
-        .partitions
-        .first()
-        .map_or(1, |state| state.replicas.len());
+    let factor = topic.partitions.first().map_or(1, |state| state.replicas.len());
     let count = usize::try_from(more.count).unwrap_or(0);
     if count == has {
-        return Err(Refusal::InvalidPartitions(format!(
-            "Topic already has {has} partition(s)."
-        )));
+        return Err(Refusal::InvalidPartitions(format!("Topic already has {has} partition(s).")));
     }
     if count < has {
         return Err(Refusal::InvalidPartitions(format!(
@@ -330,9 +270,7 @@ fn grow(draft: &mut Draft, ring: &Ring, more: &NewPartitions) -> Result<(), Refu
         None => {
             ring.check(factor)?;
             let start = draft.image.partition_count() as usize;
-            (start..start + added)
-                .map(|number| ring.replicas(number, factor))
-                .collect()
+            (start..start + added).map(|number| ring.replicas(number, factor)).collect()
         }
     };
     push_partitions(draft, id, has, replicas);

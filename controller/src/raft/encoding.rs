@@ -42,10 +42,7 @@ pub(super) fn take_entry(bytes: &[u8]) -> Result<Entry, DecodeError> {
             BATCH => EntryPayload::Normal(Batch::take(input)?),
             MEMBERSHIP => EntryPayload::Membership(take_membership(input)?),
             number => {
-                return Err(DecodeError::UnknownVariant {
-                    what: "raft entry",
-                    number,
-                });
+                return Err(DecodeError::UnknownVariant { what: "raft entry", number });
             }
         };
         Ok(Entry { log_id, payload })
@@ -99,33 +96,18 @@ pub(super) fn put_snapshot_meta(meta: &SnapshotMeta) -> Vec<u8> {
 pub(super) fn take_snapshot_meta(bytes: &[u8]) -> Result<SnapshotMeta, DecodeError> {
     whole(bytes, |input| {
         let last_log_id = take_maybe_log_id(input)?;
-        let last_membership =
-            StoredMembership::new(take_maybe_log_id(input)?, take_membership(input)?);
-        Ok(SnapshotMeta {
-            last_log_id,
-            last_membership,
-            snapshot_id: String::take(input)?,
-        })
+        let last_membership = StoredMembership::new(take_maybe_log_id(input)?, take_membership(input)?);
+        Ok(SnapshotMeta { last_log_id, last_membership, snapshot_id: String::take(input)? })
     })
 }
 
-fn whole<T>(
-    mut bytes: &[u8],
-    take: impl FnOnce(&mut &[u8]) -> Result<T, DecodeError>,
-) -> Result<T, DecodeError> {
+fn whole<T>(mut bytes: &[u8], take: impl FnOnce(&mut &[u8]) -> Result<T, DecodeError>) -> Result<T, DecodeError> {
     let version = u64::take(&mut bytes)?;
     if version > VERSION {
         return Err(DecodeError::UnknownVersion { number: 0, version });
     }
     let value = take(&mut bytes)?;
-    if bytes.is_empty() {
-        Ok(value)
-    } else {
-        Err(DecodeError::LeftOver {
-            number: 0,
-            left: bytes.len(),
-        })
-    }
+    if bytes.is_empty() { Ok(value) } else { Err(DecodeError::LeftOver { number: 0, left: bytes.len() }) }
 }
 
 fn put_log_id(log_id: &LogId, out: &mut Vec<u8>) {
@@ -147,35 +129,76 @@ fn put_maybe_log_id(log_id: Option<&LogId>, out: &mut Vec<u8>) {
 }
 
 fn take_maybe_log_id(input: &mut &[u8]) -> Result<Option<LogId>, DecodeError> {
-    if bool::take(input)? {
-        take_log_id(input).map(Some)
-    } else {
-        Ok(None)
-    }
+    if bool::take(input)? { take_log_id(input).map(Some) } else { Ok(None) }
 }
 
 fn put_membership(membership: &Membership<u64, BasicNode>, out: &mut Vec<u8>) {
-    let configs: Vec<Vec<u64>> = membership
-        .get_joint_config()
-        .iter()
-        .map(|config| config.iter().copied().collect())
-        .collect();
-    let nodes: BTreeMap<u64, String> = membership
-        .nodes()
-        .map(|(id, node)| (*id, node.addr.clone()))
-        .collect();
+    let configs: Vec<Vec<u64>> =
+        membership.get_joint_config().iter().map(|config| config.iter().copied().collect()).collect();
+    let nodes: BTreeMap<u64, String> = membership.nodes().map(|(id, node)| (*id, node.addr.clone())).collect();
     configs.put(out);
     nodes.put(out);
 }
 
 fn take_membership(input: &mut &[u8]) -> Result<Membership<u64, BasicNode>, DecodeError> {
-    let configs: Vec<BTreeSet<u64>> = Vec::<Vec<u64>>::take(input)?
-        .into_iter()
-        .map(BTreeSet::from_iter)
-        .collect();
-    let nodes: BTreeMap<u64, BasicNode> = BTreeMap::<u64, String>::take(input)?
-        .into_iter()
-        .map(|(id, addr)| (id, BasicNode { addr }))
-        .collect();
+    let configs: Vec<BTreeSet<u64>> = Vec::<Vec<u64>>::take(input)?.into_iter().map(BTreeSet::from_iter).collect();
+    let nodes: BTreeMap<u64, BasicNode> =
+        BTreeMap::<u64, String>::take(input)?.into_iter().map(|(id, addr)| (id, BasicNode { addr })).collect();
     Ok(Membership::new(configs, nodes))
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::metadata::MetadataRecord;
+
+    use super::*;
+
+    fn log_id() -> LogId {
+        LogId::new(CommittedLeaderId::new(3, 1), 300)
+    }
+
+    fn membership() -> Membership<u64, BasicNode> {
+        let configs = vec![BTreeSet::from([0, 1]), BTreeSet::from([1])];
+        let node = |addr: &str| BasicNode { addr: addr.to_owned() };
+        Membership::new(configs, BTreeMap::from([(0, node("a:9093")), (1, node("b:9093"))]))
+    }
+
+    fn golden(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn raft_data_keeps_its_bytes() {
+        let records = vec![MetadataRecord::ProducerIdsAllocated { next: 1000 }];
+        let batch = Batch { term: 3, base_offset: 7, records };
+        let entries = [EntryPayload::Blank, EntryPayload::Normal(batch), EntryPayload::Membership(membership())]
+            .map(|payload| Entry { log_id: log_id(), payload });
+        let bytes: Vec<String> = entries.iter().map(|entry| golden(&put_entry(entry))).collect();
+        assert_eq!(
+            bytes,
+            [
+                "000301ac0200",
+                "000301ac02010307010a0002d00f",
+                "000301ac0202020200010101020006613a393039330106623a39303933",
+            ]
+        );
+        for entry in entries {
+            assert_eq!(take_entry(&put_entry(&entry)).map(|e| e.payload), Ok(entry.payload));
+        }
+
+        let vote = Vote::new_committed(3, 1);
+        assert_eq!(golden(&put_vote(&vote)), "00030101");
+        assert_eq!(take_vote(&put_vote(&vote)), Ok(vote));
+
+        let meta = SnapshotMeta {
+            last_log_id: Some(log_id()),
+            last_membership: StoredMembership::new(None, membership()),
+            snapshot_id: "s".to_owned(),
+        };
+        assert_eq!(
+            golden(&put_snapshot_meta(&meta)),
+            "00010301ac0200020200010101020006613a393039330106623a393039330173"
+        );
+        assert_eq!(take_snapshot_meta(&put_snapshot_meta(&meta)), Ok(meta));
+    }
 }

@@ -72,9 +72,7 @@ pub(crate) struct Quorum {
 
 impl std::fmt::Debug for Quorum {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Quorum")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("Quorum").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -113,48 +111,30 @@ impl Quorum {
         };
         // openraft spawns its tasks where it is called: on the runtime of the acknowledged path.
         let raft = spawner
-            .spawn_hot(
-                async move { Raft::new(id, Arc::new(config), Network, store, machine).await },
-            )
+            .spawn_hot(async move { Raft::new(id, Arc::new(config), Network, store, machine).await })
             .await
             .map_err(|error| StoreError::Raft(error.to_string()))?
             .map_err(|error| StoreError::Raft(error.to_string()))?;
-        let quorum = Self {
-            raft,
-            id,
-            bytes_since_snapshot: Arc::default(),
-        };
+        let quorum = Self { raft, id, bytes_since_snapshot: Arc::default() };
         quorum.take_the_lead().await?;
         Ok((quorum, images))
     }
 
     async fn take_the_lead(&self) -> Result<(), StoreError> {
         let failed = |error: &dyn std::fmt::Display| StoreError::Raft(error.to_string());
-        let initialized = self
-            .raft
-            .is_initialized()
-            .await
-            .map_err(|error| failed(&error))?;
+        let initialized = self.raft.is_initialized().await.map_err(|error| failed(&error))?;
         if !initialized {
             let members = BTreeMap::from([(self.id, BasicNode::default())]);
-            self.raft
-                .initialize(members)
-                .await
-                .map_err(|error| failed(&error))?;
+            self.raft.initialize(members).await.map_err(|error| failed(&error))?;
         } else if self.term_if_leader().is_none() {
-            self.raft
-                .trigger()
-                .elect()
-                .await
-                .map_err(|error| failed(&error))?;
+            self.raft.trigger().elect().await.map_err(|error| failed(&error))?;
         }
         self.raft
             .wait(None)
             .metrics(
                 |metrics| {
                     metrics.current_leader == Some(self.id)
-                        && metrics.last_applied.map(|applied| applied.index)
-                            == metrics.last_log_index
+                        && metrics.last_applied.map(|applied| applied.index) == metrics.last_log_index
                 },
                 "the only voter leads",
             )
@@ -172,27 +152,20 @@ impl Quorum {
 
     /// Who leads, as far as this member knows.
     pub(crate) fn leader(&self) -> Option<NodeId> {
-        self.raft
-            .metrics()
-            .borrow()
-            .current_leader
-            .and_then(node_id)
+        self.raft.metrics().borrow().current_leader.and_then(node_id)
     }
 
     /// Has the quorum agree on `batch`, and applies it here.
     pub(crate) async fn propose(&self, batch: Batch) -> Result<(), ProposeError> {
         let bytes = batch.records.len() as u64 * 128;
-        let written = self
-            .raft
-            .client_write(batch)
-            .await
-            .map_err(|error| match error {
-                RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
-                    ProposeError::NotLeader(forward_id(&forward))
-                }
-                RaftError::APIError(ClientWriteError::ChangeMembershipError(_))
-                | RaftError::Fatal(_) => ProposeError::Unknown,
-            })?;
+        let written = self.raft.client_write(batch).await.map_err(|error| match error {
+            RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
+                ProposeError::NotLeader(forward_id(&forward))
+            }
+            RaftError::APIError(ClientWriteError::ChangeMembershipError(_)) | RaftError::Fatal(_) => {
+                ProposeError::Unknown
+            }
+        })?;
         self.count(bytes).await;
         match written.data {
             Applied::Nothing | Applied::Batch => Ok(()),
@@ -202,10 +175,7 @@ impl Quorum {
 
     /// Snapshots by bytes; openraft itself counts entries only.
     async fn count(&self, bytes: u64) {
-        let total = self
-            .bytes_since_snapshot
-            .fetch_add(bytes, Ordering::Relaxed)
-            + bytes;
+        let total = self.bytes_since_snapshot.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if total >= SNAPSHOT_EVERY_BYTES {
             self.bytes_since_snapshot.store(0, Ordering::Relaxed);
             if let Err(error) = self.raft.trigger().snapshot().await {
@@ -219,9 +189,7 @@ impl Quorum {
         match self.raft.ensure_linearizable().await {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward))) => {
-                Err(SubmitError::NotLeader {
-                    leader: forward_id(&forward),
-                })
+                Err(SubmitError::NotLeader { leader: forward_id(&forward) })
             }
             Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => {
                 Err(SubmitError::NotLeader { leader: None })
@@ -256,11 +224,7 @@ impl Quorum {
         let applied = self.raft.metrics().borrow().last_applied;
         self.raft.trigger().snapshot().await.expect("raft runs");
         let done = |metrics: &openraft::RaftMetrics<u64, BasicNode>| metrics.snapshot >= applied;
-        self.raft
-            .wait(None)
-            .metrics(done, "snapshot")
-            .await
-            .expect("raft runs");
+        self.raft.wait(None).metrics(done, "snapshot").await.expect("raft runs");
     }
 }
 

@@ -42,30 +42,17 @@ impl StateMachine {
             None => State::default(),
         };
         let (images, watching) = watch::channel(Arc::new(state.image.clone()));
-        Ok((
-            Self {
-                store,
-                state,
-                images,
-            },
-            watching,
-        ))
+        Ok((Self { store, state, images }, watching))
     }
 
     fn apply_entry(&mut self, entry: Entry) -> Applied {
         self.state.applied = Some(entry.log_id);
         match entry.payload {
             EntryPayload::Blank => Applied::Nothing,
-            EntryPayload::Normal(batch) => {
-                match self
-                    .state
-                    .image
-                    .apply_batch(entry.log_id.leader_id.term, &batch)
-                {
-                    Ok(()) => Applied::Batch,
-                    Err(rejected) => Applied::Rejected(rejected),
-                }
-            }
+            EntryPayload::Normal(batch) => match self.state.image.apply_batch(entry.log_id.leader_id.term, &batch) {
+                Ok(()) => Applied::Batch,
+                Err(rejected) => Applied::Rejected(rejected),
+            },
             EntryPayload::Membership(membership) => {
                 self.state.membership = StoredMembership::new(Some(entry.log_id), membership);
                 Applied::Nothing
@@ -91,10 +78,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         I::IntoIter: Send,
     {
         let before = self.state.image.offset();
-        let applied = entries
-            .into_iter()
-            .map(|entry| self.apply_entry(entry))
-            .collect();
+        let applied = entries.into_iter().map(|entry| self.apply_entry(entry)).collect();
         if self.state.image.offset() != before {
             self.publish();
         }
@@ -102,10 +86,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder {
-            store: self.store.clone(),
-            state: self.state.clone(),
-        }
+        Builder { store: self.store.clone(), state: self.state.clone() }
     }
 
     async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError> {
@@ -118,30 +99,19 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         snapshot: Box<Cursor<Vec<u8>>>,
     ) -> Result<(), StorageError> {
         let bytes = snapshot.into_inner();
-        let image = SnapshotReader::read_all(&bytes).map_err(|error| {
-            StorageIOError::read_snapshot(Some(meta.signature()), AnyError::new(&error))
-        })?;
+        let image = SnapshotReader::read_all(&bytes)
+            .map_err(|error| StorageIOError::read_snapshot(Some(meta.signature()), AnyError::new(&error)))?;
         // Rows are only a way to store it in pieces: any cut will do.
-        let chunks = bytes
-            .chunks(proto::metadata::SNAPSHOT_CHUNK_BYTES)
-            .map(<[u8]>::to_vec)
-            .collect();
+        let chunks = bytes.chunks(proto::metadata::SNAPSHOT_CHUNK_BYTES).map(<[u8]>::to_vec).collect();
         self.store.write_snapshot(meta.clone(), chunks).await?;
-        self.state = State {
-            image,
-            applied: meta.last_log_id,
-            membership: meta.last_membership.clone(),
-        };
+        self.state = State { image, applied: meta.last_log_id, membership: meta.last_membership.clone() };
         self.publish();
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
         let loaded = self.store.load_snapshot().await?;
-        Ok(loaded.map(|(meta, bytes)| Snapshot {
-            meta,
-            snapshot: Box::new(Cursor::new(bytes)),
-        }))
+        Ok(loaded.map(|(meta, bytes)| Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) }))
     }
 }
 
@@ -166,9 +136,6 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         });
         let bytes = chunks.concat();
         self.store.write_snapshot(meta.clone(), chunks).await?;
-        Ok(Snapshot {
-            meta,
-            snapshot: Box::new(Cursor::new(bytes)),
-        })
+        Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) })
     }
 }

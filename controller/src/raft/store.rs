@@ -14,8 +14,8 @@ use proto::metadata::DecodeError;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::encoding::{
-    put_entry, put_log_id_alone, put_snapshot_meta, put_vote, take_entry, take_log_id_alone,
-    take_snapshot_meta, take_vote,
+    put_entry, put_log_id_alone, put_snapshot_meta, put_vote, take_entry, take_log_id_alone, take_snapshot_meta,
+    take_vote,
 };
 use super::{Entry, LogId, SnapshotMeta, StorageError, TypeConfig, Vote};
 
@@ -79,13 +79,7 @@ macro_rules! from_redb {
         }
     )*};
 }
-from_redb!(
-    redb::DatabaseError,
-    redb::TransactionError,
-    redb::TableError,
-    redb::StorageError,
-    redb::CommitError
-);
+from_redb!(redb::DatabaseError, redb::TransactionError, redb::TableError, redb::StorageError, redb::CommitError);
 
 /// A cheap clone of the open store.
 #[derive(Clone)]
@@ -103,13 +97,9 @@ impl Debug for Store {
 impl Store {
     /// Opens the store of `node` at `dir/quorum.redb`, making it if it is not there. Blocks.
     pub(crate) fn open(dir: &Path, node: NodeId, spawner: Spawner) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(dir).map_err(|source| StoreError::Directory {
-            path: dir.display().to_string(),
-            source,
-        })?;
-        let db = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(dir.join("quorum.redb"))?;
+        std::fs::create_dir_all(dir)
+            .map_err(|source| StoreError::Directory { path: dir.display().to_string(), source })?;
+        let db = Database::builder().set_cache_size(CACHE_BYTES).create(dir.join("quorum.redb"))?;
         Self::with_database(db, node, spawner)
     }
 
@@ -118,10 +108,7 @@ impl Store {
         let write = db.begin_write()?;
         {
             let mut meta = write.open_table(META)?;
-            let found = meta
-                .get(NODE_ID)?
-                .map(|id| i64_of(id.value()))
-                .transpose()?;
+            let found = meta.get(NODE_ID)?.map(|id| i64_of(id.value())).transpose()?;
             match found {
                 Some(found) if found != expected => {
                     return Err(StoreError::OtherNode { found, expected });
@@ -135,10 +122,7 @@ impl Store {
             write.open_table(SNAPSHOT)?;
         }
         write.commit()?;
-        Ok(Self {
-            db: Arc::new(db),
-            spawner,
-        })
+        Ok(Self { db: Arc::new(db), spawner })
     }
 
     async fn blocking<R: Send + 'static>(
@@ -154,11 +138,7 @@ impl Store {
     }
 
     /// Writes a snapshot in place of the last one.
-    pub(super) async fn write_snapshot(
-        &self,
-        meta: SnapshotMeta,
-        chunks: Vec<Vec<u8>>,
-    ) -> Result<(), StorageError> {
+    pub(super) async fn write_snapshot(&self, meta: SnapshotMeta, chunks: Vec<Vec<u8>>) -> Result<(), StorageError> {
         let subject = ErrorSubject::Snapshot(Some(meta.signature()));
         self.blocking(subject, ErrorVerb::Write, move |db| {
             let write = db.begin_write()?;
@@ -169,9 +149,7 @@ impl Store {
                     table.insert(number, chunk.as_slice())?;
                 }
                 let encoded = put_snapshot_meta(&meta);
-                write
-                    .open_table(META)?
-                    .insert(SNAPSHOT_META, encoded.as_slice())?;
+                write.open_table(META)?.insert(SNAPSHOT_META, encoded.as_slice())?;
             }
             write.commit()?;
             Ok(())
@@ -194,22 +172,14 @@ impl Store {
     }
 
     /// [`Store::read_snapshot`] off the async threads.
-    pub(super) async fn load_snapshot(
-        &self,
-    ) -> Result<Option<(SnapshotMeta, Vec<u8>)>, StorageError> {
+    pub(super) async fn load_snapshot(&self) -> Result<Option<(SnapshotMeta, Vec<u8>)>, StorageError> {
         let store = self.clone();
-        self.blocking(ErrorSubject::Snapshot(None), ErrorVerb::Read, move |_| {
-            store.read_snapshot()
-        })
-        .await
+        self.blocking(ErrorSubject::Snapshot(None), ErrorVerb::Read, move |_| store.read_snapshot()).await
     }
 }
 
 fn i64_of(bytes: &[u8]) -> Result<i64, DecodeError> {
-    bytes
-        .try_into()
-        .map(i64::from_le_bytes)
-        .map_err(|_| DecodeError::Truncated)
+    bytes.try_into().map(i64::from_le_bytes).map_err(|_| DecodeError::Truncated)
 }
 
 impl RaftLogReader<TypeConfig> for Store {
@@ -217,8 +187,7 @@ impl RaftLogReader<TypeConfig> for Store {
     where
         RB: RangeBounds<u64> + Clone + Debug + Send,
     {
-        let range: (Bound<u64>, Bound<u64>) =
-            (range.start_bound().cloned(), range.end_bound().cloned());
+        let range: (Bound<u64>, Bound<u64>) = (range.start_bound().cloned(), range.end_bound().cloned());
         self.blocking(ErrorSubject::Logs, ErrorVerb::Read, move |db| {
             let table = db.begin_read()?.open_table(LOG)?;
             let mut entries = Vec::new();
@@ -238,19 +207,12 @@ impl RaftLogStorage<TypeConfig> for Store {
         self.blocking(ErrorSubject::Logs, ErrorVerb::Read, |db| {
             let read = db.begin_read()?;
             let purged = read.open_table(META)?.get(PURGED)?;
-            let last_purged_log_id = purged
-                .map(|bytes| take_log_id_alone(bytes.value()))
-                .transpose()?;
+            let last_purged_log_id = purged.map(|bytes| take_log_id_alone(bytes.value())).transpose()?;
             let log = read.open_table(LOG)?;
             let last = log.last()?;
-            let last = last
-                .map(|(_, bytes)| take_entry(bytes.value()))
-                .transpose()?;
+            let last = last.map(|(_, bytes)| take_entry(bytes.value())).transpose()?;
             let last_log_id = last.map(|entry| entry.log_id).or(last_purged_log_id);
-            Ok(LogState {
-                last_purged_log_id,
-                last_log_id,
-            })
+            Ok(LogState { last_purged_log_id, last_log_id })
         })
         .await
     }
@@ -278,19 +240,13 @@ impl RaftLogStorage<TypeConfig> for Store {
         .await
     }
 
-    async fn append<I>(
-        &mut self,
-        entries: I,
-        callback: LogFlushed<TypeConfig>,
-    ) -> Result<(), StorageError>
+    async fn append<I>(&mut self, entries: I, callback: LogFlushed<TypeConfig>) -> Result<(), StorageError>
     where
         I: IntoIterator<Item = Entry> + Send,
         I::IntoIter: Send,
     {
-        let rows: Vec<(u64, Vec<u8>)> = entries
-            .into_iter()
-            .map(|entry| (entry.log_id.index, put_entry(&entry)))
-            .collect();
+        let rows: Vec<(u64, Vec<u8>)> =
+            entries.into_iter().map(|entry| (entry.log_id.index, put_entry(&entry))).collect();
         // Writes are serialized by waiting here: the next one starts when this one is durable.
         let written = self
             .blocking(ErrorSubject::Logs, ErrorVerb::Write, move |db| {
@@ -305,10 +261,7 @@ impl RaftLogStorage<TypeConfig> for Store {
                 Ok(())
             })
             .await;
-        let outcome = written
-            .as_ref()
-            .map(|&()| ())
-            .map_err(|error| std::io::Error::other(error.to_string()));
+        let outcome = written.as_ref().map(|&()| ()).map_err(|error| std::io::Error::other(error.to_string()));
         callback.log_io_completed(outcome);
         written
     }
@@ -316,9 +269,7 @@ impl RaftLogStorage<TypeConfig> for Store {
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
         self.blocking(ErrorSubject::Log(log_id), ErrorVerb::Delete, move |db| {
             let write = db.begin_write()?;
-            write
-                .open_table(LOG)?
-                .retain_in(log_id.index.., |_, _| false)?;
+            write.open_table(LOG)?.retain_in(log_id.index.., |_, _| false)?;
             write.commit()?;
             Ok(())
         })
@@ -330,9 +281,7 @@ impl RaftLogStorage<TypeConfig> for Store {
         self.blocking(ErrorSubject::Log(log_id), ErrorVerb::Delete, move |db| {
             let write = db.begin_write()?;
             write.open_table(META)?.insert(PURGED, encoded.as_slice())?;
-            write
-                .open_table(LOG)?
-                .retain_in(..=log_id.index, |_, _| false)?;
+            write.open_table(LOG)?.retain_in(..=log_id.index, |_, _| false)?;
             write.commit()?;
             Ok(())
         })

@@ -15,10 +15,7 @@ use crate::{ControllerHandle, ControllerNode, NodeConfig};
 const NODE: NodeId = NodeId(0);
 
 async fn start(dir: &Path) -> (ControllerNode, ControllerHandle) {
-    let config = NodeConfig {
-        dir: dir.to_owned(),
-        node_id: NODE,
-    };
+    let config = NodeConfig { dir: dir.to_owned(), node_id: NODE };
     let spawner = Spawner::single(tokio::runtime::Handle::current());
     ControllerNode::start(config, Arc::new(ManualClock::new(1_000)), &spawner)
         .await
@@ -34,10 +31,7 @@ async fn register(handle: &ControllerHandle, entropy: &SeededEntropy) -> i64 {
         directories: Vec::new(),
         ready: true,
     };
-    handle
-        .register_broker(broker)
-        .await
-        .expect("the only broker may register")
+    handle.register_broker(broker).await.expect("the only broker may register")
 }
 
 fn topics(names: impl Iterator<Item = String>, entropy: &SeededEntropy) -> CreateTopics {
@@ -60,11 +54,7 @@ fn topics(names: impl Iterator<Item = String>, entropy: &SeededEntropy) -> Creat
 
 async fn create(handle: &ControllerHandle, entropy: &SeededEntropy, names: &[&str]) {
     let command = topics(names.iter().map(|name| (*name).to_owned()), entropy);
-    for answer in handle
-        .create_topics(command)
-        .await
-        .expect("this node leads")
-    {
+    for answer in handle.create_topics(command).await.expect("this node leads") {
         answer.expect("the names are new");
     }
 }
@@ -85,11 +75,7 @@ async fn what_was_answered_is_there_after_a_restart() {
     let second_epoch = register(&handle, &entropy).await;
     assert!(second_epoch > first_epoch);
     create(&handle, &entropy, &["c"]).await;
-    let names: Vec<_> = handle
-        .image()
-        .topics()
-        .map(|topic| topic.name.to_string())
-        .collect();
+    let names: Vec<_> = handle.image().topics().map(|topic| topic.name.to_string()).collect();
     assert_eq!(names, ["a", "b", "c"]);
     node.shutdown().await;
 }
@@ -102,11 +88,7 @@ async fn a_copy_taken_while_it_runs_is_a_crash_it_recovers_from() {
     let (node, handle) = start(dir.path()).await;
     register(&handle, &entropy).await;
     create(&handle, &entropy, &["a"]).await;
-    std::fs::copy(
-        dir.path().join("quorum.redb"),
-        crashed.path().join("quorum.redb"),
-    )
-    .expect("the file can be copied");
+    std::fs::copy(dir.path().join("quorum.redb"), crashed.path().join("quorum.redb")).expect("the file can be copied");
     let before = handle.image();
 
     let (recovered, after) = start(crashed.path()).await;
@@ -152,32 +134,18 @@ async fn a_thousand_topics_in_one_command_are_one_entry_and_one_image() {
     register(&handle, &entropy).await;
     let mut images = handle.watch();
     images.mark_unchanged();
-    let entries = |handle: &ControllerHandle| {
-        handle
-            .quorum
-            .raft
-            .metrics()
-            .borrow()
-            .last_log_index
-            .expect("the log is not empty")
-    };
+    let entries =
+        |handle: &ControllerHandle| handle.quorum.raft.metrics().borrow().last_log_index.expect("the log is not empty");
     let before = entries(&handle);
     let command = topics((0..1000).map(|number| format!("topic-{number}")), &entropy);
-    let answers = handle
-        .create_topics(command)
-        .await
-        .expect("this node leads");
+    let answers = handle.create_topics(command).await.expect("this node leads");
     assert!(answers.iter().all(Result::is_ok));
     assert_eq!(entries(&handle), before + 1);
     assert!(images.has_changed().expect("the node runs"));
     let image = Arc::clone(&images.borrow_and_update());
     assert_eq!(image.topic_count(), 1000);
-    let led = |image: &Image| {
-        image
-            .topics()
-            .flat_map(|topic| &topic.partitions)
-            .all(|state| state.leader == Some(NODE))
-    };
+    let led =
+        |image: &Image| image.topics().flat_map(|topic| &topic.partitions).all(|state| state.leader == Some(NODE));
     assert!(led(&image));
     node.shutdown().await;
 }
@@ -187,31 +155,15 @@ async fn a_batch_decided_on_another_state_is_rejected_as_a_whole() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let spawner = Spawner::single(tokio::runtime::Handle::current());
     let store = Store::open(dir.path(), NODE, spawner.clone()).expect("a fresh directory opens");
-    let (quorum, images) = Quorum::start(NODE, store, &spawner)
-        .await
-        .expect("it starts");
+    let (quorum, images) = Quorum::start(NODE, store, &spawner).await.expect("it starts");
     let term = quorum.term_if_leader().expect("the only voter leads");
     let records = vec![MetadataRecord::ProducerIdsAllocated { next: 1000 }];
-    let batch = Batch {
-        term,
-        base_offset: 0,
-        records,
-    };
+    let batch = Batch { term, base_offset: 0, records };
 
     assert_eq!(quorum.propose(batch.clone()).await, Ok(()));
-    assert_eq!(
-        quorum.propose(batch.clone()).await,
-        Err(ProposeError::Rejected)
-    );
-    let other_term = Batch {
-        term: term + 1,
-        base_offset: 1,
-        ..batch
-    };
-    assert_eq!(
-        quorum.propose(other_term).await,
-        Err(ProposeError::Rejected)
-    );
+    assert_eq!(quorum.propose(batch.clone()).await, Err(ProposeError::Rejected));
+    let other_term = Batch { term: term + 1, base_offset: 1, ..batch };
+    assert_eq!(quorum.propose(other_term).await, Err(ProposeError::Rejected));
     assert_eq!(images.borrow().offset(), 1);
     quorum.shutdown().await;
 }
@@ -222,10 +174,7 @@ async fn a_directory_of_another_node_is_refused() {
     let spawner = Spawner::single(tokio::runtime::Handle::current());
     drop(Store::open(dir.path(), NODE, spawner.clone()).expect("a fresh directory opens"));
     let error = Store::open(dir.path(), NodeId(7), spawner).expect_err("it is node 0's");
-    assert_eq!(
-        error.to_string(),
-        "this metadata directory belongs to node 0, not to node 7"
-    );
+    assert_eq!(error.to_string(), "this metadata directory belongs to node 0, not to node 7");
 }
 
 #[tokio::test]
@@ -235,17 +184,9 @@ async fn commands_submitted_together_are_all_carried_out() {
     let (node, handle) = start(dir.path()).await;
     register(&handle, &entropy).await;
     let epoch = handle.image().broker(NODE).expect("it is registered").epoch;
-    let blocks =
-        futures::future::join_all((0..100).map(|_| handle.allocate_producer_ids(NODE, epoch)))
-            .await;
-    let mut firsts: Vec<i64> = blocks
-        .into_iter()
-        .map(|block| block.expect("this node leads").first)
-        .collect();
+    let blocks = futures::future::join_all((0..100).map(|_| handle.allocate_producer_ids(NODE, epoch))).await;
+    let mut firsts: Vec<i64> = blocks.into_iter().map(|block| block.expect("this node leads").first).collect();
     firsts.sort_unstable();
-    assert_eq!(
-        firsts,
-        (0..100).map(|number| number * 1000).collect::<Vec<_>>()
-    );
+    assert_eq!(firsts, (0..100).map(|number| number * 1000).collect::<Vec<_>>());
     node.shutdown().await;
 }

@@ -14,8 +14,7 @@ impl Image {
         self.offset += 1;
         match record {
             MetadataRecord::ClusterFormed { cluster_id } => {
-                self.cluster_id
-                    .get_or_insert_with(|| cluster_id.as_str().into());
+                self.cluster_id.get_or_insert_with(|| cluster_id.as_str().into());
             }
             MetadataRecord::FeatureSet { name, level: 0 } => {
                 self.features.remove(name.as_str());
@@ -29,11 +28,7 @@ impl Image {
             MetadataRecord::BrokerRemoved { id } => {
                 self.brokers.remove(id);
             }
-            MetadataRecord::TopicCreated {
-                id,
-                name,
-                created_at,
-            } => {
+            MetadataRecord::TopicCreated { id, name, created_at } => {
                 self.create_topic(*id, name, *created_at);
             }
             MetadataRecord::PartitionSet { tp, state } => self.set_partition(*tp, state),
@@ -41,11 +36,7 @@ impl Image {
             MetadataRecord::DeletionFinished { id } => {
                 self.pending_deletes.remove(id);
             }
-            MetadataRecord::ConfigSet {
-                resource,
-                key,
-                value,
-            } => {
+            MetadataRecord::ConfigSet { resource, key, value } => {
                 self.set_config(resource, key, value.as_deref());
             }
             MetadataRecord::ProducerIdsAllocated { next } => {
@@ -57,8 +48,7 @@ impl Image {
                 }
             }
             MetadataRecord::DeletionPending(deleted) => {
-                self.pending_deletes
-                    .insert(deleted.id, Arc::new(deleted.clone()));
+                self.pending_deletes.insert(deleted.id, Arc::new(deleted.clone()));
             }
         }
     }
@@ -71,12 +61,7 @@ impl Image {
         let name: Arc<str> = name.into();
         self.metric_names.insert(metric_name, id);
         self.names.insert(Arc::clone(&name), id);
-        let topic = Topic {
-            id,
-            name,
-            created_at,
-            partitions: Vec::new(),
-        };
+        let topic = Topic { id, name, created_at, partitions: Vec::new() };
         self.topics.insert(id, Arc::new(topic));
     }
 
@@ -118,22 +103,14 @@ impl Image {
             })
             .collect();
         if !tiers.is_empty() {
-            let deleted = DeletedTopic {
-                id,
-                name: topic.name.to_string(),
-                deleted_at,
-                tiers,
-            };
+            let deleted = DeletedTopic { id, name: topic.name.to_string(), deleted_at, tiers };
             self.pending_deletes.insert(id, Arc::new(deleted));
         }
     }
 
     fn set_config(&mut self, resource: &ConfigResource, key: &str, value: Option<&str>) {
-        let mut values: BTreeMap<String, String> = self
-            .configs
-            .get(resource)
-            .map(|values| (**values).clone())
-            .unwrap_or_default();
+        let mut values: BTreeMap<String, String> =
+            self.configs.get(resource).map(|values| (**values).clone()).unwrap_or_default();
         match value {
             Some(value) => values.insert(key.to_owned(), value.to_owned()),
             None => values.remove(key),
@@ -150,32 +127,22 @@ impl Image {
         let cluster = self
             .cluster_id
             .iter()
-            .map(|cluster_id| MetadataRecord::ClusterFormed {
-                cluster_id: cluster_id.to_string(),
-            });
+            .map(|cluster_id| MetadataRecord::ClusterFormed { cluster_id: cluster_id.to_string() });
         let features = self
             .features
             .iter()
-            .map(|(name, level)| MetadataRecord::FeatureSet {
-                name: name.to_string(),
-                level: *level,
-            });
-        let brokers = self
-            .brokers
-            .values()
-            .map(|broker| MetadataRecord::BrokerSet((**broker).clone()));
+            .map(|(name, level)| MetadataRecord::FeatureSet { name: name.to_string(), level: *level });
+        let brokers = self.brokers.values().map(|broker| MetadataRecord::BrokerSet((**broker).clone()));
         let topics = self.topics.values().flat_map(|topic| {
             let created = MetadataRecord::TopicCreated {
                 id: topic.id,
                 name: topic.name.to_string(),
                 created_at: topic.created_at,
             };
-            let partitions = topic
-                .indexed()
-                .map(|(index, state)| MetadataRecord::PartitionSet {
-                    tp: TopicPartition::new(topic.id, index),
-                    state: (**state).clone(),
-                });
+            let partitions = topic.indexed().map(|(index, state)| MetadataRecord::PartitionSet {
+                tp: TopicPartition::new(topic.id, index),
+                state: (**state).clone(),
+            });
             std::iter::once(created).chain(partitions)
         });
         let configs = self.configs.iter().flat_map(|(resource, values)| {
@@ -185,20 +152,12 @@ impl Image {
                 value: Some(value.clone()),
             })
         });
-        let producer_ids = std::iter::once(MetadataRecord::ProducerIdsAllocated {
-            next: self.next_producer_id,
-        });
+        let producer_ids = std::iter::once(MetadataRecord::ProducerIdsAllocated { next: self.next_producer_id });
         let tiers = self
             .tiers
             .iter()
-            .map(|(tp, pointer)| MetadataRecord::TierPointerSet {
-                tp: *tp,
-                pointer: (**pointer).clone(),
-            });
-        let pending = self
-            .pending_deletes
-            .values()
-            .map(|deleted| MetadataRecord::DeletionPending((**deleted).clone()));
+            .map(|(tp, pointer)| MetadataRecord::TierPointerSet { tp: *tp, pointer: (**pointer).clone() });
+        let pending = self.pending_deletes.values().map(|deleted| MetadataRecord::DeletionPending((**deleted).clone()));
         cluster
             .chain(features)
             .chain(brokers)

@@ -19,9 +19,7 @@ pub struct Batch {
 
 /// A batch that was decided on another state than the one it met: nothing of it was applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error(
-    "batch decided in term {term} at offset {base_offset} met term {met_term} at offset {met_offset}"
-)]
+#[error("batch decided in term {term} at offset {base_offset} met term {met_term} at offset {met_offset}")]
 pub struct BatchRejected {
     /// Term it was decided in.
     pub term: u64,
@@ -33,11 +31,7 @@ pub struct BatchRejected {
     pub met_offset: u64,
 }
 
-durable_struct!(Batch {
-    term,
-    base_offset,
-    records
-});
+durable_struct!(Batch { term, base_offset, records });
 
 impl Batch {
     /// The durable encoding.
@@ -51,10 +45,7 @@ impl Batch {
     pub fn from_bytes(mut bytes: &[u8]) -> Result<Self, DecodeError> {
         let batch = Self::take(&mut bytes)?;
         if !bytes.is_empty() {
-            return Err(DecodeError::LeftOver {
-                number: 0,
-                left: bytes.len(),
-            });
+            return Err(DecodeError::LeftOver { number: 0, left: bytes.len() });
         }
         Ok(batch)
     }

@@ -59,9 +59,7 @@ pub trait Durable: Sized {
 
 /// Takes `length` bytes off the front of `input`.
 pub(crate) fn take_bytes<'a>(input: &mut &'a [u8], length: usize) -> Result<&'a [u8], DecodeError> {
-    let (head, rest) = input
-        .split_at_checked(length)
-        .ok_or(DecodeError::Truncated)?;
+    let (head, rest) = input.split_at_checked(length).ok_or(DecodeError::Truncated)?;
     *input = rest;
     Ok(head)
 }
@@ -152,9 +150,7 @@ impl Durable for String {
     fn take(input: &mut &[u8]) -> Result<Self, DecodeError> {
         let length = take_length(input)?;
         let bytes = take_bytes(input, length)?;
-        std::str::from_utf8(bytes)
-            .map(str::to_owned)
-            .map_err(|_| DecodeError::NotUtf8)
+        std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| DecodeError::NotUtf8)
     }
 }
 
@@ -197,11 +193,7 @@ impl<T: Durable> Durable for Option<T> {
     }
 
     fn take(input: &mut &[u8]) -> Result<Self, DecodeError> {
-        if bool::take(input)? {
-            T::take(input).map(Some)
-        } else {
-            Ok(None)
-        }
+        if bool::take(input)? { T::take(input).map(Some) } else { Ok(None) }
     }
 }
 

@@ -46,9 +46,7 @@ pub struct Topic {
 impl Topic {
     /// The partition with that index. Indexes come from clients, so they may be anything.
     pub fn partition(&self, index: i32) -> Option<&Arc<PartitionState>> {
-        usize::try_from(index)
-            .ok()
-            .and_then(|index| self.partitions.get(index))
+        usize::try_from(index).ok().and_then(|index| self.partitions.get(index))
     }
 
     /// Indexes and states.
@@ -161,9 +159,7 @@ impl Image {
     /// The topic whose name equals `name` if one does not tell '.' from '_': both would give the
     /// same metric names.
     pub fn topic_colliding_with(&self, name: &str) -> Option<&Arc<Topic>> {
-        self.metric_names
-            .get(metric_name(name).as_str())
-            .and_then(|id| self.topics.get(id))
+        self.metric_names.get(metric_name(name).as_str()).and_then(|id| self.topics.get(id))
     }
 
     /// State of a partition.
@@ -177,9 +173,7 @@ impl Image {
     }
 
     /// All resources that something was set for.
-    pub fn configured(
-        &self,
-    ) -> impl Iterator<Item = (&ConfigResource, &Arc<BTreeMap<String, String>>)> {
+    pub fn configured(&self) -> impl Iterator<Item = (&ConfigResource, &Arc<BTreeMap<String, String>>)> {
         self.configs.iter()
     }
 
@@ -210,37 +204,21 @@ impl Image {
 
     /// Topics that differ from those of `older`, in order of their ids. Cheap when the images share
     /// most of their nodes, as successive ones do.
-    pub fn topics_changed<'a>(
-        &'a self,
-        older: &'a Self,
-    ) -> impl Iterator<Item = TopicChange<'a>> + 'a {
+    pub fn topics_changed<'a>(&'a self, older: &'a Self) -> impl Iterator<Item = TopicChange<'a>> + 'a {
         older.topics.diff(&self.topics).map(|item| match item {
             DiffItem::Add(_, topic) => TopicChange::Added(topic),
-            DiffItem::Update { old, new } => TopicChange::Changed {
-                old: old.1,
-                new: new.1,
-            },
+            DiffItem::Update { old, new } => TopicChange::Changed { old: old.1, new: new.1 },
             DiffItem::Remove(_, topic) => TopicChange::Removed(topic),
         })
     }
 
     /// Pointers that differ from those of `older`.
-    pub fn tiers_changed<'a>(
-        &'a self,
-        older: &'a Self,
-    ) -> impl Iterator<Item = TierChange<'a>> + 'a {
+    pub fn tiers_changed<'a>(&'a self, older: &'a Self) -> impl Iterator<Item = TierChange<'a>> + 'a {
         older.tiers.diff(&self.tiers).map(|item| match item {
-            DiffItem::Add(tp, pointer)
-            | DiffItem::Update {
-                new: (tp, pointer), ..
-            } => TierChange {
-                tp: *tp,
-                pointer: Some(pointer),
-            },
-            DiffItem::Remove(tp, _) => TierChange {
-                tp: *tp,
-                pointer: None,
-            },
+            DiffItem::Add(tp, pointer) | DiffItem::Update { new: (tp, pointer), .. } => {
+                TierChange { tp: *tp, pointer: Some(pointer) }
+            }
+            DiffItem::Remove(tp, _) => TierChange { tp: *tp, pointer: None },
         })
     }
 

@@ -15,9 +15,7 @@ pub mod tier;
 pub use batch::{Batch, BatchRejected};
 pub use codec::{DecodeError, Durable};
 pub use image::{DeletedTopic, Image, TierChange, Topic, TopicChange};
-pub use record::{
-    Broker, ConfigKind, ConfigResource, Endpoint, MetadataRecord, PartitionState, SecurityProtocol,
-};
+pub use record::{Broker, ConfigKind, ConfigResource, Endpoint, MetadataRecord, PartitionState, SecurityProtocol};
 pub use snapshot::{SNAPSHOT_CHUNK_BYTES, SnapshotError, SnapshotReader, write_snapshot};
 pub use tier::{ObjectFormat, ObjectKey, ObjectRef, RootRef, TailEntry, TierPoint, TierPointer};
 

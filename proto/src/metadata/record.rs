@@ -183,26 +183,17 @@ pub struct ConfigResource {
 impl ConfigResource {
     /// Configs of the topic `name`.
     pub fn topic(name: impl Into<String>) -> Self {
-        Self {
-            kind: ConfigKind::Topic,
-            name: name.into(),
-        }
+        Self { kind: ConfigKind::Topic, name: name.into() }
     }
 
     /// Configs of one broker.
     pub fn broker(id: NodeId) -> Self {
-        Self {
-            kind: ConfigKind::Broker,
-            name: id.to_string(),
-        }
+        Self { kind: ConfigKind::Broker, name: id.to_string() }
     }
 
     /// Defaults of all brokers.
     pub const fn all_brokers() -> Self {
-        Self {
-            kind: ConfigKind::Broker,
-            name: String::new(),
-        }
+        Self { kind: ConfigKind::Broker, name: String::new() }
     }
 }
 
@@ -252,10 +243,7 @@ impl Durable for MetadataRecord {
         let mut body = take_bytes(input, length)?;
         let record = Self::take_body(number, &mut body)?;
         if !body.is_empty() {
-            return Err(DecodeError::LeftOver {
-                number,
-                left: body.len(),
-            });
+            return Err(DecodeError::LeftOver { number, left: body.len() });
         }
         Ok(record)
     }

@@ -37,10 +37,7 @@ pub enum SnapshotError {
 }
 
 /// Writes `image` chunk by chunk to `sink`, each chunk with its frame.
-pub fn write_snapshot<E>(
-    image: &Image,
-    mut sink: impl FnMut(Vec<u8>) -> Result<(), E>,
-) -> Result<(), E> {
+pub fn write_snapshot<E>(image: &Image, mut sink: impl FnMut(Vec<u8>) -> Result<(), E>) -> Result<(), E> {
     let mut header = MAGIC.to_vec();
     VERSION.put(&mut header);
     image.offset().put(&mut header);
@@ -62,8 +59,7 @@ pub fn write_snapshot<E>(
 }
 
 fn framed(body: &[u8]) -> Vec<u8> {
-    let length =
-        u32::try_from(body.len()).expect("a chunk is one record longer than its bound at most");
+    let length = u32::try_from(body.len()).expect("a chunk is one record longer than its bound at most");
     let mut chunk = Vec::with_capacity(body.len() + 8);
     chunk.extend_from_slice(&length.to_le_bytes());
     chunk.extend_from_slice(&crc32c::crc32c(body).to_le_bytes());
@@ -117,10 +113,7 @@ impl SnapshotReader {
     pub fn finish(mut self) -> Result<Image, SnapshotError> {
         let header = self.header.ok_or(SnapshotError::Foreign)?;
         if header.records != self.found {
-            return Err(SnapshotError::Incomplete {
-                found: self.found,
-                expected: header.records,
-            });
+            return Err(SnapshotError::Incomplete { found: self.found, expected: header.records });
         }
         self.image.offset = header.offset;
         Ok(self.image)
@@ -129,9 +122,7 @@ impl SnapshotReader {
 
 fn take_u32(input: &mut &[u8]) -> Result<u32, DecodeError> {
     let bytes = take_bytes(input, 4)?;
-    Ok(u32::from_le_bytes(
-        bytes.try_into().map_err(|_| DecodeError::Truncated)?,
-    ))
+    Ok(u32::from_le_bytes(bytes.try_into().map_err(|_| DecodeError::Truncated)?))
 }
 
 fn take_header(body: &mut &[u8]) -> Result<Header, SnapshotError> {
@@ -139,8 +130,5 @@ fn take_header(body: &mut &[u8]) -> Result<Header, SnapshotError> {
     if magic != MAGIC || u64::take(body)? != VERSION {
         return Err(SnapshotError::Foreign);
     }
-    Ok(Header {
-        offset: u64::take(body)?,
-        records: u64::take(body)?,
-    })
+    Ok(Header { offset: u64::take(body)?, records: u64::take(body)? })
 }
