@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use super::codec::Codec;
+use crate::errors::ErrorCode;
 
 /// Why a batch was not accepted or could not be read.
 ///
@@ -148,6 +149,35 @@ pub enum RecordFault {
 }
 
 impl BatchError {
+    /// The error code a Produce request is answered with, as Kafka 4.3 does in the same case.
+    ///
+    /// Departures: where an uncaught exception makes Kafka answer `UNKNOWN_SERVER_ERROR`, an unknown codec is
+    /// `UNSUPPORTED_COMPRESSION_TYPE`, and a block that does not decompress and wrong offset deltas are `INVALID_RECORD`.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Length(_) | Self::Crc { .. } => ErrorCode::CorruptMessage,
+            // The formats that once were are refused as records; a number that never was is damage.
+            Self::Magic(0 | 1) => ErrorCode::InvalidRecord,
+            Self::Magic(_) => ErrorCode::CorruptMessage,
+            Self::TooLarge { .. } | Self::Bomb(_) => ErrorCode::MessageTooLarge,
+            Self::UnknownCodec(_) | Self::CodecNotAllowed(_) => ErrorCode::UnsupportedCompressionType,
+            Self::Timestamp { .. } | Self::TimestampType => ErrorCode::InvalidTimestamp,
+            Self::Truncated { .. }
+            | Self::Trailing(_)
+            | Self::Empty
+            | Self::ManyBatches
+            | Self::BaseOffset(_)
+            | Self::Count { .. }
+            | Self::Attributes(_)
+            | Self::Producer { .. }
+            | Self::Control
+            | Self::Compression { .. }
+            | Self::Record { .. }
+            | Self::Leftover(_)
+            | Self::NoKey(_) => ErrorCode::InvalidRecord,
+        }
+    }
+
     /// Position of the record at fault, if the error is about one (`record_errors` of Produce 8+).
     pub fn record_index(&self) -> Option<u32> {
         match self {
