@@ -7,8 +7,10 @@
 //! - [`runner`]: does what was planned.
 //! - [`store`]: the object store, with outcomes that may be unknown.
 //! - [`reader`]: remote reads ahead of their consumers, through the chunk [`cache`].
+//! - [`bucket`]: looking at a bucket before trusting it, and creating it.
 //! - [`ports`]: what the broker provides.
 
+pub mod bucket;
 pub mod cache;
 #[cfg(test)]
 mod fixtures;

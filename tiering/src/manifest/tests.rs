@@ -176,7 +176,7 @@ proptest! {
                 }
                 1 => {
                     let dropped = model.len().min(count as usize);
-                    if let Some(last) = model.drain(..dropped).last() {
+                    if let Some(last) = model.drain(..dropped).next_back() {
                         start = last.end;
                     }
                     manifest = manifest.apply(&Change::Expire { tier_start: start }).unwrap();
