@@ -241,7 +241,11 @@ impl Pointers for Quorum {
     }
 
     async fn swept(&self, partitions: Vec<TopicPartition>) {
-        self.0.deleted.lock().retain(|deleted| !partitions.contains(&deleted.tp));
+        // Like the controller, which forgets a topic as a whole.
+        let mut deleted = self.0.deleted.lock();
+        if deleted.iter().all(|deleted| partitions.contains(&deleted.tp)) {
+            deleted.clear();
+        }
     }
 }
 
@@ -277,6 +281,10 @@ impl Locals {
 
     pub(super) fn hold_from(&self, tp: TopicPartition, offset: Option<Offset>) {
         self.logs.lock().get_mut(&tp).unwrap().unstable_from = offset;
+    }
+
+    pub(super) fn forget(&self, tp: TopicPartition) {
+        self.logs.lock().remove(&tp);
     }
 
     /// Appends a batch and rolls when the segment is full.
