@@ -1,6 +1,6 @@
 //! The broker: everything that runs in a `firn` process.
 
-pub mod api;
+// pub mod api;
 pub mod cli;
 pub mod config;
 pub mod disk;
@@ -11,5 +11,6 @@ pub mod log;
 pub mod metrics;
 pub mod net;
 #[allow(dead_code, reason = "the writer and recovery come with the next commit")]
+// pub mod node;
 pub mod partition;
 pub mod telemetry;

@@ -75,6 +75,7 @@ pub struct Metrics {
     pub tail_cache_hits: Counter,
     pub tail_cache_misses: Counter,
     pub store_requests: Family<StoreLabel, Counter>,
+    pub store_latency: Histogram,
     pub remote_bytes_asked: Counter,
     pub remote_bytes_served: Counter,
     pub connections_total: Counter,
@@ -106,6 +107,7 @@ impl Metrics {
             tail_cache_hits: Counter::default(),
             tail_cache_misses: Counter::default(),
             store_requests: Family::default(),
+            store_latency: latency(),
             remote_bytes_asked: Counter::default(),
             remote_bytes_served: Counter::default(),
             connections_total: Counter::default(),
@@ -153,6 +155,13 @@ impl Metrics {
         r.register("tail_cache_hits", "Reads answered from the tail cache", self.tail_cache_hits.clone());
         r.register("tail_cache_misses", "Reads that went to a segment", self.tail_cache_misses.clone());
         r.register("object_store_requests", "Object-store requests, by kind and outcome", self.store_requests.clone());
+        hist(
+            r,
+            "object_store_latency",
+            "Object-store requests, whatever their outcome",
+            seconds(),
+            &self.store_latency,
+        );
         r.register_with_unit("remote_asked", "Fetched from the object store", bytes(), self.remote_bytes_asked.clone());
         r.register_with_unit(
             "remote_served",

@@ -496,9 +496,6 @@ pub enum Refusal {
     /// INELIGIBLE_REPLICA
     #[error("replica {0} may not join the in-sync replicas")]
     IneligibleReplica(NodeId),
-    /// No code: nothing of the partition is tiered, its log start is the broker's own business.
-    #[error("the partition has no tier pointer")]
-    NotTiered,
     /// ELECTION_NOT_NEEDED
     #[error("The leader is already the right one.")]
     ElectionNotNeeded,

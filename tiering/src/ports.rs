@@ -82,8 +82,7 @@ pub trait Pointers: Send + Sync {
     /// Partitions of deleted topics that this broker is charged with sweeping.
     fn deleted(&self) -> Vec<DeletedPartition>;
 
-    /// Nothing is left of these in the object store: all the partitions of one deleted topic that
-    /// [`deleted`](Self::deleted) named.
+    /// Nothing is left of these in the object store.
     async fn swept(&self, partitions: Vec<TopicPartition>);
 
     /// Older pointers of `tp` that a retained cluster snapshot could restore (ROOTED): what they cover

@@ -1,3 +1,209 @@
-//! Kafka APIs: one file each decodes, calls a handle, encodes.
+//! Kafka's APIs: one file each decodes, calls a handle, encodes.
+//!
+//! Which APIs and versions Firn speaks stands in one table below; dispatch and ApiVersions both come from it. Versions
+//! differ at the codec, not in the logic.
 
 pub mod fetch;
+pub mod services;
+
+mod api_versions;
+mod cluster;
+mod configs;
+
+mod delete_records;
+mod errors;
+
+mod init_producer_id;
+mod list_offsets;
+mod log_dirs;
+mod metadata;
+mod offset_for_leader_epoch;
+mod partitions;
+mod produce;
+mod topics;
+
+use crate::metrics::ApiLabel;
+use crate::net::budget::Grant;
+use crate::net::connection::{Answer, Service, Started};
+use crate::net::frame::Frame;
+use crate::net::server::Accept;
+use futures::FutureExt;
+use parking_lot::Mutex;
+use proto::messages::*;
+use proto::wire::{Chunks, Decoder, Encoder, RequestHeader, ResponseHeader, VersionRange, WireError};
+use services::Services;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tracing::Instrument;
+
+/// Who asks, and how.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The version of the request.
+    pub version: i16,
+    /// What the client calls itself.
+    pub client_id: Option<String>,
+    /// Where it connects from.
+    pub peer: SocketAddr,
+}
+
+/// What a handler works with.
+pub struct Context<'a> {
+    pub services: &'a Arc<Services>,
+    pub caller: Caller,
+    held: Mutex<Option<Grant>>,
+}
+
+impl Context<'_> {
+    /// Memory that the answer pins: it is given back when the answer was sent.
+    pub fn hold_until_sent(&self, grant: Option<Grant>) {
+        *self.held.lock() = grant;
+    }
+}
+
+/// Lists what Firn speaks: API, lowest and highest version, handler.
+macro_rules! apis {
+    ($($key:ident($request:ty) $min:literal ..= $max:literal => $handler:path;)*) => {
+        /// What Firn speaks, in the order of API keys. Produce is dispatched by hand, for it is pipelined.
+        pub const SPOKEN: &[(ApiKey, VersionRange)] = &[
+            (ApiKey::Produce, VersionRange::new(3, 13)),
+            $((ApiKey::$key, VersionRange::new($min, $max)),)*
+        ];
+
+        async fn dispatch(context: &Context<'_>, key: ApiKey, id: i32, body: &mut Decoder) -> Result<Chunks, WireError> {
+            let version = context.caller.version;
+            match key {
+                $(ApiKey::$key => {
+                    let request = <$request>::decode(body, version)?;
+                    let response = Box::pin($handler(context, request)).await;
+                    encode(key, version, id, |e| response.encode(e, version))
+                })*
+                _ => Err(WireError::UnknownApiKey(key.code())),
+            }
+        }
+    };
+}
+
+apis! {
+    Fetch(FetchRequest) 4..=18 => fetch::handle;
+    ListOffsets(ListOffsetsRequest) 1..=10 => list_offsets::handle;
+    Metadata(MetadataRequest) 0..=13 => metadata::handle;
+    ApiVersions(ApiVersionsRequest) 0..=4 => api_versions::handle;
+    CreateTopics(CreateTopicsRequest) 2..=7 => topics::create;
+    DeleteTopics(DeleteTopicsRequest) 1..=6 => topics::delete;
+    DeleteRecords(DeleteRecordsRequest) 0..=2 => delete_records::handle;
+    InitProducerId(InitProducerIdRequest) 0..=5 => init_producer_id::handle;
+    OffsetForLeaderEpoch(OffsetForLeaderEpochRequest) 2..=4 => offset_for_leader_epoch::handle;
+    DescribeConfigs(DescribeConfigsRequest) 1..=4 => configs::describe;
+    AlterConfigs(AlterConfigsRequest) 0..=2 => configs::alter;
+    DescribeLogDirs(DescribeLogDirsRequest) 1..=5 => log_dirs::handle;
+    CreatePartitions(CreatePartitionsRequest) 0..=3 => topics::create_partitions;
+    IncrementalAlterConfigs(IncrementalAlterConfigsRequest) 0..=1 => configs::incremental_alter;
+    DescribeCluster(DescribeClusterRequest) 0..=2 => cluster::describe;
+    DescribeTopicPartitions(DescribeTopicPartitionsRequest) 0..=0 => metadata::describe_topic_partitions;
+}
+
+/// The versions of `key` that Firn speaks.
+pub fn spoken(key: ApiKey) -> Option<VersionRange> {
+    SPOKEN.iter().find(|(spoken, _)| *spoken == key).map(|(_, versions)| *versions)
+}
+
+/// Writes a whole answer: length, header, body.
+fn encode(
+    key: ApiKey,
+    version: i16,
+    correlation_id: i32,
+    body: impl FnOnce(&mut Encoder) -> Result<(), WireError>,
+) -> Result<Chunks, WireError> {
+    let mut encoder = Encoder::frame();
+    ResponseHeader { correlation_id }.encode(&mut encoder, key, version);
+    body(&mut encoder)?;
+    encoder.finish()
+}
+
+fn answer(chunks: Chunks, grant: Option<Grant>) -> Answer {
+    Answer { chunks: chunks.into_parts().into(), grant }
+}
+
+/// Serves the connections of one listener.
+pub struct Listener {
+    services: Arc<Services>,
+}
+
+impl Listener {
+    /// A listener whose requests are answered by `services`.
+    pub fn new(services: Arc<Services>) -> Listener {
+        Listener { services }
+    }
+}
+
+impl Accept for Listener {
+    type Service = Connection;
+
+    fn accept(&self, peer: SocketAddr, _local: SocketAddr) -> Connection {
+        self.services.metrics.connections_total.inc();
+        self.services.metrics.gauges.connections_open.inc();
+        Connection { services: Arc::clone(&self.services), peer }
+    }
+
+    fn ended(&self) {
+        self.services.metrics.gauges.connections_open.dec();
+    }
+}
+
+/// The requests of one client connection.
+pub struct Connection {
+    services: Arc<Services>,
+    peer: SocketAddr,
+}
+
+impl Service for Connection {
+    async fn start(&mut self, frame: Frame) -> Started {
+        match self.try_start(frame).await {
+            Ok(started) => started,
+            Err(error) => Started::Close(error.to_string()),
+        }
+    }
+}
+
+impl Connection {
+    async fn try_start(&mut self, frame: Frame) -> Result<Started, WireError> {
+        let Frame { body, grant } = frame;
+        let mut body = Decoder::new(body);
+        let header = RequestHeader::decode(&mut body)?;
+        let key = ApiKey::from_code(header.api_key).ok_or(WireError::UnknownApiKey(header.api_key))?;
+        let unknown = WireError::UnsupportedVersion { message: key.name(), version: header.api_version };
+        let versions = spoken(key).ok_or(unknown)?;
+        if !versions.contains(header.api_version) {
+            return self.unspoken_version(key, &header);
+        }
+        self.services.metrics.requests.get_or_create(&ApiLabel { api: key.name() }).inc();
+        let caller = Caller { version: header.api_version, client_id: header.client_id, peer: self.peer };
+        let context = Context { services: &self.services, caller, held: Mutex::default() };
+        let span = tracing::info_span!(target: crate::telemetry::SPANS, "request", api = key.name());
+        if key == ApiKey::Produce {
+            return produce::start(&context, header.correlation_id, &mut body, grant).instrument(span).await;
+        }
+        let chunks = dispatch(&context, key, header.correlation_id, &mut body).instrument(span).await?;
+        // The request's memory is held until its answer is ready; large answers hold a grant of their own.
+        drop(grant);
+        let held = context.held.into_inner();
+        Ok(Started::Done(answer(chunks, held)))
+    }
+
+    /// A client too new for us learns from version 0 of ApiVersions what we speak (KIP-511); any other API ends the
+    /// connection, as in Kafka.
+    fn unspoken_version(&self, key: ApiKey, header: &RequestHeader) -> Result<Started, WireError> {
+        if key != ApiKey::ApiVersions {
+            return Err(WireError::UnsupportedVersion { message: key.name(), version: header.api_version });
+        }
+        let response = api_versions::unsupported();
+        let chunks = encode(key, 0, header.correlation_id, |e| response.encode(e, 0))?;
+        Ok(Started::Done(answer(chunks, None)))
+    }
+}
+
+/// A pending answer, boxed for the connection's queue.
+fn pending(future: impl Future<Output = Option<Answer>> + Send + 'static) -> Started {
+    Started::Pending(future.boxed())
+}

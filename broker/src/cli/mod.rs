@@ -1,3 +1,48 @@
-//! The command line.
+//! The command line: `args` is what a person types, the other modules carry it out.
 
 pub mod args;
+pub mod client;
+pub mod live;
+
+mod consume;
+mod dump;
+mod produce;
+mod tier;
+mod topic;
+
+use args::{Cli, Command, LogCommand};
+use clap::CommandFactory;
+use client::ClientError;
+use proto::host::SystemClock;
+use std::process::ExitCode;
+
+/// Carries out a command; the exit code says whether it worked.
+pub fn run(cli: Cli) -> ExitCode {
+    let outcome = match cli.command {
+        Command::Dev(_) | Command::Server(_) | Command::Bucket(_) | Command::Config(_) | Command::Bench(_) => {
+            Err("follows".to_owned())
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "firn", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Topic(command) => client(topic::run(command)),
+        Command::Produce(args) => client(produce::run(args, &SystemClock)),
+        Command::Consume(args) => client(consume::run(args)),
+        Command::Tier(command) => client(tier::run(command)),
+        Command::Log(LogCommand::Dump { file, records, json }) => dump::run(&file, dump::Options { records, json }),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("firn: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a client command: one thread is enough.
+fn client(work: impl Future<Output = Result<(), ClientError>>) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| error.to_string())?.block_on(work).map_err(|error| error.to_string())
+}

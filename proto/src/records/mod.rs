@@ -34,7 +34,7 @@ pub use header::{
 };
 pub use patch::{patch_base_offset_and_epoch, patch_producer, set_log_append_time, set_max_timestamp};
 pub use read::{
-    ControlRecord, Headers, Record, control_record, find_timestamp, for_each_record, max_timestamp_and_offset,
+    ControlRecord, Headers, Record, Records, control_record, find_timestamp, for_each_record, max_timestamp_and_offset,
 };
 pub use validate::{BatchInfo, Limits, check, validate, validate_produce};
 

@@ -85,7 +85,7 @@ impl RunnerHandle {
     /// it is tiered. `progress` is called whenever something changed.
     ///
     /// # Errors
-    /// At once if the topic is not tiered; after `timeout`: what holds back which partition.
+    /// After `timeout`: what holds back which partition.
     pub async fn flush(
         &self,
         topic: TopicId,
@@ -99,11 +99,6 @@ impl RunnerHandle {
             .filter(|tp| tp.topic == topic)
             .filter_map(|tp| Some((tp, self.locals.state(tp)?.log_end)))
             .collect();
-        let disabled = |tp: &TopicPartition| self.locals.state(*tp).is_some_and(|local| !local.settings.enabled);
-        let never: Vec<_> = targets.iter().filter(|(tp, _)| disabled(tp)).collect();
-        if !never.is_empty() {
-            return Err(FlushError { held: never.into_iter().map(|(tp, _)| (*tp, Some(Hold::Disabled))).collect() });
-        }
         let mut changes = self.board.watch();
         for (tp, target) in &targets {
             // A runner that has stopped shows in the wait below.

@@ -16,6 +16,8 @@ pub(super) enum Outcome {
     Moved,
     /// Nothing is to do now.
     Idle,
+    /// The partition is no more.
+    Gone,
     /// Try again after a wait.
     Failed(RoundError),
 }
@@ -45,10 +47,8 @@ impl Context {
                 lane.last_error = None;
                 outcome
             }
+            Err(RoundError::Pointer(PointerError::Gone)) => Outcome::Gone,
             Err(error) => {
-                if error == RoundError::Pointer(PointerError::Gone) {
-                    lane.epoch = None;
-                }
                 lane.failures += 1;
                 lane.last_error = Some(error.to_string());
                 let wait = self.config.backoff.wait(lane.failures, &*self.entropy);
@@ -72,9 +72,7 @@ impl Context {
                     return Err(error.into());
                 }
             }
-            // Spread, so that a broker that comes up with many partitions does not list and load them all.
-            lane.sweep_due = now + self.within(self.config.grace_ms);
-            lane.retention_due = now + self.within(self.config.retention_check_ms);
+            lane.sweep_due = now;
         }
         self.resolve(lane).await?;
         let Some(local) = local.filter(|_| lane.epoch.is_some()) else {
@@ -97,13 +95,6 @@ impl Context {
             self.sweep(lane, &local, now).await;
         }
         Ok(Outcome::Idle)
-    }
-}
-
-impl Context {
-    /// A random share of `span`.
-    fn within(&self, span: Millis) -> Millis {
-        (self.entropy.next_u64() % (span.max(0) as u64 + 1)) as Millis
     }
 }
 

@@ -1,9 +1,9 @@
 //! Which partition's round runs when.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use proto::ids::{Offset, TopicId, TopicPartition};
+use proto::ids::{Offset, TopicPartition};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -19,11 +19,11 @@ pub(super) struct Schedule {
     context: Arc<Context>,
     board: Arc<Board>,
     lanes: BTreeMap<TopicPartition, Slot>,
-    /// Lanes that a tick found due while as many rounds ran as may.
-    ready: VecDeque<TopicPartition>,
     rounds: JoinSet<(Box<Lane>, Outcome)>,
-    sweeps: JoinSet<TopicId>,
-    sweeping: BTreeSet<TopicId>,
+    sweeps: JoinSet<Option<TopicPartition>>,
+    sweeping: Vec<TopicPartition>,
+    /// Where the search for work goes on, so that no partition starves another.
+    next: Option<TopicPartition>,
 }
 
 enum Slot {
@@ -41,10 +41,10 @@ impl Schedule {
             context,
             board,
             lanes: BTreeMap::new(),
-            ready: VecDeque::new(),
             rounds: JoinSet::new(),
             sweeps: JoinSet::new(),
-            sweeping: BTreeSet::new(),
+            sweeping: Vec::new(),
+            next: None,
         }
     }
 
@@ -65,7 +65,7 @@ impl Schedule {
                     Ok((lane, outcome)) => self.on_round(lane, outcome),
                     Err(error) => self.on_lost_round(&error),
                 },
-                Some(ended) = self.sweeps.join_next() => self.on_swept(ended).await,
+                Some(ended) = self.sweeps.join_next() => self.on_swept(ended.ok().flatten()).await,
                 _ = ticks.tick() => self.on_tick(),
             }
         }
@@ -78,8 +78,7 @@ impl Schedule {
         match request {
             Request::Nudge(tp) => {
                 self.meet(tp);
-                self.look(tp);
-                self.fill();
+                self.start(tp);
             }
             Request::Flush(tp, target) => {
                 self.meet(tp);
@@ -91,8 +90,8 @@ impl Schedule {
                     Some(Slot::Away { flush_to, .. }) => *flush_to = (*flush_to).max(Some(target)),
                     None => {}
                 }
-                self.look(tp);
-                self.fill();
+                self.start(tp);
+                self.post(tp);
             }
             Request::Hold(tp, target, answer) => {
                 // Who asked may have gone.
@@ -106,65 +105,59 @@ impl Schedule {
         for tp in self.context.locals.led() {
             self.meet(tp);
         }
-        self.ready.clear();
+        self.fill();
         let known: Vec<TopicPartition> = self.lanes.keys().copied().collect();
         for tp in known {
-            self.look(tp);
+            self.post(tp);
         }
-        // Who comes first changes from tick to tick, so that no partition starves another.
-        if !self.ready.is_empty() {
-            let by = self.context.entropy.next_u64() % self.ready.len() as u64;
-            self.ready.rotate_left(by as usize);
-        }
-        self.fill();
         self.sweep_deleted();
     }
 
-    /// Posts the partition's status and notes whether it has something to do.
-    fn look(&mut self, tp: TopicPartition) {
-        let Some(Slot::Here(lane)) = self.lanes.get_mut(&tp) else { return };
-        let local = self.context.locals.state(tp);
-        let now = self.context.clock.now_ms();
-        if lane.epoch.is_some()
-            && let Some(pointer) = self.context.pointers.current(tp)
-        {
-            lane.learn(pointer);
-        }
-        let due = self.context.due(lane, local.as_ref(), now);
-        match local.filter(|local| local.is_leader) {
-            Some(local) if lane.epoch.is_some() => self.board.post(PartitionStatus::new(lane, &local, now)),
-            Some(_) => {}
-            None => {
-                self.board.remove(tp);
-                if lane.is_empty() {
-                    self.lanes.remove(&tp);
-                    return;
-                }
+    /// Starts rounds until as many run as may, beginning after the partition that had the last turn.
+    fn fill(&mut self) {
+        let all: Vec<TopicPartition> = self.lanes.keys().copied().collect();
+        let from = all.partition_point(|tp| self.next.is_some_and(|next| *tp <= next));
+        let (before, after) = all.split_at(from);
+        for tp in after.iter().chain(before) {
+            if self.rounds.len() >= self.context.config.partitions_at_once {
+                return;
             }
-        }
-        if due && !self.ready.contains(&tp) {
-            self.ready.push_back(tp);
+            if self.start(*tp) {
+                self.next = Some(*tp);
+            }
         }
     }
 
-    /// Starts rounds until as many run as may.
-    fn fill(&mut self) {
-        while self.rounds.len() < self.context.config.partitions_at_once {
-            let Some(tp) = self.ready.pop_front() else { return };
-            let Some(slot) = self.lanes.get_mut(&tp) else { continue };
-            let last_error = match slot {
-                Slot::Here(lane) => lane.last_error.clone(),
-                Slot::Away { .. } => continue,
-            };
-            let Slot::Here(mut lane) = std::mem::replace(slot, Slot::Away { flush_to: None, last_error }) else {
-                continue;
-            };
-            let context = Arc::clone(&self.context);
-            self.rounds.spawn(async move {
-                let outcome = context.round(&mut lane).await;
-                (lane, outcome)
-            });
+    /// Starts the partition's round if one is due and may run.
+    fn start(&mut self, tp: TopicPartition) -> bool {
+        if self.rounds.len() >= self.context.config.partitions_at_once {
+            return false;
         }
+        let now = self.context.clock.now_ms();
+        let Some(slot) = self.lanes.get_mut(&tp) else { return false };
+        let Slot::Here(lane) = slot else { return false };
+        let local = self.context.locals.state(tp);
+        if let Some(pointer) = self.context.pointers.current(tp)
+            && lane.epoch.is_some()
+        {
+            lane.learn(pointer);
+        }
+        if !self.context.due(lane, local.as_ref(), now) {
+            let leads = local.is_some_and(|local| local.is_leader);
+            if !leads && lane.is_empty() {
+                self.lanes.remove(&tp);
+                self.board.remove(tp);
+            }
+            return false;
+        }
+        let away = Slot::Away { flush_to: None, last_error: lane.last_error.clone() };
+        let Slot::Here(mut lane) = std::mem::replace(slot, away) else { return false };
+        let context = Arc::clone(&self.context);
+        self.rounds.spawn(async move {
+            let outcome = context.round(&mut lane).await;
+            (lane, outcome)
+        });
+        true
     }
 
     fn on_round(&mut self, mut lane: Box<Lane>, outcome: Outcome) {
@@ -173,13 +166,22 @@ impl Schedule {
             && flush_to.is_some()
         {
             lane.flush_to = lane.flush_to.max(*flush_to);
-            lane.not_before = 0;
         }
-        if let Outcome::Failed(error) = &outcome {
-            tracing::warn!(partition = %tp, %error, failures = lane.failures, "tiering will try again");
+        match outcome {
+            Outcome::Gone => {
+                self.lanes.remove(&tp);
+                self.board.remove(tp);
+            }
+            Outcome::Failed(error) => {
+                tracing::warn!(partition = %tp, %error, failures = lane.failures, "tiering will try again");
+                self.lanes.insert(tp, Slot::Here(lane));
+            }
+            Outcome::Moved | Outcome::Idle => {
+                self.lanes.insert(tp, Slot::Here(lane));
+                self.start(tp);
+            }
         }
-        self.lanes.insert(tp, Slot::Here(lane));
-        self.look(tp);
+        self.post(tp);
         self.fill();
     }
 
@@ -191,6 +193,16 @@ impl Schedule {
 
     fn meet(&mut self, tp: TopicPartition) {
         self.lanes.entry(tp).or_insert_with(|| Slot::Here(Box::new(Lane::new(tp))));
+    }
+
+    fn post(&self, tp: TopicPartition) {
+        let Some(local) = self.context.locals.state(tp) else { return };
+        if let Some(Slot::Here(lane)) = self.lanes.get(&tp)
+            && local.is_leader
+            && lane.epoch.is_some()
+        {
+            self.board.post(PartitionStatus::new(lane, &local, self.context.clock.now_ms()));
+        }
     }
 
     fn hold(&self, tp: TopicPartition, target: Offset) -> Option<Hold> {
@@ -205,38 +217,37 @@ impl Schedule {
         }
     }
 
-    /// Sweeps deleted topics whose grace is over, each as a whole.
     fn sweep_deleted(&mut self) {
         const AT_ONCE: usize = 4;
         if !self.context.pointers.clock_is_sound() {
             return;
         }
         let now = self.context.clock.now_ms();
-        let mut topics: BTreeMap<TopicId, (Vec<TopicPartition>, bool)> = BTreeMap::new();
         for deleted in self.context.pointers.deleted() {
             let over = deleted.deleted_at.saturating_add(self.context.config.grace_ms) <= now;
-            let (partitions, all_over) = topics.entry(deleted.tp.topic).or_insert((Vec::new(), true));
-            partitions.push(deleted.tp);
-            *all_over &= over;
-        }
-        for (topic, (partitions, over)) in topics {
-            if over && self.sweeping.len() < AT_ONCE && self.sweeping.insert(topic) {
-                let context = Arc::clone(&self.context);
-                self.sweeps.spawn(async move {
-                    context.sweep_topic(partitions).await;
-                    topic
-                });
+            if !over || self.sweeping.contains(&deleted.tp) || self.sweeping.len() >= AT_ONCE {
+                continue;
             }
+            self.sweeping.push(deleted.tp);
+            let context = Arc::clone(&self.context);
+            self.sweeps.spawn(async move {
+                match context.sweep_deleted(deleted.tp).await {
+                    Ok(()) => context.pointers.swept(vec![deleted.tp]).await,
+                    Err(error) => {
+                        tracing::warn!(partition = %deleted.tp, %error, "objects of a deleted topic stay for now");
+                        tokio::time::sleep(context.config.backoff.cap).await;
+                    }
+                }
+                Some(deleted.tp)
+            });
         }
     }
 
-    async fn on_swept(&mut self, ended: Result<TopicId, tokio::task::JoinError>) {
-        match ended {
-            Ok(topic) => {
-                self.sweeping.remove(&topic);
-            }
-            Err(error) => {
-                tracing::error!(%error, "a sweep ended by a defect; sweeps start over");
+    async fn on_swept(&mut self, tp: Option<TopicPartition>) {
+        match tp {
+            Some(tp) => self.sweeping.retain(|sweeping| *sweeping != tp),
+            // One of them panicked; the others end before any is tried again.
+            None => {
                 self.sweeps.shutdown().await;
                 self.sweeping.clear();
             }

@@ -77,10 +77,6 @@ impl Context {
     /// from now on: when they were dropped is not known, so they wait a whole grace.
     async fn look_for_leftovers(&self, lane: &mut Lane, local: &LocalState, now: Millis) -> Result<(), RoundError> {
         let failed = RoundError::store("listing a partition's objects");
-        if let Some(reference) = &lane.pointer.root {
-            let root = self.root(lane.tp, reference).await?;
-            lane.entries = Some(View::new(&lane.pointer, Some(&root)).count());
-        }
         let prefix = self.store.layout().partition(lane.tp);
         let mut lister = self.store.list(&prefix);
         loop {
@@ -146,21 +142,8 @@ impl Context {
         Ok(named)
     }
 
-    /// Deletes everything of a topic that was deleted long enough ago and reports it swept. A failure is
-    /// reported here; the next tick after a while tries again.
-    pub(super) async fn sweep_topic(&self, partitions: Vec<TopicPartition>) {
-        for tp in &partitions {
-            if let Err(error) = self.sweep_deleted(*tp).await {
-                tracing::warn!(partition = %tp, %error, "objects of a deleted topic stay for now");
-                tokio::time::sleep(self.config.backoff.cap).await;
-                return;
-            }
-        }
-        self.pointers.swept(partitions).await;
-    }
-
     /// Deletes everything of a partition whose topic was deleted long enough ago.
-    async fn sweep_deleted(&self, tp: TopicPartition) -> Result<(), RoundError> {
+    pub(super) async fn sweep_deleted(&self, tp: TopicPartition) -> Result<(), RoundError> {
         let listing = RoundError::store("listing a deleted partition's objects");
         let prefix = self.store.layout().partition(tp);
         let mut lister = self.store.list(&prefix);

@@ -1,3 +1,152 @@
-//! Fetch.
+//! Fetch (KIP-74, KIP-227, KIP-320, KIP-516): records from wherever they are.
+//!
+//! `session` remembers what a consumer reads; `engine` gathers records from memory, disk and the remote tier within the
+//! limits of the request. Here both meet the message.
 
+mod engine;
 pub mod session;
+
+use super::Context;
+use engine::{Found, Limits, Target};
+use proto::errors::ErrorCode;
+use proto::messages::fetch_request::{FetchTopic, ForgottenTopic};
+use proto::messages::fetch_response::{
+    AbortedTransaction, EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+};
+use proto::messages::{FetchRequest, FetchResponse};
+use proto::metadata::Image;
+use session::{Key, Request, Said, SessionError, TopicRef, Wanted};
+use std::collections::HashMap;
+use std::time::Instant;
+
+/// From this version on topics are named by id (KIP-516).
+const BY_ID: i16 = 13;
+/// From this version on an answer carries the addresses of leaders it names (KIP-951).
+const NAMES_ENDPOINTS: i16 = 16;
+
+/// Answers with records as soon as `min_bytes` are there, something failed, or `max_wait_ms` have passed.
+pub async fn handle(context: &Context<'_>, request: FetchRequest) -> FetchResponse {
+    let began = Instant::now();
+    let services = context.services;
+    let by_id = context.caller.version >= BY_ID;
+    let limits = Limits::of(&request, services.config.load().net.fetch_max_bytes);
+    let asked = Request {
+        session_id: request.session_id,
+        session_epoch: request.session_epoch,
+        by_id,
+        partitions: request.topics.into_iter().flat_map(|topic| wanted(topic, by_id)).collect(),
+        forgotten: request.forgotten_topics_data.into_iter().flat_map(|topic| forgotten(topic, by_id)).collect(),
+    };
+    let plan = match services.sessions.begin(services.clock.now_ms(), services.entropy.next_u64(), asked) {
+        Ok(plan) => plan,
+        Err(error) => {
+            let code = match error {
+                SessionError::NotFound => ErrorCode::FetchSessionIdNotFound,
+                SessionError::WrongEpoch => ErrorCode::InvalidFetchSessionEpoch,
+                SessionError::MixedTopicIds => ErrorCode::FetchSessionTopicIdError,
+            };
+            return FetchResponse { error_code: code.code(), ..Default::default() };
+        }
+    };
+    let image = services.controller.image();
+    let targets: Vec<Target> =
+        plan.partitions.iter().map(|(key, wanted)| engine::resolve(services, &image, key, wanted)).collect();
+    let gathered = engine::gather(services, targets, limits).await;
+    let mut response = FetchResponse { session_id: plan.session_id, ..Default::default() };
+    let mut topics: HashMap<TopicRef, usize> = HashMap::new();
+    for ((key, _), found) in plan.partitions.iter().zip(gathered.partitions) {
+        if !plan.say(key, said(&found)) {
+            continue;
+        }
+        let at = *topics.entry(key.topic.clone()).or_insert_with(|| {
+            let (topic, topic_id) = match &key.topic {
+                TopicRef::Name(name) => (name.to_string(), uuid::Uuid::nil()),
+                TopicRef::Id(id) => (String::new(), *id),
+            };
+            response.responses.push(FetchableTopicResponse { topic, topic_id, partitions: Vec::new() });
+            response.responses.len() - 1
+        });
+        if context.caller.version >= NAMES_ENDPOINTS {
+            name_endpoint(&image, &found, &mut response.node_endpoints);
+        }
+        let data = partition_data(key.partition, found);
+        response.responses.get_mut(at).expect("the index was just given").partitions.push(data);
+    }
+    context.hold_until_sent(gathered.grant);
+    services.metrics.fetch_latency.observe(began.elapsed().as_secs_f64());
+    response
+}
+
+fn wanted(topic: FetchTopic, by_id: bool) -> Vec<(Key, Wanted)> {
+    let name = topic_ref(&topic.topic, topic.topic_id, by_id);
+    let partitions = topic.partitions.into_iter().map(|partition| {
+        let wanted = Wanted {
+            offset: partition.fetch_offset,
+            max_bytes: partition.partition_max_bytes,
+            current_leader_epoch: partition.current_leader_epoch,
+            last_fetched_epoch: partition.last_fetched_epoch,
+            log_start: partition.log_start_offset,
+        };
+        (Key { topic: name.clone(), partition: partition.partition }, wanted)
+    });
+    partitions.collect()
+}
+
+fn forgotten(topic: ForgottenTopic, by_id: bool) -> Vec<Key> {
+    let name = topic_ref(&topic.topic, topic.topic_id, by_id);
+    topic.partitions.into_iter().map(|partition| Key { topic: name.clone(), partition }).collect()
+}
+
+fn topic_ref(name: &str, id: uuid::Uuid, by_id: bool) -> TopicRef {
+    if by_id { TopicRef::Id(id) } else { TopicRef::Name(name.into()) }
+}
+
+fn said(found: &Found) -> Said {
+    Said {
+        high_watermark: found.high_watermark,
+        log_start: found.log_start,
+        error: found.error != ErrorCode::None,
+        news: !found.records.is_empty() || found.diverging.is_some(),
+    }
+}
+
+fn partition_data(partition_index: i32, found: Found) -> PartitionData {
+    PartitionData {
+        partition_index,
+        error_code: found.error.code(),
+        high_watermark: found.high_watermark,
+        last_stable_offset: found.last_stable,
+        log_start_offset: found.log_start,
+        diverging_epoch: found
+            .diverging
+            .map(|end| EpochEndOffset { epoch: end.epoch, end_offset: end.end })
+            .unwrap_or_default(),
+        current_leader: found
+            .leader
+            .map(|(leader, leader_epoch)| LeaderIdAndEpoch { leader_id: leader.0, leader_epoch })
+            .unwrap_or_default(),
+        aborted_transactions: found.aborted.map(|aborted| {
+            aborted
+                .into_iter()
+                .map(|txn| AbortedTransaction { producer_id: txn.producer_id, first_offset: txn.first_offset })
+                .collect()
+        }),
+        // Clients expect an empty list of batches, not null.
+        records: Some(found.records),
+        ..Default::default()
+    }
+}
+
+fn name_endpoint(image: &Image, found: &Found, endpoints: &mut Vec<NodeEndpoint>) {
+    let Some((leader, _)) = found.leader else { return };
+    let Some(broker) = image.broker(leader) else { return };
+    let Some(endpoint) = broker.endpoints.first() else { return };
+    if endpoints.iter().all(|known| known.node_id != leader.0) {
+        endpoints.push(NodeEndpoint {
+            node_id: leader.0,
+            host: endpoint.host.clone(),
+            port: i32::from(endpoint.port),
+            rack: broker.rack.clone(),
+        });
+    }
+}

@@ -241,11 +241,7 @@ impl Pointers for Quorum {
     }
 
     async fn swept(&self, partitions: Vec<TopicPartition>) {
-        // Like the controller, which forgets a topic as a whole.
-        let mut deleted = self.0.deleted.lock();
-        if deleted.iter().all(|deleted| partitions.contains(&deleted.tp)) {
-            deleted.clear();
-        }
+        self.0.deleted.lock().retain(|deleted| !partitions.contains(&deleted.tp));
     }
 }
 
@@ -281,10 +277,6 @@ impl Locals {
 
     pub(super) fn hold_from(&self, tp: TopicPartition, offset: Option<Offset>) {
         self.logs.lock().get_mut(&tp).unwrap().unstable_from = offset;
-    }
-
-    pub(super) fn forget(&self, tp: TopicPartition) {
-        self.logs.lock().remove(&tp);
     }
 
     /// Appends a batch and rolls when the segment is full.

@@ -1,0 +1,260 @@
+//! DescribeConfigs, AlterConfigs and IncrementalAlterConfigs (KIP-226, KIP-339, KIP-524).
+//!
+//! What a value may be is decided by `config`; here resources are found, and what was found valid is handed to the controller.
+
+use super::Context;
+use super::errors::{refusal_code, submit_code};
+use super::services::Services;
+use crate::config::alter::{
+    Alteration, Operation, Reach, Settings, alter_broker, alter_topic, inherited_topic, replace_broker, replace_topic,
+};
+use crate::config::describe::{Entry, describe_broker, describe_cluster, describe_topic};
+use crate::config::{BrokerLayers, ConfigError};
+use crate::node::settings::with_layers;
+use controller::command::{AlterConfigs, ConfigChange, ConfigOp, Mode};
+use proto::errors::ErrorCode;
+use proto::messages::alter_configs_response::AlterConfigsResourceResponse as AlterAnswer;
+use proto::messages::describe_configs_request::DescribeConfigsResource;
+use proto::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use proto::messages::incremental_alter_configs_response::AlterConfigsResourceResponse as IncrementalAnswer;
+use proto::messages::{
+    AlterConfigsRequest, AlterConfigsResponse, DescribeConfigsRequest, DescribeConfigsResponse,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+};
+use proto::metadata::{ConfigResource, Image};
+use std::sync::Arc;
+
+/// Kafka's numbers of resource types.
+const TOPIC: i8 = 2;
+const BROKER: i8 = 4;
+
+type Failure = (ErrorCode, String);
+
+/// What a request's resource stands for here.
+enum Resource {
+    Topic(ConfigResource),
+    ThisBroker(ConfigResource),
+    AllBrokers(ConfigResource),
+}
+
+impl Resource {
+    fn find(services: &Services, image: &Image, kind: i8, name: &str) -> Result<Resource, Failure> {
+        match kind {
+            TOPIC => match image.topic_named(name) {
+                Some(_) => Ok(Resource::Topic(ConfigResource::topic(name))),
+                None => Err((ErrorCode::UnknownTopicOrPartition, format!("there is no topic {name}"))),
+            },
+            BROKER if name.is_empty() => Ok(Resource::AllBrokers(ConfigResource::all_brokers())),
+            BROKER if name == services.node_id.to_string() => {
+                Ok(Resource::ThisBroker(ConfigResource::broker(services.node_id)))
+            }
+            BROKER => Err((ErrorCode::InvalidRequest, format!("there is no broker {name}; this one is {}", services.node_id))),
+            _ => Err((ErrorCode::InvalidRequest, "only topics and brokers have settings here".to_owned())),
+        }
+    }
+
+    fn key(&self) -> &ConfigResource {
+        match self {
+            Resource::Topic(key) | Resource::ThisBroker(key) | Resource::AllBrokers(key) => key,
+        }
+    }
+
+    /// What is set for it now.
+    fn current(&self, image: &Image) -> Settings {
+        image.configs(self.key()).map(|settings| settings.as_ref().clone()).unwrap_or_default()
+    }
+}
+
+/// Describes the settings of each resource: all of them, or those named.
+pub async fn describe(context: &Context<'_>, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+    let services = context.services;
+    let image = services.controller.image();
+    let results = request
+        .resources
+        .into_iter()
+        .map(|asked| match entries(services, &image, &asked) {
+            Ok(entries) => DescribeConfigsResult {
+                resource_type: asked.resource_type,
+                resource_name: asked.resource_name,
+                configs: entries
+                    .into_iter()
+                    .filter(|entry| {
+                        asked.configuration_keys.as_ref().is_none_or(|keys| keys.is_empty() || keys.contains(&entry.name))
+                    })
+                    .map(|entry| described(entry, request.include_synonyms, request.include_documentation))
+                    .collect(),
+                ..Default::default()
+            },
+            Err((code, why)) => DescribeConfigsResult {
+                error_code: code.code(),
+                error_message: Some(why),
+                resource_type: asked.resource_type,
+                resource_name: asked.resource_name,
+                configs: vec![],
+            },
+        })
+        .collect();
+    DescribeConfigsResponse { results, ..Default::default() }
+}
+
+fn entries(services: &Services, image: &Image, asked: &DescribeConfigsResource) -> Result<Vec<Entry>, Failure> {
+    let resource = Resource::find(services, image, asked.resource_type, &asked.resource_name)?;
+    Ok(layered(services, image, |layers| match &resource {
+        Resource::Topic(_) => describe_topic(layers, &resource.current(image)),
+        Resource::ThisBroker(_) => describe_broker(layers),
+        Resource::AllBrokers(_) => describe_cluster(&resource.current(image)),
+    }))
+}
+
+fn layered<T>(services: &Services, image: &Image, then: impl FnOnce(&BrokerLayers<'_>) -> T) -> T {
+    with_layers(image, services.node_id, &services.static_config, then)
+}
+
+fn described(entry: Entry, synonyms: bool, documentation: bool) -> DescribeConfigsResourceResult {
+    DescribeConfigsResourceResult {
+        name: entry.name,
+        value: entry.value,
+        read_only: entry.read_only,
+        config_source: entry.source.number(),
+        is_sensitive: entry.sensitive,
+        synonyms: entry
+            .synonyms
+            .into_iter()
+            .filter(|_| synonyms)
+            .map(|synonym| DescribeConfigsSynonym {
+                name: synonym.name,
+                value: synonym.value,
+                source: synonym.source.number(),
+            })
+            .collect(),
+        config_type: entry.kind.wire(),
+        documentation: documentation.then_some(entry.documentation),
+    }
+}
+
+/// Changes some settings of each resource, each resource for itself.
+pub async fn incremental_alter(
+    context: &Context<'_>,
+    request: IncrementalAlterConfigsRequest,
+) -> IncrementalAlterConfigsResponse {
+    let mut responses = Vec::with_capacity(request.resources.len());
+    let image = context.services.controller.image();
+    for asked in request.resources {
+        let alterations: Result<Vec<Alteration>, Failure> = asked
+            .configs
+            .into_iter()
+            .map(|config| {
+                let operation = Operation::from_wire(config.config_operation).ok_or_else(|| {
+                    (ErrorCode::InvalidRequest, format!("operation {} is not known", config.config_operation))
+                })?;
+                Ok(Alteration { name: config.name, operation, value: config.value })
+            })
+            .collect();
+        let outcome = match alterations {
+            Ok(alterations) => {
+                let change = plan_incremental(context, &image, asked.resource_type, &asked.resource_name, &alterations);
+                submit(context.services, change, request.validate_only).await
+            }
+            Err(failure) => Err(failure),
+        };
+        let (code, why) = outcome.err().map_or((ErrorCode::None, None), |(code, why)| (code, Some(why)));
+        responses.push(IncrementalAnswer {
+            error_code: code.code(),
+            error_message: why,
+            resource_type: asked.resource_type,
+            resource_name: asked.resource_name,
+        });
+    }
+    IncrementalAlterConfigsResponse { responses, ..Default::default() }
+}
+
+/// Replaces the settings of each resource as a whole.
+pub async fn alter(context: &Context<'_>, request: AlterConfigsRequest) -> AlterConfigsResponse {
+    let mut responses = Vec::with_capacity(request.resources.len());
+    let image = context.services.controller.image();
+    for asked in request.resources {
+        let new: Settings =
+            asked.configs.into_iter().filter_map(|config| Some((config.name, config.value?))).collect();
+        let change = plan_replace(context, &image, asked.resource_type, &asked.resource_name, new);
+        let outcome = submit(context.services, change, request.validate_only).await;
+        let (code, why) = outcome.err().map_or((ErrorCode::None, None), |(code, why)| (code, Some(why)));
+        responses.push(AlterAnswer {
+            error_code: code.code(),
+            error_message: why,
+            resource_type: asked.resource_type,
+            resource_name: asked.resource_name,
+        });
+    }
+    AlterConfigsResponse { responses, ..Default::default() }
+}
+
+type Planned = Result<(ConfigResource, ConfigChange), Failure>;
+
+fn invalid(error: ConfigError) -> Failure {
+    (error.code(), error.to_string())
+}
+
+/// Checks alterations against what is set now. They are submitted as steps, not as their result, so that two clients who alter
+/// different settings at once do not undo each other.
+fn plan_incremental(context: &Context<'_>, image: &Image, kind: i8, name: &str, steps: &[Alteration]) -> Planned {
+    let services = context.services;
+    let resource = Resource::find(services, image, kind, name)?;
+    let current = resource.current(image);
+    layered(services, image, |layers| {
+        let inherited: Box<dyn Fn(&str) -> String> = match &resource {
+            Resource::Topic(_) => {
+                alter_topic(layers, &current, steps).map_err(invalid)?;
+                Box::new(|name: &str| inherited_topic(layers, name))
+            }
+            Resource::ThisBroker(_) => {
+                alter_broker(Reach::Node, layers, &current, steps).map_err(invalid)?;
+                Box::new(|name: &str| crate::config::alter::inherited_broker_value(Reach::Node, layers, name))
+            }
+            Resource::AllBrokers(_) => {
+                alter_broker(Reach::Cluster, layers, &current, steps).map_err(invalid)?;
+                Box::new(|name: &str| crate::config::alter::inherited_broker_value(Reach::Cluster, layers, name))
+            }
+        };
+        let ops = steps.iter().map(|step| {
+            let value = step.value.clone().unwrap_or_default();
+            let op = match step.operation {
+                Operation::Set => ConfigOp::Set(value),
+                Operation::Delete => ConfigOp::Delete,
+                Operation::Append => ConfigOp::Append { items: value, inherited: inherited(&step.name) },
+                Operation::Subtract => ConfigOp::Subtract { items: value, inherited: inherited(&step.name) },
+            };
+            (step.name.clone(), op)
+        });
+        Ok((resource.key().clone(), ConfigChange::Incremental(ops.collect())))
+    })
+}
+
+fn plan_replace(context: &Context<'_>, image: &Image, kind: i8, name: &str, new: Settings) -> Planned {
+    let services = context.services;
+    let resource = Resource::find(services, image, kind, name)?;
+    let current = resource.current(image);
+    layered(services, image, |layers| match &resource {
+        Resource::Topic(_) => replace_topic(layers, &current, &new),
+        Resource::ThisBroker(_) => replace_broker(Reach::Node, layers, &new),
+        Resource::AllBrokers(_) => replace_broker(Reach::Cluster, layers, &new),
+    })
+    .map_err(invalid)?;
+    Ok((resource.key().clone(), ConfigChange::Replace(new)))
+}
+
+async fn submit(services: &Arc<Services>, planned: Planned, validate_only: bool) -> Result<(), Failure> {
+    let mode = if validate_only { Mode::Validate } else { Mode::Commit };
+    let command = AlterConfigs { resources: vec![planned?], mode };
+    let outcomes = services.controller.alter_configs(command).await;
+    let outcomes = outcomes.map_err(|error| (submit_code(&error), error.to_string()))?;
+    if !validate_only {
+        services.caught_up(services.controller.image().offset()).await;
+    }
+    match outcomes.into_iter().next() {
+        Some(Ok(())) => Ok(()),
+        Some(Err(refusal)) => Err((refusal_code(&refusal), refusal.to_string())),
+        None => Err((ErrorCode::UnknownServerError, "the controller gave no answer".to_owned())),
+    }
+}

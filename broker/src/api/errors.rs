@@ -1,0 +1,104 @@
+//! The one map from what may fail inside to Kafka's error codes. No wildcard: a new failure does not compile until its
+//! code is chosen here.
+
+use crate::partition::types::{AckError, AppendError, ReadError};
+use controller::{Refusal, SubmitError};
+use proto::errors::ErrorCode;
+use proto::records::BatchError;
+
+/// Why a batch was not appended.
+pub fn append_code(error: &AppendError) -> ErrorCode {
+    match error {
+        AppendError::NotLeader => ErrorCode::NotLeaderOrFollower,
+        AppendError::FencedLeaderEpoch { .. } => ErrorCode::FencedLeaderEpoch,
+        AppendError::UnknownLeaderEpoch { .. } => ErrorCode::UnknownLeaderEpoch,
+        AppendError::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
+        AppendError::Offline | AppendError::DiskFull => ErrorCode::KafkaStorageError,
+        AppendError::Deleted => ErrorCode::UnknownTopicOrPartition,
+        AppendError::InvalidProducerEpoch { .. } => ErrorCode::InvalidProducerEpoch,
+        AppendError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
+        AppendError::InvalidTxnState { .. } => ErrorCode::InvalidTxnState,
+        AppendError::CoordinatorFenced { .. } => ErrorCode::TransactionCoordinatorFenced,
+        AppendError::OutOfOrderOffset { .. } | AppendError::Mismatch => ErrorCode::UnknownServerError,
+    }
+}
+
+/// Why an appended batch is not acknowledged.
+pub fn ack_code(error: AckError) -> ErrorCode {
+    match error {
+        AckError::Offline => ErrorCode::KafkaStorageError,
+        AckError::NotLeader => ErrorCode::NotLeaderOrFollower,
+        AckError::Deleted => ErrorCode::UnknownTopicOrPartition,
+    }
+}
+
+/// Why nothing can be read.
+pub fn read_code(error: &ReadError) -> ErrorCode {
+    match error {
+        ReadError::NotLeader => ErrorCode::NotLeaderOrFollower,
+        ReadError::FencedLeaderEpoch { .. } => ErrorCode::FencedLeaderEpoch,
+        ReadError::UnknownLeaderEpoch { .. } => ErrorCode::UnknownLeaderEpoch,
+        ReadError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        ReadError::Offline | ReadError::Corrupt(_) => ErrorCode::KafkaStorageError,
+        ReadError::Deleted => ErrorCode::UnknownTopicOrPartition,
+    }
+}
+
+/// What is wrong with a batch a client sent.
+pub fn batch_code(error: &BatchError) -> ErrorCode {
+    match error {
+        BatchError::Truncated { .. } | BatchError::Length(_) | BatchError::Trailing(_) | BatchError::Crc { .. } => {
+            ErrorCode::CorruptMessage
+        }
+        BatchError::TooLarge { .. } => ErrorCode::MessageTooLarge,
+        BatchError::UnknownCodec(_) | BatchError::CodecNotAllowed(_) => ErrorCode::UnsupportedCompressionType,
+        BatchError::Timestamp { .. } | BatchError::TimestampType => ErrorCode::InvalidTimestamp,
+        BatchError::Magic(_)
+        | BatchError::Empty
+        | BatchError::ManyBatches
+        | BatchError::BaseOffset(_)
+        | BatchError::Count { .. }
+        | BatchError::Attributes(_)
+        | BatchError::Producer { .. }
+        | BatchError::Control
+        | BatchError::Compression { .. }
+        | BatchError::Bomb(_)
+        | BatchError::Record { .. }
+        | BatchError::Leftover(_)
+        | BatchError::NoKey(_) => ErrorCode::InvalidRecord,
+    }
+}
+
+/// Why the controller refused.
+pub fn refusal_code(refusal: &Refusal) -> ErrorCode {
+    match refusal {
+        Refusal::InvalidTopicName(_) | Refusal::TopicCollides { .. } => ErrorCode::InvalidTopicException,
+        Refusal::TopicExists(_) => ErrorCode::TopicAlreadyExists,
+        Refusal::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
+        Refusal::UnknownTopicId => ErrorCode::UnknownTopicId,
+        Refusal::InvalidPartitions(_) => ErrorCode::InvalidPartitions,
+        Refusal::InvalidReplicationFactor(_) => ErrorCode::InvalidReplicationFactor,
+        Refusal::InvalidReplicaAssignment(_) => ErrorCode::InvalidReplicaAssignment,
+        Refusal::InvalidRequest(_) => ErrorCode::InvalidRequest,
+        Refusal::InvalidConfig(_) => ErrorCode::InvalidConfig,
+        Refusal::TooMany(_) => ErrorCode::PolicyViolation,
+        Refusal::BrokerNotRegistered(_) => ErrorCode::BrokerIdNotRegistered,
+        Refusal::StaleBrokerEpoch { .. } => ErrorCode::StaleBrokerEpoch,
+        Refusal::FencedLeaderEpoch { .. } => ErrorCode::FencedLeaderEpoch,
+        Refusal::InvalidUpdateVersion => ErrorCode::InvalidUpdateVersion,
+        Refusal::IneligibleReplica(_) => ErrorCode::IneligibleReplica,
+        Refusal::ElectionNotNeeded => ErrorCode::ElectionNotNeeded,
+        Refusal::PreferredLeaderNotAvailable => ErrorCode::PreferredLeaderNotAvailable,
+        Refusal::EligibleLeadersNotAvailable => ErrorCode::EligibleLeadersNotAvailable,
+    }
+}
+
+/// Why a command has no outcome. Unknown ends as a time-out: the client asks again, and commands may be repeated.
+pub fn submit_code(error: &SubmitError) -> ErrorCode {
+    match error {
+        SubmitError::Refused(refusal) => refusal_code(refusal),
+        SubmitError::NotLeader { .. } => ErrorCode::NotController,
+        SubmitError::Unknown => ErrorCode::RequestTimedOut,
+        SubmitError::Ended => ErrorCode::NotController,
+    }
+}

@@ -1,0 +1,213 @@
+//! Metadata and DescribeTopicPartitions (KIP-966): topics, their partitions and who leads them.
+
+use super::Context;
+use super::partitions::is_internal;
+use super::topics::auto_create;
+use proto::errors::ErrorCode;
+use proto::ids::{NodeId, TopicId};
+use proto::messages::describe_topic_partitions_response::{
+    Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
+};
+use proto::messages::metadata_request::MetadataRequestTopic;
+use proto::messages::metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic};
+use proto::messages::{
+    DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, MetadataRequest, MetadataResponse,
+};
+use proto::metadata::{Image, PartitionState, Topic};
+
+/// Kafka's way of saying that nobody asked for permissions.
+pub(super) const NO_OPERATIONS: i32 = i32::MIN;
+/// Every operation on a topic, as a set of bits by Kafka's numbers: without authorization all are allowed.
+const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
+/// Every operation on the cluster.
+pub(super) const CLUSTER_OPERATIONS: i32 = 0b1_1111_0110_0100;
+
+/// Answers which brokers there are, and the topics asked for: all of them when the list is null.
+pub async fn handle(context: &Context<'_>, request: MetadataRequest) -> MetadataResponse {
+    let version = context.caller.version;
+    let mut image = context.services.controller.image();
+    // Version 0 has no null: an empty list means all topics.
+    let wanted = request.topics.filter(|topics| version > 0 || !topics.is_empty());
+    let mut refused = Vec::new();
+    if let Some(topics) = &wanted
+        && request.allow_auto_topic_creation
+    {
+        let missing: Vec<&str> = topics
+            .iter()
+            .filter_map(|topic| topic.name.as_deref())
+            .filter(|name| image.topic_named(name).is_none())
+            .collect();
+        if !missing.is_empty() && context.services.config.load().auto_create_topics {
+            refused = auto_create(context.services, &missing).await;
+            image = context.services.controller.image();
+        }
+    }
+    let operations = if request.include_topic_authorized_operations { TOPIC_OPERATIONS } else { NO_OPERATIONS };
+    let topics = match wanted {
+        None => image.topics().map(|topic| describe(topic, operations)).collect(),
+        Some(topics) => topics.into_iter().map(|asked| one(&image, asked, &refused, operations)).collect(),
+    };
+    MetadataResponse {
+        brokers: image
+            .brokers()
+            .filter(|broker| !broker.fenced)
+            .filter_map(|broker| {
+                let endpoint = broker.endpoints.first()?;
+                Some(MetadataResponseBroker {
+                    node_id: broker.id.0,
+                    host: endpoint.host.clone(),
+                    port: i32::from(endpoint.port),
+                    rack: broker.rack.clone(),
+                })
+            })
+            .collect(),
+        cluster_id: Some(context.services.cluster_id.clone()),
+        controller_id: context.services.node_id.0,
+        topics,
+        cluster_authorized_operations: if request.include_cluster_authorized_operations {
+            CLUSTER_OPERATIONS
+        } else {
+            NO_OPERATIONS
+        },
+        ..Default::default()
+    }
+}
+
+fn one(
+    image: &Image,
+    asked: MetadataRequestTopic,
+    refused: &[(String, ErrorCode)],
+    operations: i32,
+) -> MetadataResponseTopic {
+    let by_id = !asked.topic_id.is_nil();
+    let found = match (&asked.name, by_id) {
+        (Some(_), true) => Err(ErrorCode::InvalidRequest),
+        (None, true) => image.topic(TopicId(asked.topic_id)).ok_or(ErrorCode::UnknownTopicId),
+        (Some(name), false) => image.topic_named(name).ok_or_else(|| {
+            let refusal = refused.iter().find(|(topic, _)| topic == name).map(|(_, code)| *code);
+            let legal = controller::decide::check_topic_name(name).is_ok();
+            refusal.unwrap_or(if legal { ErrorCode::UnknownTopicOrPartition } else { ErrorCode::InvalidTopicException })
+        }),
+        (None, false) => Err(ErrorCode::InvalidRequest),
+    };
+    match found {
+        Ok(topic) => describe(topic, operations),
+        Err(code) => MetadataResponseTopic {
+            error_code: code.code(),
+            // Below version 12 a name must be there.
+            name: Some(asked.name.unwrap_or_default()).filter(|name| !by_id || !name.is_empty()),
+            topic_id: asked.topic_id,
+            topic_authorized_operations: NO_OPERATIONS,
+            ..Default::default()
+        },
+    }
+}
+
+fn describe(topic: &Topic, operations: i32) -> MetadataResponseTopic {
+    MetadataResponseTopic {
+        name: Some(topic.name.to_string()),
+        topic_id: topic.id.0,
+        is_internal: is_internal(&topic.name),
+        partitions: topic
+            .indexed()
+            .map(|(partition_index, state)| MetadataResponsePartition {
+                error_code: leader_error(state).code(),
+                partition_index,
+                leader_id: leader(state),
+                leader_epoch: state.leader_epoch,
+                replica_nodes: nodes(&state.replicas),
+                isr_nodes: nodes(&state.isr),
+                offline_replicas: vec![],
+            })
+            .collect(),
+        topic_authorized_operations: operations,
+        ..Default::default()
+    }
+}
+
+/// Answers page by page: at most `response_partition_limit` partitions, topics in order of their names.
+pub async fn describe_topic_partitions(
+    context: &Context<'_>,
+    request: DescribeTopicPartitionsRequest,
+) -> DescribeTopicPartitionsResponse {
+    let image = context.services.controller.image();
+    let most = usize::try_from(context.services.config.load().net.max_request_partitions).unwrap_or(usize::MAX);
+    let limit = usize::try_from(request.response_partition_limit).unwrap_or(0).clamp(1, most.max(1));
+    let (from, first_partition) = match &request.cursor {
+        Some(cursor) => (cursor.topic_name.as_str(), cursor.partition_index.max(0)),
+        None => ("", 0),
+    };
+    let mut names: Vec<String> = if request.topics.is_empty() {
+        image.topics_from(from).map(|topic| topic.name.to_string()).collect()
+    } else {
+        request.topics.into_iter().map(|topic| topic.name).filter(|name| name.as_str() >= from).collect()
+    };
+    names.sort_unstable();
+    names.dedup();
+    let mut response = DescribeTopicPartitionsResponse::default();
+    let mut left = limit;
+    for name in names {
+        let Some(topic) = image.topic_named(&name) else {
+            let legal = controller::decide::check_topic_name(&name).is_ok();
+            let code = if legal { ErrorCode::UnknownTopicOrPartition } else { ErrorCode::InvalidTopicException };
+            response.topics.push(DescribeTopicPartitionsResponseTopic {
+                error_code: code.code(),
+                name: Some(name),
+                topic_authorized_operations: NO_OPERATIONS,
+                ..Default::default()
+            });
+            continue;
+        };
+        let skip = if name == from { first_partition } else { 0 };
+        let mut rest = topic.indexed().filter(|(index, _)| *index >= skip).peekable();
+        let partitions: Vec<_> = rest.by_ref().take(left).map(|(index, state)| page_entry(index, state)).collect();
+        left -= partitions.len();
+        response.topics.push(DescribeTopicPartitionsResponseTopic {
+            name: Some(name.clone()),
+            topic_id: topic.id.0,
+            is_internal: is_internal(&name),
+            partitions,
+            topic_authorized_operations: TOPIC_OPERATIONS,
+            ..Default::default()
+        });
+        if let Some((partition_index, _)) = rest.next() {
+            response.next_cursor = Some(Cursor { topic_name: name, partition_index });
+            break;
+        }
+        if left == 0 {
+            // The next topic begins the next page, if there is one.
+            response.next_cursor = image
+                .topics_from(&name)
+                .find(|topic| *topic.name > *name)
+                .map(|topic| Cursor { topic_name: topic.name.to_string(), partition_index: 0 });
+            break;
+        }
+    }
+    response
+}
+
+fn page_entry(partition_index: i32, state: &PartitionState) -> DescribeTopicPartitionsResponsePartition {
+    DescribeTopicPartitionsResponsePartition {
+        error_code: leader_error(state).code(),
+        partition_index,
+        leader_id: leader(state),
+        leader_epoch: state.leader_epoch,
+        replica_nodes: nodes(&state.replicas),
+        isr_nodes: nodes(&state.isr),
+        eligible_leader_replicas: Some(nodes(&state.elr)),
+        last_known_elr: Some(vec![]),
+        offline_replicas: vec![],
+    }
+}
+
+fn leader(state: &PartitionState) -> i32 {
+    state.leader.map_or(-1, |node| node.0)
+}
+
+fn leader_error(state: &PartitionState) -> ErrorCode {
+    if state.leader.is_some() { ErrorCode::None } else { ErrorCode::LeaderNotAvailable }
+}
+
+fn nodes(ids: &[NodeId]) -> Vec<i32> {
+    ids.iter().map(|node| node.0).collect()
+}

@@ -1,0 +1,282 @@
+//! Produce: check, place, acknowledge.
+//!
+//! A request is *started* when its batches are placed in the journal's open group, in the order requests came in; it is
+//! *finished* when the journal and the in-sync replicas have them. The connection reads on in between.
+
+use super::errors::{ack_code, append_code, batch_code};
+use super::partitions::{held, is_internal, topic_named, topic_with_id};
+use super::{Context, answer, encode, pending};
+use crate::config::topic::TopicConfig;
+use crate::net::budget::Grant;
+use crate::net::connection::Started;
+use crate::partition::types::{AckFuture, Acks, Append, Origin};
+use bytes::{Bytes, BytesMut};
+use proto::errors::ErrorCode;
+use proto::ids::Millis;
+use proto::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use proto::messages::produce_response::{
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
+};
+use proto::messages::{ApiKey, ProduceRequest, ProduceResponse};
+use proto::metadata::{Image, Topic};
+use proto::records::{
+    BatchError, BatchInfo, BatchRef, Limits, TimestampType, recompress, set_log_append_time, set_max_timestamp,
+    validate_produce,
+};
+use proto::wire::{Decoder, WireError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// From this version on topics are named by id (KIP-516).
+const BY_ID: i16 = 13;
+/// From this version on zstd may be sent (KIP-110).
+const ZSTD: i16 = 7;
+/// From this version on an answer names the leader a misdirected client should ask (KIP-951).
+const NAMES_LEADER: i16 = 10;
+
+/// An answer whose acknowledgements may be outstanding.
+struct Owed {
+    response: ProduceResponse,
+    /// Topic and partition of the response, and what its acknowledgement waits for.
+    acks: Vec<(usize, usize, AckFuture)>,
+}
+
+/// Starts the request; the answer follows when it is acknowledged.
+pub async fn start(context: &Context<'_>, id: i32, body: &mut Decoder, grant: Grant) -> Result<Started, WireError> {
+    let began = Instant::now();
+    let version = context.caller.version;
+    let request = ProduceRequest::decode(body, version)?;
+    let acks = match request.acks {
+        0 => Some(Acks::None),
+        1 => Some(Acks::Leader),
+        -1 => Some(Acks::All),
+        _ => None,
+    };
+    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let owed = place(context, request, acks).await;
+    // The batches lie in the journal's group buffer by now.
+    drop(grant);
+    if acks == Some(Acks::None) {
+        let failed = owed.response.responses.iter().flat_map(|topic| &topic.partition_responses);
+        let failed: Vec<_> = failed.filter(|partition| partition.error_code != 0).collect();
+        // Without an answer, only a closed connection tells the client that something went wrong, as in Kafka.
+        return Ok(match failed.first() {
+            None => Started::Silent,
+            Some(first) => {
+                let name = ErrorCode::from_code(first.error_code).map_or("an error", ErrorCode::name);
+                Started::Close(format!("a produce request with acks=0 failed: {name}"))
+            }
+        });
+    }
+    let services = Arc::clone(context.services);
+    let finish = async move {
+        let response = acknowledge(owed, timeout).await;
+        services.metrics.produce_latency.observe(began.elapsed().as_secs_f64());
+        let chunks = encode(ApiKey::Produce, version, id, |e| response.encode(e, version));
+        match chunks {
+            Ok(chunks) => Some(answer(chunks, None)),
+            Err(error) => {
+                tracing::error!(%error, "a produce answer could not be encoded");
+                None
+            }
+        }
+    };
+    Ok(pending(finish))
+}
+
+async fn place(context: &Context<'_>, request: ProduceRequest, acks: Option<Acks>) -> Owed {
+    let services = context.services;
+    let version = context.caller.version;
+    let image = services.controller.image();
+    let mut owed = Owed { response: ProduceResponse::default(), acks: Vec::new() };
+    for (topic_at, asked) in request.topic_data.into_iter().enumerate() {
+        let TopicProduceData { name, topic_id, partition_data } = asked;
+        let found = if version >= BY_ID { topic_with_id(&image, topic_id) } else { topic_named(&image, &name) };
+        let mut partition_responses = Vec::with_capacity(partition_data.len());
+        for (partition_at, data) in partition_data.into_iter().enumerate() {
+            let index = data.index;
+            let placed = match (acks, &found) {
+                (None, _) => Err(ErrorCode::InvalidRequiredAcks.into()),
+                (Some(_), Err(code)) => Err((*code).into()),
+                (Some(acks), Ok(topic)) => place_one(context, topic, data, acks).await,
+            };
+            partition_responses.push(match placed {
+                Ok((response, ack)) => {
+                    owed.acks.push((topic_at, partition_at, ack));
+                    response
+                }
+                Err(failure) => failure.response(index),
+            });
+        }
+        if version >= NAMES_LEADER {
+            name_leaders(&image, found.ok(), &mut partition_responses, &mut owed.response.node_endpoints);
+        }
+        owed.response.responses.push(TopicProduceResponse { name, topic_id, partition_responses });
+    }
+    owed
+}
+
+/// Why one partition's batch was not taken.
+struct Failure {
+    code: ErrorCode,
+    message: Option<String>,
+    record: Option<u32>,
+}
+
+impl From<ErrorCode> for Failure {
+    fn from(code: ErrorCode) -> Failure {
+        Failure { code, message: None, record: None }
+    }
+}
+
+impl Failure {
+    fn response(self, index: i32) -> PartitionProduceResponse {
+        let record_errors = self.record.map(|record| BatchIndexAndErrorMessage {
+            batch_index: i32::try_from(record).unwrap_or(i32::MAX),
+            batch_index_error_message: self.message.clone(),
+        });
+        PartitionProduceResponse {
+            index,
+            error_code: self.code.code(),
+            base_offset: -1,
+            record_errors: record_errors.into_iter().collect(),
+            error_message: self.message,
+            ..Default::default()
+        }
+    }
+}
+
+async fn place_one(
+    context: &Context<'_>,
+    topic: &Topic,
+    data: PartitionProduceData,
+    acks: Acks,
+) -> Result<(PartitionProduceResponse, AckFuture), Failure> {
+    let services = context.services;
+    if is_internal(&topic.name) {
+        return Err(Failure {
+            code: ErrorCode::InvalidTopicException,
+            message: Some(format!("{} is written by the broker only", topic.name)),
+            record: None,
+        });
+    }
+    let partition = held(services, topic, data.index)?;
+    let now = services.clock.now_ms();
+    let config = services.topic_config(topic.id);
+    let records = data.records.unwrap_or_default();
+    let (batch, info, stamped) = prepare(records, &config, now, context.caller.version).map_err(|error| Failure {
+        code: batch_code(&error),
+        message: Some(error.to_string()),
+        record: error.record_index(),
+    })?;
+    services.metrics.produced_bytes.inc_by(batch.len() as u64);
+    services.metrics.produced_batches.inc();
+    let room = partition.admit(batch.len()).await.map_err(|_| ErrorCode::KafkaStorageError)?;
+    let append = Append {
+        leader_epoch: None,
+        batches: batch,
+        info: &[info],
+        origin: Origin::Client,
+        acks,
+        now_ms: now,
+        log_append_time: stamped,
+    };
+    let appended = partition.append(append).map_err(|error| Failure {
+        code: append_code(&error),
+        message: Some(error.to_string()),
+        record: None,
+    })?;
+    drop(room);
+    let response = PartitionProduceResponse {
+        index: data.index,
+        base_offset: appended.base_offset,
+        log_append_time_ms: appended.log_append_time.unwrap_or(-1),
+        log_start_offset: appended.log_start,
+        ..Default::default()
+    };
+    Ok((response, appended.acked))
+}
+
+/// Checks a client's batch and brings it into the form the topic asks for. The bytes are touched only where the topic or a wrong
+/// header asks for it; offsets and epochs are set by the log in its own copy.
+fn prepare(
+    records: Bytes,
+    config: &TopicConfig,
+    now: Millis,
+    version: i16,
+) -> Result<(Bytes, BatchInfo, Option<Millis>), BatchError> {
+    let append_time = config.timestamp_type == TimestampType::LogAppendTime;
+    let limits = Limits {
+        max_batch_bytes: config.max_message_bytes,
+        timestamps: (!append_time)
+            .then(|| Limits::timestamp_range(now, config.timestamp_before_max_ms, config.timestamp_after_max_ms)),
+        needs_key: config.cleanup.compact,
+        zstd: version >= ZSTD,
+        ..Limits::default()
+    };
+    let mut info = validate_produce(&records, &limits)?;
+    let mut batch = records;
+    if let Some(wanted) = config.compression
+        && wanted.codec != info.codec
+    {
+        batch = recompress(&BatchRef::first(&batch)?, wanted, limits.max_uncompressed_bytes)?;
+        info.size = batch.len();
+        info.codec = wanted.codec;
+    }
+    if append_time || info.fix_max_timestamp {
+        let mut patched = BytesMut::from(&batch[..]);
+        if append_time {
+            set_log_append_time(&mut patched, now)?;
+            info.max_timestamp = now;
+        } else {
+            set_max_timestamp(&mut patched, info.max_timestamp)?;
+        }
+        batch = patched.freeze();
+    }
+    Ok((batch, info, append_time.then_some(now)))
+}
+
+async fn acknowledge(owed: Owed, timeout: Duration) -> ProduceResponse {
+    let Owed { mut response, acks } = owed;
+    let deadline = tokio::time::Instant::now() + timeout;
+    for (topic_at, partition_at, ack) in acks {
+        let code = match tokio::time::timeout_at(deadline, ack).await {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => ack_code(error),
+            Err(_) => ErrorCode::RequestTimedOut,
+        };
+        let partition = response
+            .responses
+            .get_mut(topic_at)
+            .and_then(|topic| topic.partition_responses.get_mut(partition_at))
+            .expect("acknowledgements are kept with the place of their response");
+        partition.error_code = code.code();
+        partition.base_offset = -1;
+    }
+    response
+}
+
+/// Tells a misdirected producer whom to ask instead.
+fn name_leaders(
+    image: &Image,
+    topic: Option<&Arc<Topic>>,
+    partitions: &mut [PartitionProduceResponse],
+    endpoints: &mut Vec<NodeEndpoint>,
+) {
+    let lost = [ErrorCode::NotLeaderOrFollower.code(), ErrorCode::FencedLeaderEpoch.code()];
+    for partition in partitions.iter_mut().filter(|partition| lost.contains(&partition.error_code)) {
+        let Some(state) = topic.and_then(|topic| topic.partition(partition.index)) else { continue };
+        let Some(leader) = state.leader else { continue };
+        partition.current_leader = LeaderIdAndEpoch { leader_id: leader.0, leader_epoch: state.leader_epoch };
+        let Some(broker) = image.broker(leader) else { continue };
+        let Some(endpoint) = broker.endpoints.first() else { continue };
+        if endpoints.iter().all(|known| known.node_id != leader.0) {
+            endpoints.push(NodeEndpoint {
+                node_id: leader.0,
+                host: endpoint.host.clone(),
+                port: i32::from(endpoint.port),
+                rack: broker.rack.clone(),
+            });
+        }
+    }
+}

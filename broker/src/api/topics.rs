@@ -1,0 +1,284 @@
+//! CreateTopics, DeleteTopics, CreatePartitions, and topics that come into being by being named.
+
+use super::Context;
+use super::errors::{refusal_code, submit_code};
+use super::partitions::is_internal;
+use super::services::Services;
+use crate::config;
+use crate::node::settings::with_layers;
+use controller::command::{
+    CreatePartitions, CreateTopics, CreatedTopic, DeleteTopics, Mode, NewPartitions, NewTopic, TopicSelector,
+};
+use proto::errors::ErrorCode;
+use proto::ids::{NodeId, TopicId};
+use proto::messages::create_partitions_response::CreatePartitionsTopicResult;
+use proto::messages::create_topics_request::CreatableTopic;
+use proto::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
+use proto::messages::delete_topics_response::DeletableTopicResult;
+use proto::messages::{
+    CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
+    DeleteTopicsResponse,
+};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Creates topics, each for itself: some may be refused.
+pub async fn create(context: &Context<'_>, request: CreateTopicsRequest) -> CreateTopicsResponse {
+    let mut names: HashMap<&str, usize> = HashMap::new();
+    for topic in &request.topics {
+        *names.entry(topic.name.as_str()).or_default() += 1;
+    }
+    let doubled: Vec<String> =
+        names.iter().filter(|(_, times)| **times > 1).map(|(name, _)| (*name).to_owned()).collect();
+    let mut results = Vec::with_capacity(request.topics.len());
+    let mut accepted = Vec::new();
+    for topic in request.topics {
+        if doubled.contains(&topic.name) {
+            if !results.iter().any(|done: &CreatableTopicResult| done.name == topic.name) {
+                results.push(refused(&topic.name, ErrorCode::InvalidRequest, "the request names this topic twice"));
+            }
+            continue;
+        }
+        match plan(context.services, &topic) {
+            Ok(new) => accepted.push(new),
+            Err((code, why)) => results.push(refused(&topic.name, code, &why)),
+        }
+    }
+    let overrides: Vec<BTreeMap<String, String>> = accepted.iter().map(|topic| topic.configs.clone()).collect();
+    let asked: Vec<String> = accepted.iter().map(|topic| topic.name.clone()).collect();
+    let mode = if request.validate_only { Mode::Validate } else { Mode::Commit };
+    let created = submit_create(context.services, accepted, mode).await;
+    for ((name, overrides), outcome) in asked.iter().zip(overrides).zip(created) {
+        results.push(match outcome {
+            Ok(topic) => done(context.services, topic, &overrides),
+            Err((code, why)) => refused(name, code, &why),
+        });
+    }
+    CreateTopicsResponse { topics: results, ..Default::default() }
+}
+
+/// Creates topics that a Metadata request named, with the broker's defaults. Answers those that were refused.
+pub async fn auto_create(services: &Arc<Services>, names: &[&str]) -> Vec<(String, ErrorCode)> {
+    let topics: Vec<NewTopic> = names.iter().map(|name| internal_or_default(services, name)).collect();
+    let outcomes = submit_create(services, topics, Mode::Commit).await;
+    let refusals = names.iter().zip(outcomes).filter_map(|(name, outcome)| {
+        let (code, _) = outcome.err()?;
+        // Someone else was faster: that is what the client wanted.
+        (code != ErrorCode::TopicAlreadyExists).then(|| ((*name).to_owned(), code))
+    });
+    refusals.collect()
+}
+
+fn internal_or_default(services: &Services, name: &str) -> NewTopic {
+    let broker = services.config.load();
+    let (partitions, configs) = match name {
+        "__consumer_offsets" => {
+            let groups = &broker.groups;
+            let configs = [
+                ("cleanup.policy", "compact".to_owned()),
+                ("segment.bytes", groups.offsets_topic_segment_bytes.to_string()),
+                ("compression.type", "producer".to_owned()),
+                ("remote.storage.enable", "false".to_owned()),
+            ];
+            (groups.offsets_topic_partitions, configs.map(|(name, value)| (name.to_owned(), value)).into())
+        }
+        _ => (-1, BTreeMap::new()),
+    };
+    NewTopic {
+        id: TopicId(services.entropy.uuid()),
+        name: name.to_owned(),
+        partitions,
+        replication_factor: -1,
+        assignments: BTreeMap::new(),
+        configs,
+    }
+}
+
+/// What the controller is asked for, once the settings were found valid.
+fn plan(services: &Services, topic: &CreatableTopic) -> Result<NewTopic, (ErrorCode, String)> {
+    let mut configs = BTreeMap::new();
+    for config in &topic.configs {
+        let value = config.value.as_deref().ok_or_else(|| {
+            (
+                ErrorCode::InvalidConfig,
+                format!("the setting {} has no value; leave it out for its default", config.name),
+            )
+        })?;
+        config::alter::validate_topic(&config.name, value).map_err(|error| (ErrorCode::InvalidConfig, error.to_string()))?;
+        configs.insert(config.name.clone(), value.to_owned());
+    }
+    let image = services.controller.image();
+    with_layers(&image, services.node_id, &services.static_config, |layers| {
+        config::alter::validate_topic_on(layers, &configs)
+    })
+    .map_err(|error| (ErrorCode::InvalidConfig, error.to_string()))?;
+    let mut assignments = BTreeMap::new();
+    for assignment in &topic.assignments {
+        let replicas = assignment.broker_ids.iter().copied().map(NodeId).collect();
+        if assignments.insert(assignment.partition_index, replicas).is_some() {
+            let why = format!("partition {} is assigned twice", assignment.partition_index);
+            return Err((ErrorCode::InvalidReplicaAssignment, why));
+        }
+    }
+    if !assignments.is_empty() && (topic.num_partitions != -1 || topic.replication_factor != -1) {
+        let why = "with assignments, partitions and replication factor must be left at -1".to_owned();
+        return Err((ErrorCode::InvalidRequest, why));
+    }
+    Ok(NewTopic {
+        id: TopicId(services.entropy.uuid()),
+        name: topic.name.clone(),
+        partitions: topic.num_partitions,
+        replication_factor: topic.replication_factor,
+        assignments,
+        configs,
+    })
+}
+
+async fn submit_create(
+    services: &Arc<Services>,
+    topics: Vec<NewTopic>,
+    mode: Mode,
+) -> Vec<Result<CreatedTopic, (ErrorCode, String)>> {
+    let count = topics.len();
+    if count == 0 {
+        return Vec::new();
+    }
+    let (default_partitions, default_replication_factor) = {
+        let broker = services.config.load();
+        (broker.num_partitions, broker.default_replication_factor)
+    };
+    let command = CreateTopics { topics, default_partitions, default_replication_factor, mode };
+    match services.controller.create_topics(command).await {
+        Ok(outcomes) => {
+            if mode == Mode::Commit {
+                // A client may produce as soon as it is answered.
+                services.caught_up(services.controller.image().offset()).await;
+            }
+            outcomes
+                .into_iter()
+                .map(|outcome| outcome.map_err(|refusal| (refusal_code(&refusal), refusal.to_string())))
+                .collect()
+        }
+        Err(error) => (0..count).map(|_| Err((submit_code(&error), error.to_string()))).collect(),
+    }
+}
+
+fn done(services: &Services, topic: CreatedTopic, overrides: &BTreeMap<String, String>) -> CreatableTopicResult {
+    let image = services.controller.image();
+    let described = with_layers(&image, services.node_id, &services.static_config, |layers| {
+        config::describe::describe_topic(layers, overrides)
+    });
+    let configs = described
+        .into_iter()
+        .map(|entry| CreatableTopicConfigs {
+            name: entry.name,
+            value: entry.value,
+            read_only: entry.read_only,
+            config_source: entry.source.number(),
+            is_sensitive: entry.sensitive,
+        })
+        .collect();
+    CreatableTopicResult {
+        name: topic.name,
+        topic_id: topic.id.0,
+        num_partitions: topic.partitions,
+        replication_factor: topic.replication_factor,
+        configs: Some(configs),
+        ..Default::default()
+    }
+}
+
+fn refused(name: &str, code: ErrorCode, why: &str) -> CreatableTopicResult {
+    CreatableTopicResult {
+        name: name.to_owned(),
+        error_code: code.code(),
+        error_message: Some(why.to_owned()),
+        configs: None,
+        ..Default::default()
+    }
+}
+
+/// Deletes topics by name or, from version 6, by id.
+pub async fn delete(context: &Context<'_>, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
+    let named = request.topic_names.into_iter().map(|name| (Some(name), uuid::Uuid::nil()));
+    let asked: Vec<(Option<String>, uuid::Uuid)> =
+        named.chain(request.topics.into_iter().map(|topic| (topic.name, topic.topic_id))).collect();
+    let deletable = context.services.config.load().delete_topics;
+    let mut responses = Vec::with_capacity(asked.len());
+    let mut accepted = Vec::new();
+    for (name, topic_id) in asked {
+        let refusal = match &name {
+            _ if !deletable => Some((ErrorCode::TopicDeletionDisabled, "delete.topic.enable is false")),
+            Some(_) if !topic_id.is_nil() => Some((ErrorCode::InvalidRequest, "give a name or an id, not both")),
+            None if topic_id.is_nil() => Some((ErrorCode::InvalidRequest, "neither a name nor an id was given")),
+            Some(name) if is_internal(name) => Some((ErrorCode::InvalidTopicException, "internal topics stay")),
+            Some(_) | None => None,
+        };
+        match refusal {
+            Some((code, why)) => responses.push(DeletableTopicResult {
+                name,
+                topic_id,
+                error_code: code.code(),
+                error_message: Some(why.to_owned()),
+            }),
+            None => accepted.push((name, topic_id)),
+        }
+    }
+    let topics = accepted
+        .iter()
+        .map(|(name, id)| match name {
+            Some(name) => TopicSelector::Name(name.clone()),
+            None => TopicSelector::Id(TopicId(*id)),
+        })
+        .collect();
+    let outcomes = match context.services.controller.delete_topics(DeleteTopics { topics }).await {
+        Ok(outcomes) => outcomes
+            .into_iter()
+            .map(|outcome| outcome.map_err(|refusal| (refusal_code(&refusal), refusal.to_string())))
+            .collect(),
+        Err(error) => vec![Err((submit_code(&error), error.to_string())); accepted.len()],
+    };
+    for ((name, topic_id), outcome) in accepted.into_iter().zip(outcomes) {
+        responses.push(match outcome {
+            Ok((id, name)) => DeletableTopicResult { name: Some(name), topic_id: id.0, ..Default::default() },
+            Err((code, why)) => {
+                DeletableTopicResult { name, topic_id, error_code: code.code(), error_message: Some(why) }
+            }
+        });
+    }
+    DeleteTopicsResponse { responses, ..Default::default() }
+}
+
+/// Adds partitions to topics; their number only grows.
+pub async fn create_partitions(context: &Context<'_>, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
+    let names: Vec<String> = request.topics.iter().map(|topic| topic.name.clone()).collect();
+    let topics = request
+        .topics
+        .into_iter()
+        .map(|topic| NewPartitions {
+            name: topic.name,
+            count: topic.count,
+            assignments: topic.assignments.map(|assignments| {
+                assignments.into_iter().map(|one| one.broker_ids.into_iter().map(NodeId).collect()).collect()
+            }),
+        })
+        .collect();
+    let mode = if request.validate_only { Mode::Validate } else { Mode::Commit };
+    let outcomes = match context.services.controller.create_partitions(CreatePartitions { topics, mode }).await {
+        Ok(outcomes) => outcomes
+            .into_iter()
+            .map(|outcome| outcome.err().map(|refusal| (refusal_code(&refusal), refusal.to_string())))
+            .collect(),
+        Err(error) => vec![Some((submit_code(&error), error.to_string())); names.len()],
+    };
+    let results = names
+        .into_iter()
+        .zip(outcomes)
+        .map(|(name, error)| CreatePartitionsTopicResult {
+            name,
+            error_code: error.as_ref().map_or(ErrorCode::None, |(code, _)| *code).code(),
+            error_message: error.map(|(_, why)| why),
+        })
+        .collect();
+    CreatePartitionsResponse { results, ..Default::default() }
+}

@@ -1,0 +1,249 @@
+//! A small Kafka client for the command line: one connection per broker, requests pipelined by hand where it pays.
+
+use bytes::BytesMut;
+use proto::errors::ErrorCode;
+use proto::messages::api_table::Request;
+use proto::messages::metadata_request::MetadataRequestTopic;
+use proto::messages::metadata_response::MetadataResponseTopic;
+use proto::messages::{ApiKey, ApiVersionsRequest, MetadataRequest, MetadataResponse};
+use proto::wire::{Chunks, Decoder, Encoder, RequestHeader, ResponseHeader, WireError};
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use uuid::Uuid;
+
+/// How long a broker may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long a broker may take to answer.
+const ANSWER: Duration = Duration::from_secs(70);
+/// What an answer may measure: the largest fetch, with room.
+const MAX_ANSWER_BYTES: usize = 256 << 20;
+/// What this client calls itself.
+const NAME: &str = "firn";
+
+/// Why a call failed, in one line for a person.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("no broker answers at {0}: is Firn running there? (firn dev starts one; --bootstrap names another)")]
+    Unreachable(String),
+    #[error("the connection to {0} broke: {1}")]
+    Broken(String, std::io::Error),
+    #[error("{0} did not answer within {1} s")]
+    Silent(String, u64),
+    #[error("{address} does not speak {api}")]
+    NotSpoken { address: String, api: &'static str },
+    #[error("an answer of {0} cannot be read: {1}")]
+    Garbled(String, WireError),
+    #[error("{what}: {} ({})", message.as_deref().unwrap_or("no reason given"), code.name())]
+    Refused { what: String, code: ErrorCode, message: Option<String> },
+    #[error("{0}")]
+    Other(String),
+}
+
+/// `Ok` if `code` says so.
+pub fn check(what: &str, code: i16, message: Option<&str>) -> Result<(), ClientError> {
+    match ErrorCode::from_code(code).unwrap_or(ErrorCode::UnknownServerError) {
+        ErrorCode::None => Ok(()),
+        code => Err(ClientError::Refused {
+            what: what.to_owned(),
+            code,
+            message: message.map(str::to_owned).filter(|text| !text.is_empty()),
+        }),
+    }
+}
+
+/// A connection to one broker.
+pub struct Connection {
+    address: String,
+    stream: TcpStream,
+    /// Lowest and highest version of each API the broker speaks.
+    spoken: HashMap<i16, (i16, i16)>,
+    next_id: i32,
+    /// Requests sent and not yet answered.
+    outstanding: VecDeque<(i32, ApiKey, i16)>,
+    buffer: BytesMut,
+}
+
+impl Connection {
+    /// Connects and asks what the broker speaks.
+    pub async fn open(address: &str) -> Result<Connection, ClientError> {
+        let stream = tokio::time::timeout(CONNECT, TcpStream::connect(address)).await;
+        let stream = match stream {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(_)) | Err(_) => return Err(ClientError::Unreachable(address.to_owned())),
+        };
+        stream.set_nodelay(true).map_err(|error| ClientError::Broken(address.to_owned(), error))?;
+        let mut connection = Connection {
+            address: address.to_owned(),
+            stream,
+            spoken: HashMap::from([(ApiKey::ApiVersions.code(), (0, 3))]),
+            next_id: 0,
+            outstanding: VecDeque::new(),
+            buffer: BytesMut::new(),
+        };
+        let hello = ApiVersionsRequest {
+            client_software_name: NAME.to_owned(),
+            client_software_version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let versions = connection.call(&hello).await?;
+        check("asking what the broker speaks", versions.error_code, None)?;
+        connection.spoken =
+            versions.api_keys.iter().map(|api| (api.api_key, (api.min_version, api.max_version))).collect();
+        Ok(connection)
+    }
+
+    /// Sends a request and waits for its answer. Answers to earlier ones must have been received.
+    pub async fn call<R: Request>(&mut self, request: &R) -> Result<R::Response, ClientError> {
+        self.send(request).await?;
+        self.receive::<R>().await
+    }
+
+    /// Sends a request without waiting for its answer.
+    pub async fn send<R: Request>(&mut self, request: &R) -> Result<(), ClientError> {
+        let (frame, version) = self.frame(request)?;
+        self.outstanding.push_back((self.next_id, R::KEY, version));
+        self.next_id = self.next_id.wrapping_add(1);
+        for part in frame {
+            self.stream.write_all(&part).await.map_err(|error| ClientError::Broken(self.address.clone(), error))?;
+        }
+        Ok(())
+    }
+
+    /// The answer to the oldest request that has none yet, which must have been an `R`.
+    pub async fn receive<R: Request>(&mut self) -> Result<R::Response, ClientError> {
+        let (id, key, version) =
+            self.outstanding.pop_front().ok_or_else(|| ClientError::Other("no request is outstanding".to_owned()))?;
+        debug_assert_eq!(key, R::KEY, "answers come in the order of requests");
+        let read = tokio::time::timeout(ANSWER, self.read_frame()).await;
+        let frame = read.map_err(|_| ClientError::Silent(self.address.clone(), ANSWER.as_secs()))?;
+        let frame = frame.map_err(|error| ClientError::Broken(self.address.clone(), error))?;
+        let garbled = |error| ClientError::Garbled(self.address.clone(), error);
+        let mut body = Decoder::new(frame.freeze());
+        let header = ResponseHeader::decode(&mut body, key, version).map_err(garbled)?;
+        if header.correlation_id != id {
+            return Err(ClientError::Other(format!("{} answered another request than the one asked", self.address)));
+        }
+        R::decode_response(&mut body, version).map_err(garbled)
+    }
+
+    fn frame<R: Request>(&self, request: &R) -> Result<(Chunks, i16), ClientError> {
+        let ours = R::KEY.versions();
+        let highest = if R::KEY.latest_version_is_unstable() { ours.max - 1 } else { ours.max };
+        let version = match self.spoken.get(&R::KEY.code()) {
+            Some((low, high)) if (*low).max(ours.min) <= (*high).min(highest) => (*high).min(highest),
+            _ => return Err(ClientError::NotSpoken { address: self.address.clone(), api: R::KEY.name() }),
+        };
+        let garbled = |error| ClientError::Garbled(self.address.clone(), error);
+        let mut encoder = Encoder::frame();
+        RequestHeader {
+            api_key: R::KEY.code(),
+            api_version: version,
+            correlation_id: self.next_id,
+            client_id: Some(NAME.to_owned()),
+        }
+        .encode(&mut encoder)
+        .map_err(garbled)?;
+        request.encode_request(&mut encoder, version).map_err(garbled)?;
+        Ok((encoder.finish().map_err(garbled)?, version))
+    }
+
+    async fn read_frame(&mut self) -> std::io::Result<BytesMut> {
+        self.fill(4).await?;
+        let length = self.buffer.split_to(4);
+        let length = i32::from_be_bytes([length[0], length[1], length[2], length[3]]);
+        let length = usize::try_from(length).ok().filter(|length| *length <= MAX_ANSWER_BYTES).ok_or_else(|| {
+            std::io::Error::new(std::io::ErrorKind::InvalidData, format!("an answer of {length} bytes was announced"))
+        })?;
+        self.fill(length).await?;
+        Ok(self.buffer.split_to(length))
+    }
+
+    async fn fill(&mut self, wanted: usize) -> std::io::Result<()> {
+        while self.buffer.len() < wanted {
+            self.buffer.reserve((wanted - self.buffer.len()).max(64 << 10));
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A topic as clients see it.
+#[derive(Clone, Debug)]
+pub struct TopicView {
+    pub name: String,
+    pub id: Uuid,
+    pub internal: bool,
+    /// Partition index and its leader's node id.
+    pub partitions: Vec<(i32, i32)>,
+}
+
+/// All brokers of a cluster.
+pub struct Client {
+    first: Connection,
+    addresses: HashMap<i32, String>,
+    connections: HashMap<i32, Connection>,
+}
+
+impl Client {
+    /// Connects to the first of `bootstrap` (host:port, separated by commas) that answers.
+    pub async fn connect(bootstrap: &str) -> Result<Client, ClientError> {
+        let mut last = ClientError::Unreachable(bootstrap.to_owned());
+        for address in bootstrap.split(',').map(str::trim).filter(|address| !address.is_empty()) {
+            match Connection::open(address).await {
+                Ok(first) => return Ok(Client { first, addresses: HashMap::new(), connections: HashMap::new() }),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Asks whichever broker is connected.
+    pub async fn call<R: Request>(&mut self, request: &R) -> Result<R::Response, ClientError> {
+        self.first.call(request).await
+    }
+
+    /// The connection to one broker, opened when first asked for.
+    pub async fn node(&mut self, id: i32) -> Result<&mut Connection, ClientError> {
+        if !self.connections.contains_key(&id) {
+            let address = self.addresses.get(&id).cloned().ok_or_else(|| {
+                ClientError::Other(format!("broker {id} leads a partition, but the cluster does not list it"))
+            })?;
+            self.connections.insert(id, Connection::open(&address).await?);
+        }
+        self.connections.get_mut(&id).ok_or_else(|| ClientError::Other(format!("no connection to broker {id}")))
+    }
+
+    /// All topics, in order of their names.
+    pub async fn topics(&mut self) -> Result<Vec<TopicView>, ClientError> {
+        let answer = self.metadata(None).await?;
+        answer.topics.into_iter().map(view).collect()
+    }
+
+    /// One topic.
+    pub async fn topic(&mut self, name: &str) -> Result<TopicView, ClientError> {
+        let answer = self.metadata(Some(name)).await?;
+        let topic = answer.topics.into_iter().next();
+        view(topic.ok_or_else(|| ClientError::Other(format!("the broker says nothing of topic {name}")))?)
+    }
+
+    async fn metadata(&mut self, topic: Option<&str>) -> Result<MetadataResponse, ClientError> {
+        let topics = topic.map(|name| vec![MetadataRequestTopic { name: Some(name.to_owned()), ..Default::default() }]);
+        let request = MetadataRequest { topics, allow_auto_topic_creation: false, ..Default::default() };
+        let answer = self.first.call(&request).await?;
+        self.addresses =
+            answer.brokers.iter().map(|broker| (broker.node_id, format!("{}:{}", broker.host, broker.port))).collect();
+        Ok(answer)
+    }
+}
+
+fn view(topic: MetadataResponseTopic) -> Result<TopicView, ClientError> {
+    let name = topic.name.unwrap_or_default();
+    check(&format!("topic {name}"), topic.error_code, None)?;
+    let mut partitions: Vec<_> =
+        topic.partitions.iter().map(|partition| (partition.partition_index, partition.leader_id)).collect();
+    partitions.sort_unstable();
+    Ok(TopicView { name, id: topic.topic_id, internal: topic.is_internal, partitions })
+}

@@ -1,0 +1,210 @@
+//! `firn topic`: create, list, describe, alter, delete.
+
+use super::args::TopicCommand;
+use super::client::{Client, ClientError, check};
+use proto::messages::create_partitions_request::CreatePartitionsTopic;
+use proto::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use proto::messages::delete_topics_request::DeleteTopicState;
+use proto::messages::describe_configs_request::DescribeConfigsResource;
+use proto::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use proto::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use proto::messages::{
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
+    IncrementalAlterConfigsRequest, ListOffsetsRequest,
+};
+use serde_json::json;
+
+/// How long the broker may take to carry a change out.
+const TIMEOUT_MS: i32 = 60_000;
+/// Kafka's number of the resource type "topic".
+const TOPIC: i8 = 2;
+/// Config sources that a user set, by Kafka's number: the topic itself.
+const SET_ON_TOPIC: i8 = 1;
+
+/// Carries out one `firn topic` command.
+pub(super) async fn run(command: TopicCommand) -> Result<(), ClientError> {
+    match command {
+        TopicCommand::Create { name, partitions, replication_factor, config, at } => {
+            let mut client = Client::connect(&at.bootstrap).await?;
+            create(&mut client, &name, partitions, replication_factor, config).await
+        }
+        TopicCommand::List { internal, json, at } => {
+            let mut client = Client::connect(&at.bootstrap).await?;
+            list(&mut client, internal, json).await
+        }
+        TopicCommand::Describe { name, json, at } => {
+            let mut client = Client::connect(&at.bootstrap).await?;
+            describe(&mut client, &name, json).await
+        }
+        TopicCommand::Alter { name, config, delete_config, partitions, at } => {
+            let mut client = Client::connect(&at.bootstrap).await?;
+            alter(&mut client, &name, config, delete_config, partitions).await
+        }
+        TopicCommand::Delete { name, at } => {
+            let mut client = Client::connect(&at.bootstrap).await?;
+            delete(&mut client, &name).await
+        }
+    }
+}
+
+/// Creates a topic; `None` leaves a number to the broker.
+pub(super) async fn create(
+    client: &mut Client,
+    name: &str,
+    partitions: Option<i32>,
+    replication_factor: Option<i16>,
+    config: Vec<(String, String)>,
+) -> Result<(), ClientError> {
+    let configs = config.into_iter().map(|(name, value)| CreatableTopicConfig { name, value: Some(value) }).collect();
+    let topic = CreatableTopic {
+        name: name.to_owned(),
+        num_partitions: partitions.unwrap_or(-1),
+        replication_factor: replication_factor.unwrap_or(-1),
+        assignments: vec![],
+        configs,
+    };
+    let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: TIMEOUT_MS, validate_only: false };
+    let answer = client.call(&request).await?;
+    for topic in answer.topics {
+        check(&format!("creating topic {name}"), topic.error_code, topic.error_message.as_deref())?;
+        println!("created {name} with {} partitions", topic.num_partitions);
+    }
+    Ok(())
+}
+
+async fn list(client: &mut Client, internal: bool, json: bool) -> Result<(), ClientError> {
+    let topics: Vec<_> = client.topics().await?.into_iter().filter(|topic| internal || !topic.internal).collect();
+    if json {
+        let rows: Vec<_> = topics
+            .iter()
+            .map(|topic| {
+                json!({"name": topic.name, "id": topic.id, "partitions": topic.partitions.len(), "internal": topic.internal})
+            })
+            .collect();
+        println!("{}", json!(rows));
+        return Ok(());
+    }
+    for topic in topics {
+        println!("{}\t{} partitions", topic.name, topic.partitions.len());
+    }
+    Ok(())
+}
+
+async fn describe(client: &mut Client, name: &str, json: bool) -> Result<(), ClientError> {
+    let topic = client.topic(name).await?;
+    let request = DescribeConfigsRequest {
+        resources: vec![DescribeConfigsResource {
+            resource_type: TOPIC,
+            resource_name: name.to_owned(),
+            configuration_keys: None,
+        }],
+        ..Default::default()
+    };
+    let configs = client.call(&request).await?.results;
+    let mut set = Vec::new();
+    for result in &configs {
+        check("reading its settings", result.error_code, result.error_message.as_deref())?;
+        for config in result.configs.iter().filter(|config| config.config_source == SET_ON_TOPIC) {
+            set.push((config.name.as_str(), config.value.as_deref().unwrap_or("")));
+        }
+    }
+    let mut rows = Vec::new();
+    for (partition, leader) in &topic.partitions {
+        let mut offsets = [0; 3];
+        // Earliest, earliest on local disk, latest.
+        for (offset, timestamp) in offsets.iter_mut().zip([-2, -4, -1]) {
+            *offset = list_offset(client, name, *partition, *leader, timestamp).await?;
+        }
+        rows.push((*partition, *leader, offsets));
+    }
+    if json {
+        let partitions: Vec<_> = rows
+            .iter()
+            .map(|(partition, leader, [start, local, end])| {
+                json!({"partition": partition, "leader": leader, "log_start": start, "local_start": local, "end": end})
+            })
+            .collect();
+        let set: serde_json::Map<_, _> = set.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+        println!("{}", json!({"name": topic.name, "id": topic.id, "config": set, "partitions": partitions}));
+        return Ok(());
+    }
+    println!("{}  id {}", topic.name, topic.id);
+    for (name, value) in set {
+        println!("  {name}={value}");
+    }
+    println!("{:>9} {:>6} {:>14} {:>14} {:>14}", "partition", "leader", "log start", "local start", "end");
+    for (partition, leader, [start, local, end]) in rows {
+        println!("{partition:>9} {leader:>6} {start:>14} {local:>14} {end:>14}");
+    }
+    Ok(())
+}
+
+/// One offset of one partition; `timestamp` as in ListOffsets.
+pub(super) async fn list_offset(
+    client: &mut Client,
+    topic: &str,
+    partition: i32,
+    leader: i32,
+    timestamp: i64,
+) -> Result<i64, ClientError> {
+    let wanted = ListOffsetsPartition { partition_index: partition, current_leader_epoch: -1, timestamp };
+    let request = ListOffsetsRequest {
+        replica_id: -1,
+        topics: vec![ListOffsetsTopic { name: topic.to_owned(), partitions: vec![wanted] }],
+        ..Default::default()
+    };
+    let answer = client.node(leader).await?.call(&request).await?;
+    let found = answer.topics.first().and_then(|topic| topic.partitions.first());
+    let found = found.ok_or_else(|| ClientError::Other("an empty answer to ListOffsets".to_owned()))?;
+    check(&format!("offsets of {topic}-{partition}"), found.error_code, None)?;
+    Ok(found.offset)
+}
+
+async fn alter(
+    client: &mut Client,
+    name: &str,
+    set: Vec<(String, String)>,
+    delete: Vec<String>,
+    partitions: Option<i32>,
+) -> Result<(), ClientError> {
+    if set.is_empty() && delete.is_empty() && partitions.is_none() {
+        return Err(ClientError::Other("nothing to change: give --config, --delete-config or --partitions".to_owned()));
+    }
+    if let Some(count) = partitions {
+        let topic = CreatePartitionsTopic { name: name.to_owned(), count, assignments: None };
+        let request = CreatePartitionsRequest { topics: vec![topic], timeout_ms: TIMEOUT_MS, validate_only: false };
+        for result in client.call(&request).await?.results {
+            check(&format!("adding partitions to {name}"), result.error_code, result.error_message.as_deref())?;
+        }
+        println!("{name} has {count} partitions");
+    }
+    if set.is_empty() && delete.is_empty() {
+        return Ok(());
+    }
+    let sets = set.into_iter().map(|(name, value)| AlterableConfig { name, config_operation: 0, value: Some(value) });
+    let deletes = delete.into_iter().map(|name| AlterableConfig { name, config_operation: 1, value: None });
+    let resource = AlterConfigsResource {
+        resource_type: TOPIC,
+        resource_name: name.to_owned(),
+        configs: sets.chain(deletes).collect(),
+    };
+    let request = IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false };
+    for result in client.call(&request).await?.responses {
+        check(&format!("changing settings of {name}"), result.error_code, result.error_message.as_deref())?;
+    }
+    println!("changed {name}");
+    Ok(())
+}
+
+async fn delete(client: &mut Client, name: &str) -> Result<(), ClientError> {
+    let request = DeleteTopicsRequest {
+        topics: vec![DeleteTopicState { name: Some(name.to_owned()), ..Default::default() }],
+        topic_names: vec![],
+        timeout_ms: TIMEOUT_MS,
+    };
+    for result in client.call(&request).await?.responses {
+        check(&format!("deleting topic {name}"), result.error_code, result.error_message.as_deref())?;
+    }
+    println!("deleted {name}");
+    Ok(())
+}

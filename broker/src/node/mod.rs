@@ -1,0 +1,343 @@
+//! A node: the parts of a broker, made in order, tied together, and ended in the reverse order.
+
+mod control;
+mod follow;
+mod observe;
+mod pointers;
+pub mod settings;
+
+use crate::api::Listener;
+use crate::api::fetch::session::Sessions;
+use crate::api::init_producer_id::ProducerIds;
+use crate::api::services::Services;
+use crate::config::BrokerConfig;
+use crate::disk::lock::DirectoryLock;
+use crate::disk::meta::Meta;
+use crate::disk::{Disk, LocalDisk};
+use crate::group::GroupHandle;
+use crate::http;
+use crate::log::dir::DirConfig;
+use crate::metrics::Metrics;
+use crate::net::budget::Budget;
+use crate::net::connection::Limits;
+use crate::net::server;
+use crate::partition::{DirSpec, Partitions};
+use arc_swap::ArcSwap;
+use control::NodeControl;
+use controller::command::{FormCluster, RegisterBroker};
+use controller::{ControllerHandle, ControllerNode, NodeConfig};
+use follow::Follower;
+use pointers::QuorumPointers;
+use proto::host::{Clock, Entropy, Spawner, SystemClock, SystemEntropy};
+use proto::ids::{DirectoryId, NodeId};
+use proto::metadata::{Endpoint, Image, SecurityProtocol};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tiering::cache::MokaChunks;
+use tiering::reader::{NoRootStore, ReaderSettings, RemoteReader, StoreSource};
+use tiering::runner::{self, RunnerConfig, RunnerHandle};
+use tiering::store::{Layout, Location, Store, Timeouts};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What a node is told at its start.
+#[derive(Clone, Debug)]
+pub struct NodeSettings {
+    pub node_id: i32,
+    /// Data directories, each with a journal of its own (`log.dirs`).
+    pub log_dirs: Vec<PathBuf>,
+    /// Where the metadata quorum keeps its log.
+    pub metadata_dir: PathBuf,
+    /// Where Kafka clients connect, host:port.
+    pub kafka: String,
+    /// What clients are told to connect to, if it is another address.
+    pub advertised: Option<String>,
+    /// Where metrics and health are served, host:port.
+    pub http: String,
+    /// The URL of the object store.
+    pub object_store: String,
+    /// Settings of the file, the environment and the command line, under Kafka's names.
+    pub fixed: BTreeMap<String, String>,
+    pub rack: Option<String>,
+    /// Directories that only one process may use.
+    pub directories_to_lock: Vec<PathBuf>,
+}
+
+/// Why a node did not start, in one line that says what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(String);
+
+impl StartError {
+    fn because(what: impl std::fmt::Display) -> StartError {
+        StartError(what.to_string())
+    }
+}
+
+/// A running node.
+pub struct Node {
+    settings: NodeSettings,
+    kafka: SocketAddr,
+    http: SocketAddr,
+    services: Arc<Services>,
+    control: Arc<NodeControl>,
+    controller: ControllerNode,
+    tier: RunnerHandle,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    _locks: Vec<DirectoryLock>,
+}
+
+impl Node {
+    /// Starts every part. When it returns, clients are served.
+    pub async fn start(settings: NodeSettings, spawner: Spawner) -> Result<Node, StartError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+        // Addresses first: a port that is taken is found before anything is recovered.
+        let kafka = bind("--kafka", &settings.kafka).await?;
+        let http = bind("--http", &settings.http).await?;
+        let locks = lock(&settings)?;
+        let node_id = NodeId(settings.node_id);
+        let config = NodeConfig { dir: settings.metadata_dir.clone(), node_id };
+        let (controller, handle) =
+            ControllerNode::start(config, Arc::clone(&clock), &spawner).await.map_err(StartError::because)?;
+        let cluster_id = form(&handle, entropy.as_ref()).await?;
+        let disk: Arc<dyn Disk> = Arc::new(LocalDisk::new(spawner.blocking.clone()));
+        let directories = claim(&settings, disk.as_ref(), &cluster_id, entropy.as_ref()).await?;
+        let kafka_address = kafka.local_addr().map_err(StartError::because)?;
+        let broker_epoch = register(&settings, &handle, kafka_address, &directories, entropy.as_ref()).await?;
+        let image = handle.image();
+        let broker_config = settings::broker(&image, node_id, &settings.fixed);
+        let metrics = Arc::new(Metrics::new());
+        let pointers = Arc::new(QuorumPointers::new(handle.clone()));
+        let store = open_store(&settings, &cluster_id, &metrics)?;
+        let reader = reader(&broker_config, &store, &pointers, &spawner, &entropy);
+        let partitions =
+            open_partitions(&settings, &broker_config, &image, directories, &disk, &clock, &spawner, &reader).await?;
+        let tier = start_tier(&broker_config, store, &pointers, &partitions, &clock, &entropy, &spawner);
+        let (applied, applied_seen) = watch::channel(0);
+        let groups = GroupHandle::start(handle.clone(), partitions.clone(), Arc::clone(&clock), Arc::clone(&entropy), &spawner);
+        let services = Arc::new(Services {
+            node_id,
+            cluster_id,
+            broker_epoch,
+            producer_ids: ProducerIds::new(handle.clone(), node_id, broker_epoch),
+            controller: handle.clone(),
+            partitions,
+            groups,
+            remote: reader,
+            topic_configs: ArcSwap::from_pointee(settings::topics(&image, node_id, &settings.fixed)),
+            static_config: settings.fixed.clone(),
+            sessions: Sessions::new(broker_config.net.fetch_session_slots),
+            fetch_memory: Budget::new(broker_config.firn.request_memory_bytes),
+            config: ArcSwap::from_pointee(broker_config),
+            applied: applied_seen,
+            metrics: Arc::clone(&metrics),
+            clock,
+            entropy,
+        });
+        let control = Arc::new(NodeControl::new(Arc::clone(&services), tier.clone()));
+        let follower = Follower {
+            services: Arc::clone(&services),
+            tier: tier.clone(),
+            images: handle.watch(),
+            seen: Arc::new(Image::default()),
+            applied,
+        };
+        let node = Node {
+            kafka: kafka_address,
+            http: http.local_addr().map_err(StartError::because)?,
+            settings,
+            control,
+            services,
+            controller,
+            tier,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            _locks: locks,
+        };
+        node.serve(kafka, http, follower).await;
+        Ok(node)
+    }
+
+    async fn serve(&self, kafka: TcpListener, http: TcpListener, mut follower: Follower) {
+        let config = self.services.config.load();
+        let requests = Budget::new(config.firn.request_memory_bytes);
+        observe::install(&self.services, &requests, &self.tier);
+        let limits = Limits {
+            max_frame_bytes: config.net.socket_request_max_bytes,
+            idle: match u64::try_from(config.net.connections_max_idle_ms) {
+                Ok(ms) if ms > 0 => Duration::from_millis(ms),
+                // -1 stands for never.
+                _ => Duration::from_secs(u64::from(u32::MAX)),
+            },
+            requests,
+        };
+        follower.catch_up().await;
+        self.tasks.spawn(follower.run());
+        let listener = Arc::new(Listener::new(Arc::clone(&self.services)));
+        let max = config.net.max_connections;
+        self.tasks.spawn(server::run(kafka, listener, limits, max, self.stop.clone()));
+        let serving =
+            http::serve(http, Arc::clone(&self.control), Arc::clone(&self.services.metrics), self.stop.clone());
+        self.tasks.spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the HTTP side ended");
+            }
+        });
+    }
+
+    /// Resolves when the node cannot go on by itself, with the reason.
+    pub async fn failed(&self) -> String {
+        tokio::select! {
+            reason = self.controller.ended() => format!("the metadata quorum ended: {reason}"),
+            reason = self.services.partitions.all_failed() => reason,
+        }
+    }
+
+    /// Stops serving, syncs and checkpoints every log, and ends the quorum.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        self.tier.stop().await;
+        self.services.groups.stop().await;
+        if let Err(error) = self.services.partitions.close().await {
+            tracing::error!(%error, "a log could not be closed cleanly; it recovers at the next start");
+        }
+        self.controller.shutdown().await;
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Where Kafka clients connect.
+    pub fn kafka_address(&self) -> SocketAddr {
+        self.kafka
+    }
+
+    /// Where metrics are served.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Where records are kept, for a person.
+    pub fn data(&self) -> String {
+        let dirs: Vec<String> = self.settings.log_dirs.iter().map(|dir| dir.display().to_string()).collect();
+        dirs.join(", ")
+    }
+
+    /// Where cold records are kept, for a person.
+    pub fn object_store(&self) -> &str {
+        &self.settings.object_store
+    }
+
+    /// What the HTTP side asks.
+    pub fn control(&self) -> &NodeControl {
+        &self.control
+    }
+}
+
+async fn bind(flag: &str, address: &str) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| {
+        StartError(format!("cannot listen on {address}: {error} ({flag} names another address)"))
+    })
+}
+
+fn lock(settings: &NodeSettings) -> Result<Vec<DirectoryLock>, StartError> {
+    settings.directories_to_lock.iter().map(|dir| DirectoryLock::acquire(dir).map_err(StartError::because)).collect()
+}
+
+/// Gives a new cluster its id; an old one keeps what it has.
+async fn form(controller: &ControllerHandle, entropy: &dyn Entropy) -> Result<String, StartError> {
+    if let Some(id) = controller.image().cluster_id() {
+        return Ok(id.to_owned());
+    }
+    let cluster_id = proto::ids::TopicId(entropy.uuid()).to_string();
+    let features = vec![("metadata.version".to_owned(), 27)];
+    controller.form_cluster(FormCluster { cluster_id, features }).await.map_err(StartError::because)
+}
+
+/// Claims the data directories for this node of this cluster.
+async fn claim(
+    settings: &NodeSettings,
+    disk: &dyn Disk,
+    cluster_id: &str,
+    entropy: &dyn Entropy,
+) -> Result<Vec<(DirectoryId, PathBuf)>, StartError> {
+    let mut directories = Vec::new();
+    for dir in &settings.log_dirs {
+        disk.create_dir_all(dir).await.map_err(StartError::because)?;
+        let fresh = DirectoryId(entropy.uuid());
+        let meta = Meta::claim(disk, dir, cluster_id, NodeId(settings.node_id), fresh).await;
+        directories.push((meta.map_err(StartError::because)?.directory_id, dir.clone()));
+    }
+    Ok(directories)
+}
+
+async fn register(
+    settings: &NodeSettings,
+    controller: &ControllerHandle,
+    listening: SocketAddr,
+    directories: &[(DirectoryId, PathBuf)],
+    entropy: &dyn Entropy,
+) -> Result<i64, StartError> {
+    let (host, port) = match &settings.advertised {
+        Some(address) => address
+            .rsplit_once(':')
+            .and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)))
+            .ok_or_else(|| StartError(format!("the advertised address `{address}` is not host:port")))?,
+        None => {
+            // The host as it was asked for, so that clients are told a name they can reach.
+            let host = settings.kafka.rsplit_once(':').map_or("127.0.0.1", |(host, _)| host);
+            (host.to_owned(), listening.port())
+        }
+    };
+    let broker = RegisterBroker {
+        id: NodeId(settings.node_id),
+        incarnation: entropy.uuid(),
+        endpoints: vec![Endpoint {
+            listener: "PLAINTEXT".to_owned(),
+            host,
+            port,
+            protocol: SecurityProtocol::Plaintext,
+        }],
+        rack: settings.rack.clone(),
+        directories: directories.iter().map(|(id, _)| *id).collect(),
+        ready: true,
+    };
+    controller.register_broker(broker).await.map_err(StartError::because)
+}
+
+fn open_store(settings: &NodeSettings, cluster_id: &str, metrics: &Arc<Metrics>) -> Result<Store, StartError> {
+    let location = Location::parse(&settings.object_store).map_err(StartError::because)?;
+    let timeouts = Timeouts::default();
+    let client = location.open(std::env::vars(), timeouts).map_err(StartError::because)?;
+    let layout = Layout::new(location.prefix(), cluster_id);
+    Ok(Store::new(client, layout, timeouts, Arc::new(observe::StoreReports::new(Arc::clone(metrics)))))
+}
+
+fn reader(
+    config: &BrokerConfig,
+    store: &Store,
+    pointers: &Arc<QuorumPointers>,
+    spawner: &Spawner,
+    entropy: &Arc<dyn Entropy>,
+) -> RemoteReader {
+    let settings = ReaderSettings {
+        window_budget: config.firn.remote_read_bytes as u64,
+        max_gets: config.firn.remote_gets,
+        ..ReaderSettings::default()
+    };
+    let parts = tiering::reader::Parts {
+        source: Arc::new(StoreSource::new(store.clone())),
+        cache: Arc::new(MokaChunks::new(config.firn.chunk_cache_bytes as u64)),
+        roots: Arc::new(NoRootStore),
+        pointers: Arc::clone(pointers) as _,
+        spawner: spawner.clone(),
+        entropy: Arc::clone(entropy),
+    };
+    RemoteReader::new(settings, parts)
+}

@@ -1,0 +1,84 @@
+//! Ties the parts' own counters to the broker's metrics.
+
+use crate::api::services::Services;
+use crate::metrics::{BudgetLabel, Metrics, StoreLabel, TopicLabel};
+use crate::net::budget::Budget;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tiering::runner::RunnerHandle;
+use tiering::store::{RequestKind, StoreMetrics};
+
+/// Counts object-store requests.
+pub struct StoreReports {
+    metrics: Arc<Metrics>,
+}
+
+impl StoreReports {
+    /// Reports into `metrics`.
+    pub fn new(metrics: Arc<Metrics>) -> StoreReports {
+        StoreReports { metrics }
+    }
+}
+
+impl StoreMetrics for StoreReports {
+    fn request(&self, kind: RequestKind, outcome: &'static str, bytes: u64, took: Duration) {
+        let label = StoreLabel { kind: kind.name(), outcome };
+        self.metrics.store_requests.get_or_create(&label).inc();
+        self.metrics.store_latency.observe(took.as_secs_f64());
+        if kind == RequestKind::Get {
+            self.metrics.remote_bytes_asked.inc_by(bytes);
+        }
+    }
+}
+
+/// Lets each scrape read the present state of budgets, caches and the tier.
+pub fn install(services: &Arc<Services>, requests: &Budget, tier: &RunnerHandle) {
+    let weak = Arc::downgrade(services);
+    let requests = requests.clone();
+    let tier = tier.clone();
+    services.metrics.on_scrape(move |gauges| {
+        let Some(services) = weak.upgrade() else { return };
+        let budget = |name: &str, used: u64, limit: u64| {
+            let label = BudgetLabel { budget: name.to_owned() };
+            gauges.budget_used_bytes.get_or_create(&label).set(i64::try_from(used).unwrap_or(i64::MAX));
+            gauges.budget_limit_bytes.get_or_create(&label).set(i64::try_from(limit).unwrap_or(i64::MAX));
+        };
+        let config = services.config.load();
+        budget("requests", requests.used_bytes() as u64, requests.total_bytes() as u64);
+        let fetch = &services.fetch_memory;
+        budget("fetch_answers", fetch.used_bytes() as u64, fetch.total_bytes() as u64);
+        let remote = services.remote.stats();
+        budget("remote_windows", remote.window_bytes, config.firn.remote_read_bytes as u64);
+        budget("chunk_cache", remote.cache_bytes, config.firn.chunk_cache_bytes as u64);
+        let partitions = services.partitions.all();
+        gauges.partitions.set(i64::try_from(partitions.len()).unwrap_or(i64::MAX));
+        let offline = partitions.iter().filter(|partition| partition.dir().is_offline()).count();
+        gauges.partitions_offline.set(i64::try_from(offline).unwrap_or(i64::MAX));
+        tier_lags(&services, &tier, gauges);
+    });
+}
+
+fn tier_lags(services: &Services, tier: &RunnerHandle, gauges: &crate::metrics::Gauges) {
+    let image = services.controller.image();
+    // Bytes that wait, age of the oldest in seconds, bytes tiered.
+    let mut topics: BTreeMap<String, (u64, i64, u64)> = BTreeMap::new();
+    for status in tier.status() {
+        let Some(topic) = image.topic(status.tp.topic) else { continue };
+        let (lag, age, stored) = topics.entry(topic.name.to_string()).or_default();
+        *lag += status.lag_bytes;
+        *age = (*age).max(status.lag_ms / 1_000);
+        *stored += status.tiered_bytes;
+    }
+    // A topic that is gone is not reported any more.
+    gauges.tier_lag_bytes.clear();
+    gauges.tier_lag_seconds.clear();
+    gauges.tier_bytes.clear();
+    for (topic, (lag, age, stored)) in topics {
+        let label = TopicLabel { topic };
+        let count = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        gauges.tier_lag_bytes.get_or_create(&label).set(count(lag));
+        gauges.tier_lag_seconds.get_or_create(&label).set(age);
+        gauges.tier_bytes.get_or_create(&label).set(count(stored));
+    }
+}

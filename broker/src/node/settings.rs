@@ -1,0 +1,64 @@
+//! From the layers of configuration to what the parts of the broker read: resolved once when something changes.
+
+use crate::config::{BrokerConfig, BrokerLayers, Flush, TopicConfig};
+use crate::log::config::{Flush as LogFlush, LogConfig};
+use proto::ids::{NodeId, TopicId};
+use proto::metadata::{ConfigResource, Image};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Calls `then` with the layers of this broker's configuration.
+pub fn with_layers<T>(
+    image: &Image,
+    node: NodeId,
+    fixed: &BTreeMap<String, String>,
+    then: impl FnOnce(&BrokerLayers<'_>) -> T,
+) -> T {
+    let of_node = image.configs(&ConfigResource::broker(node)).map(Arc::as_ref);
+    let of_cluster = image.configs(&ConfigResource::all_brokers()).map(Arc::as_ref);
+    then(&BrokerLayers { node: &of_node, cluster: &of_cluster, fixed })
+}
+
+/// The broker's own settings.
+pub fn broker(image: &Image, node: NodeId, fixed: &BTreeMap<String, String>) -> BrokerConfig {
+    with_layers(image, node, fixed, BrokerConfig::resolve)
+}
+
+/// The settings of every topic.
+pub fn topics(image: &Image, node: NodeId, fixed: &BTreeMap<String, String>) -> HashMap<TopicId, Arc<TopicConfig>> {
+    with_layers(image, node, fixed, |layers| {
+        // Most topics set nothing: they share one.
+        let default = Arc::new(TopicConfig::resolve(layers, &()));
+        let resolved = image.topics().map(|topic| {
+            let config = match image.configs(&ConfigResource::topic(&*topic.name)) {
+                Some(overrides) => Arc::new(TopicConfig::resolve(layers, overrides.as_ref())),
+                None => Arc::clone(&default),
+            };
+            (topic.id, config)
+        });
+        resolved.collect()
+    })
+}
+
+/// What the log needs of a topic's settings.
+pub fn log(topic: &TopicConfig, producer_expiration_ms: i64) -> LogConfig {
+    let bytes = |limit: Option<u64>| limit.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+    LogConfig {
+        segment_bytes: topic.segment_bytes,
+        segment_ms: topic.segment_ms,
+        index_interval_bytes: topic.index_interval_bytes as u64,
+        retention_bytes: bytes(topic.retention_bytes),
+        retention_ms: topic.retention_ms.unwrap_or(-1),
+        local_retention_bytes: bytes(topic.local_retention_bytes),
+        local_retention_ms: topic.local_retention_ms.unwrap_or(-1),
+        // Compacted topics stay local until the tier can compact.
+        remote: topic.remote_storage_enable && !topic.cleanup.compact,
+        delete: topic.cleanup.delete,
+        flush: match topic.flush {
+            Flush::Fsync => LogFlush::Fsync,
+            Flush::Os => LogFlush::Os,
+        },
+        min_insync_replicas: topic.min_insync_replicas,
+        producer_expiration_ms,
+    }
+}
