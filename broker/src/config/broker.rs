@@ -218,13 +218,16 @@ impl ProducerConfig {
 
 impl FirnConfig {
     fn read(read: &Read<'_>) -> Self {
+        let memory_bytes = read.size("firn.memory.bytes");
+        let eighths = |name, count| read.size_or(name, memory_bytes / 8 * count);
+        let tail_cache_bytes = eighths("firn.tail.cache.bytes", 3);
         Self {
-            memory_bytes: read.size("firn.memory.bytes"),
-            tail_cache_bytes: read.size("firn.tail.cache.bytes"),
-            request_memory_bytes: read.size("firn.request.memory.bytes"),
-            chunk_cache_bytes: read.size("firn.chunk.cache.bytes"),
-            remote_read_bytes: read.size("firn.remote.read.bytes"),
-            writeback_bytes: read.size("firn.writeback.bytes"),
+            memory_bytes,
+            tail_cache_bytes,
+            request_memory_bytes: eighths("firn.request.memory.bytes", 2),
+            chunk_cache_bytes: eighths("firn.chunk.cache.bytes", 2),
+            remote_read_bytes: eighths("firn.remote.read.bytes", 1),
+            writeback_bytes: read.size_or("firn.writeback.bytes", tail_cache_bytes / 3 * 2),
             journal_bytes: read.size("firn.journal.bytes") as u64,
             journal_file_bytes: read.size("firn.journal.file.bytes") as u64,
             disk_reserve_bytes: read.size("firn.disk.reserve.bytes") as u64,
@@ -248,6 +251,12 @@ impl Read<'_> {
 
     fn size(&self, name: &str) -> usize {
         usize::try_from(self.value::<i64>(name)).unwrap_or(0)
+    }
+
+    /// A size that follows from others while it is not set.
+    fn size_or(&self, name: &str, otherwise: usize) -> usize {
+        let set = values::broker_value_if_any::<i64>(self.layers, name);
+        set.map_or(otherwise, |size| usize::try_from(size).unwrap_or(0))
     }
 
     /// A socket buffer's size, where -1 means the operating system's default.

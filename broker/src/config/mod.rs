@@ -4,19 +4,33 @@
 //!   so that none is ever silently ignored: it acts, is accepted with a reason why it has no effect, or is refused.
 //! * [`synonyms`] and [`layers`]: where an effective value comes from.
 //! * [`TopicConfig`] and [`BrokerConfig`]: typed views, computed when something changes, cheap to read.
+//! * [`describe`](mod@describe) and [`alter`](mod@alter): what DescribeConfigs and IncrementalAlterConfigs need, as pure functions.
+//! * [`server`]: the configuration file, environment and flags of a process.
 
+pub mod alter;
 pub mod broker;
 pub mod definition;
+pub mod describe;
+pub mod error;
 pub mod layers;
+pub mod server;
 pub mod synonyms;
 pub mod tables;
 pub mod topic;
 
+mod near;
 mod values;
 
+pub use alter::{
+    Alteration, Operation, Reach, Settings, alter_broker, alter_topic, inherited_topic, replace_broker, replace_topic,
+    validate_topic, validate_topic_on, validate_topic_set,
+};
 pub use broker::{BrokerConfig, FirnConfig, GroupConfig, NetConfig, ProducerConfig};
 pub use definition::{Definition, Effect, Kind};
+pub use describe::{Entry, Source, SynonymEntry, describe_broker, describe_cluster, describe_topic};
+pub use error::{ConfigError, Fault, Origin, Scope};
 pub use layers::{BrokerLayers, Lookup};
+pub use server::{Listener, ServerConfig, Sources};
 pub use topic::{CleanupPolicy, Flush, TopicConfig};
 
 #[cfg(test)]

@@ -52,7 +52,8 @@ pub struct TopicConfig {
     pub min_cleanable_dirty_ratio: f64,
     /// `unclean.leader.election.enable`.
     pub unclean_leader_election: bool,
-    /// `remote.storage.enable`: whether the topic is tiered. True unless told otherwise (Kafka: false).
+    /// Whether the topic is tiered: `remote.storage.enable`, which is true unless told otherwise (Kafka: false), and not
+    /// compacted, since the tier cannot compact yet.
     pub remote_storage_enable: bool,
     /// `remote.log.copy.disable`: tiered history is kept and read, but nothing is added.
     pub remote_copy_disable: bool,
@@ -93,6 +94,7 @@ impl TopicConfig {
     /// The configuration of a topic with `overrides` of its own on a broker with `broker`'s layers.
     pub fn resolve(broker: &BrokerLayers<'_>, overrides: &dyn Lookup) -> Self {
         let read = Read { broker, overrides };
+        let cleanup: CleanupPolicy = read.value("cleanup.policy");
         let retention_ms = read.limit("retention.ms");
         let retention_bytes = read.limit("retention.bytes");
         let local_ms: i64 = read.value("local.retention.ms");
@@ -104,7 +106,7 @@ impl TopicConfig {
             timestamp_before_max_ms: read.value("message.timestamp.before.max.ms"),
             timestamp_after_max_ms: read.value("message.timestamp.after.max.ms"),
             min_insync_replicas: read.size("min.insync.replicas"),
-            cleanup: read.value("cleanup.policy"),
+            cleanup,
             retention_ms,
             retention_bytes: retention_bytes.map(i64::unsigned_abs),
             local_retention_ms: local_limit(local_ms, retention_ms),
@@ -119,7 +121,7 @@ impl TopicConfig {
             max_compaction_lag_ms: read.value("max.compaction.lag.ms"),
             min_cleanable_dirty_ratio: read.value("min.cleanable.dirty.ratio"),
             unclean_leader_election: read.value("unclean.leader.election.enable"),
-            remote_storage_enable: read.value("remote.storage.enable"),
+            remote_storage_enable: read.value::<bool>("remote.storage.enable") && !cleanup.compact,
             remote_copy_disable: read.value("remote.log.copy.disable"),
             remote_delete_on_disable: read.value("remote.log.delete.on.disable"),
             flush: read.value("firn.flush"),

@@ -2,7 +2,7 @@
 
 use proto::records::{Codec, TimestampType};
 
-use super::definition::{list, per_ip};
+use super::definition::{Preset, list, per_ip};
 use super::layers::{BrokerLayers, Lookup};
 use super::synonyms;
 use super::tables;
@@ -19,13 +19,14 @@ pub(super) trait FromConfig: Sized {
 /// # Panics
 /// If the table has no such config with a default of type `T`: names are written in code, and a test reads all.
 pub(super) fn broker_value<T: FromConfig>(layers: &BrokerLayers<'_>, name: &str) -> T {
+    broker_value_if_any(layers, name).expect("the table has a default of this type for every config that is read")
+}
+
+/// The effective value of the broker config `name`; `None` if nothing sets it and the table has no default.
+pub(super) fn broker_value_if_any<T: FromConfig>(layers: &BrokerLayers<'_>, name: &str) -> Option<T> {
     let own = synonyms::of_broker(name).and_then(|chain| from_chain(layers, chain));
-    own.or_else(|| {
-        let text = in_broker(layers, name)?;
-        T::from_config(&text)
-    })
-    .or_else(|| T::from_config(tables::broker(name)?.default.value()?))
-    .expect("the table has a default of this type for every config that is read")
+    own.or_else(|| T::from_config(&in_broker(layers, name)?))
+        .or_else(|| T::from_config(tables::broker(name)?.default.value()?))
 }
 
 /// The effective value of the topic config `name`.
@@ -152,5 +153,15 @@ pub(super) struct PerIp(pub(super) Vec<(String, usize)>);
 impl FromConfig for PerIp {
     fn from_config(text: &str) -> Option<Self> {
         per_ip(text).ok().map(Self)
+    }
+}
+
+/// A default in words.
+pub(super) fn text_of(default: Preset) -> &'static str {
+    match default {
+        Preset::Value("") => "empty",
+        Preset::Value(value) => value,
+        Preset::Null => "unset",
+        Preset::Required => "none",
     }
 }

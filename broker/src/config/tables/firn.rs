@@ -17,8 +17,8 @@ table! {
 table! {
     /// Firn's broker configs beside the defaults of its topic configs.
     pub(super) FIRN_BROKER
-    Long "firn.chunk.cache.bytes" = "134217728", AtLeast(1048576), Medium ReadOnly, ACTED,
-        "Memory for chunks of cold history that were read.";
+    Long "firn.chunk.cache.bytes" = NULL, AtLeast(1048576), Medium ReadOnly, ACTED,
+        "Memory for chunks of cold history that were read; a quarter of firn.memory.bytes if unset.";
     Long "firn.disk.reserve.bytes" = "268435456", AtLeast(0), Medium ReadOnly, ACTED,
         "Free space a data directory must keep beside its journal; below it, records are refused.";
     List "firn.http.listeners" = "127.0.0.1:9644", Any, High ReadOnly, ACTED,
@@ -39,18 +39,18 @@ table! {
         "OTLP/HTTP address of a collector of traces, such as http://127.0.0.1:4318/v1/traces; none if unset.";
     Int "firn.remote.gets" = "16", Between(1, 1024), Low ReadOnly, ACTED,
         "Requests to the object store for reading at a time.";
-    Long "firn.remote.read.bytes" = "67108864", AtLeast(4194304), Medium ReadOnly, ACTED,
-        "Memory for downloads of cold history that are under way.";
-    Long "firn.request.memory.bytes" = "134217728", AtLeast(4194304), Medium ReadOnly, ACTED,
-        "Memory for requests that are being read or handled; a connection waits until its next request fits.";
-    Long "firn.tail.cache.bytes" = "201326592", AtLeast(16777216), Medium ReadOnly, ACTED,
-        "Memory for the newest records, from which consumers at the tail are served.";
+    Long "firn.remote.read.bytes" = NULL, AtLeast(4194304), Medium ReadOnly, ACTED,
+        "Memory for downloads of cold history that are under way; an eighth of firn.memory.bytes if unset.";
+    Long "firn.request.memory.bytes" = NULL, AtLeast(4194304), Medium ReadOnly, ACTED,
+        "Memory for requests that are being read or handled; a connection waits until its next request fits. A quarter of firn.memory.bytes if unset.";
+    Long "firn.tail.cache.bytes" = NULL, AtLeast(16777216), Medium ReadOnly, ACTED,
+        "Memory for the newest records, from which consumers at the tail are served; three eighths of firn.memory.bytes if unset.";
     Long "firn.tier.check.interval.ms" = "1000", AtLeast(10), Low ReadOnly, ACTED,
         "How often partitions are looked at for what to upload, trim and expire.";
     Long "firn.tier.delete.grace.ms" = "3600000", AtLeast(0), Medium ReadOnly, ACTED,
         "How long an object stays after the history no longer names it, for readers that still do.";
     Int "firn.tier.uploads" = "4", Between(1, 256), Low ReadOnly, ACTED,
         "Uploads to the object store at a time.";
-    Long "firn.writeback.bytes" = "134217728", AtLeast(8388608), Low ReadOnly, ACTED,
-        "Records that may be in the journal but not yet in segment files; part of firn.tail.cache.bytes.";
+    Long "firn.writeback.bytes" = NULL, AtLeast(8388608), Low ReadOnly, ACTED,
+        "Records that may be in the journal but not yet in segment files, a part of firn.tail.cache.bytes; two thirds of it if unset.";
 }

@@ -1,0 +1,220 @@
+//! What must hold between the settings of a process, and the typed result.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::super::alter::check_retention;
+use super::super::broker::BrokerConfig;
+use super::super::error::{ConfigError, Fault, Origin, Scope};
+use super::super::layers::BrokerLayers;
+use super::listener::{self, Listener};
+use super::{LogFormat, Read, Roles, ServerConfig};
+
+/// Builds the configuration from settings that are valid each for itself.
+pub(super) fn build(
+    settings: BTreeMap<String, String>,
+    origins: BTreeMap<String, Origin>,
+) -> Result<ServerConfig, Vec<ConfigError>> {
+    let mut check = Check { origins: &origins, errors: Vec::new() };
+    let read = Read { layers: BrokerLayers { node: &(), cluster: &(), fixed: &settings } };
+    let roles = check.roles(&read);
+    let (listeners, advertised) = check.listeners(&read);
+    let data_dirs = check.data_dirs(&read);
+    let node_id = check.node_id(&read);
+    let http = check.http(&read);
+    let object_store = check.object_store(&read);
+    check.broker(&read);
+    if !check.errors.is_empty() {
+        return Err(check.errors);
+    }
+    Ok(ServerConfig {
+        node_id,
+        roles,
+        listeners,
+        advertised,
+        http,
+        data_dirs,
+        object_store,
+        rack: read.optional("broker.rack"),
+        log_filter: read.text("firn.log.filter"),
+        log_format: if read.text("firn.log.format") == "json" { LogFormat::Json } else { LogFormat::Text },
+        otlp_endpoint: read.optional("firn.otlp.endpoint"),
+        settings,
+        origins,
+    })
+}
+
+/// Collects everything that is wrong.
+struct Check<'a> {
+    origins: &'a BTreeMap<String, Origin>,
+    errors: Vec<ConfigError>,
+}
+
+impl Check<'_> {
+    /// Notes that the value of `name` is wrong.
+    fn invalid(&mut self, read: &Read<'_>, name: &str, why: String) {
+        let value = Some(read.text(name));
+        self.push(name, Fault::Invalid { name: name.to_owned(), value, why });
+    }
+
+    fn conflict(&mut self, name: &str, why: String) {
+        self.push(name, Fault::Conflict { why });
+    }
+
+    fn push(&mut self, name: &str, fault: Fault) {
+        let origin = self.origins.get(name).cloned().unwrap_or(Origin::Preset);
+        self.errors.push(ConfigError { scope: Scope::Server(origin), fault });
+    }
+
+    fn roles(&mut self, read: &Read<'_>) -> Roles {
+        let roles = read.items("process.roles");
+        let has = |role: &str| roles.iter().any(|item| item == role);
+        let roles = Roles { broker: has("broker"), controller: has("controller") };
+        if !(roles.broker && roles.controller) {
+            let why = "this version runs one node, which is both broker and controller".to_owned();
+            self.invalid(read, "process.roles", why);
+        }
+        roles
+    }
+
+    fn node_id(&mut self, read: &Read<'_>) -> i32 {
+        let set = |name| read.optional(name).and_then(|id| id.parse::<i32>().ok());
+        let (node, broker) = (set("node.id"), set("broker.id").filter(|&id| id >= 0));
+        if let (Some(node), Some(broker)) = (node, broker)
+            && node != broker
+        {
+            self.conflict("broker.id", format!("node.id ({node}) and broker.id ({broker}) are the same setting"));
+        }
+        node.or(broker).unwrap_or(0)
+    }
+
+    fn listeners(&mut self, read: &Read<'_>) -> (Vec<Listener>, Vec<Listener>) {
+        let all = match listener::parse_all(&read.items("listeners")) {
+            Ok(all) => all,
+            Err(why) => {
+                self.invalid(read, "listeners", why);
+                return (Vec::new(), Vec::new());
+            }
+        };
+        let control: Vec<String> =
+            read.items("controller.listener.names").iter().map(|name| name.to_ascii_uppercase()).collect();
+        let listeners: Vec<Listener> = all.into_iter().filter(|one| !control.contains(&one.name)).collect();
+        if listeners.is_empty() {
+            self.invalid(read, "listeners", "there is no listener for clients".to_owned());
+        }
+        self.protocols(read, &listeners);
+        let advertised = self.advertised(read, &listeners);
+        (listeners, advertised)
+    }
+
+    fn protocols(&mut self, read: &Read<'_>, listeners: &[Listener]) {
+        let map = match listener::protocols(&read.items("listener.security.protocol.map")) {
+            Ok(map) => map,
+            Err(why) => return self.invalid(read, "listener.security.protocol.map", why),
+        };
+        for Listener { name, .. } in listeners {
+            match map.get(name).map(String::as_str) {
+                Some("PLAINTEXT") => {}
+                Some(protocol) => {
+                    let why = format!("{name} asks for {protocol}, and TLS and SASL are not supported yet");
+                    self.invalid(read, "listeners", why);
+                }
+                None => {
+                    let why = format!("{name} has no protocol in listener.security.protocol.map");
+                    self.invalid(read, "listeners", why);
+                }
+            }
+        }
+    }
+
+    fn advertised(&mut self, read: &Read<'_>, listeners: &[Listener]) -> Vec<Listener> {
+        const NAME: &str = "advertised.listeners";
+        let Some(text) = read.optional(NAME) else {
+            return listeners.to_vec();
+        };
+        let items: Vec<String> = super::list(&text).map(str::to_owned).collect();
+        let advertised = match listener::parse_all(&items) {
+            Ok(advertised) => advertised,
+            Err(why) => {
+                self.conflict(NAME, format!("{NAME}: {why}"));
+                return Vec::new();
+            }
+        };
+        for one in &advertised {
+            if !listeners.iter().any(|listener| listener.name == one.name) {
+                self.conflict(NAME, format!("{NAME} names {}, which is not among the listeners", one.name));
+            }
+            if ["", "0.0.0.0", "::"].contains(&one.host.as_str()) {
+                self.conflict(NAME, format!("{NAME}: clients cannot connect to {one}; name a host they can reach"));
+            }
+        }
+        advertised
+    }
+
+    fn data_dirs(&mut self, read: &Read<'_>) -> Vec<PathBuf> {
+        let name = if read.optional("log.dirs").is_some() { "log.dirs" } else { "log.dir" };
+        let dirs: Vec<PathBuf> = read.items(name).into_iter().map(PathBuf::from).collect();
+        if dirs.is_empty() {
+            self.invalid(read, name, "there must be a data directory".to_owned());
+        }
+        for (at, dir) in dirs.iter().enumerate() {
+            if dirs.iter().take(at).any(|earlier| earlier == dir) {
+                self.invalid(read, name, format!("{} stands there twice", dir.display()));
+            }
+        }
+        dirs
+    }
+
+    fn http(&mut self, read: &Read<'_>) -> Vec<String> {
+        const NAME: &str = "firn.http.listeners";
+        let addresses = read.items(NAME);
+        for address in &addresses {
+            let port = address.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+            if !matches!(port, Some(Ok(_))) {
+                self.invalid(read, NAME, format!("{address} is not of the form host:port"));
+            }
+        }
+        addresses
+    }
+
+    fn object_store(&mut self, read: &Read<'_>) -> Option<String> {
+        const NAME: &str = "firn.object.store";
+        let url = read.optional(NAME)?;
+        let known = ["file:///", "s3://"].iter().any(|scheme| url.starts_with(scheme) && url.len() > scheme.len());
+        if !known && url != "memory:" {
+            let why = format!("{NAME}: {url} is neither file:///dir, nor s3://bucket/prefix, nor memory:");
+            self.conflict(NAME, why);
+        }
+        Some(url)
+    }
+
+    /// Limits that bound each other.
+    fn broker(&mut self, read: &Read<'_>) {
+        let BrokerConfig { firn, groups, .. } = BrokerConfig::resolve(&read.layers);
+        let parts = [firn.tail_cache_bytes, firn.request_memory_bytes, firn.chunk_cache_bytes, firn.remote_read_bytes];
+        let sum = parts.iter().fold(0_usize, |sum, part| sum.saturating_add(*part));
+        if sum > firn.memory_bytes {
+            let names =
+                "firn.tail.cache.bytes, firn.request.memory.bytes, firn.chunk.cache.bytes and firn.remote.read.bytes";
+            let why = format!("{names} together ({sum}) pass firn.memory.bytes ({})", firn.memory_bytes);
+            self.conflict("firn.memory.bytes", why);
+        }
+        if firn.writeback_bytes > firn.tail_cache_bytes {
+            let (part, whole) = (firn.writeback_bytes, firn.tail_cache_bytes);
+            let why = format!("firn.writeback.bytes ({part}) is a part of firn.tail.cache.bytes ({whole})");
+            self.conflict("firn.writeback.bytes", why);
+        }
+        if firn.journal_file_bytes.saturating_mul(4) > firn.journal_bytes {
+            let (file, all) = (firn.journal_file_bytes, firn.journal_bytes);
+            let why = format!("firn.journal.bytes ({all}) must hold four files of firn.journal.file.bytes ({file})");
+            self.conflict("firn.journal.bytes", why);
+        }
+        if groups.min_session_timeout_ms > groups.max_session_timeout_ms {
+            let (min, max) = (groups.min_session_timeout_ms, groups.max_session_timeout_ms);
+            let why = format!("group.min.session.timeout.ms ({min}) is above group.max.session.timeout.ms ({max})");
+            self.conflict("group.min.session.timeout.ms", why);
+        }
+        let scope = |name: &str| Scope::Server(self.origins.get(name).cloned().unwrap_or(Origin::Preset));
+        self.errors.extend(check_retention(scope("log.retention.ms"), &read.layers).err());
+    }
+}
