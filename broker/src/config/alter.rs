@@ -305,11 +305,8 @@ fn check_together(broker: &BrokerLayers<'_>, settings: &Settings) -> Result<(), 
 
 /// Tiering is switched off only together with the tiered history (KIP-950).
 fn check_switch_off(broker: &BrokerLayers<'_>, current: &Settings, new: &Settings) -> Result<(), ConfigError> {
-    let tiered = |settings| {
-        let policy: super::CleanupPolicy = topic_value(broker, settings, "cleanup.policy");
-        topic_value::<bool>(broker, settings, "remote.storage.enable") && !policy.compact
-    };
-    if !tiered(current) || tiered(new) || topic_value(broker, new, "remote.log.delete.on.disable") {
+    let enabled = |settings| topic_value::<bool>(broker, settings, "remote.storage.enable");
+    if !enabled(current) || enabled(new) || topic_value(broker, new, "remote.log.delete.on.disable") {
         return Ok(());
     }
     conflict(

@@ -154,7 +154,9 @@ pub enum Check {
     OneOfAnyCase(&'static [&'static str]),
     /// A list of any of these texts.
     EachOf(&'static [&'static str]),
-    /// A text that is not empty.
+    /// A list of any of these texts that is not empty.
+    SomeOf(&'static [&'static str]),
+    /// A text or list that is not empty.
     NotEmpty,
     /// `partition:broker` pairs, or `*`.
     Throttled,
@@ -190,7 +192,8 @@ impl Definition {
         }
     }
 
-    /// `value` as Kafka shows it: trimmed, numbers and booleans in their usual form, lists without spaces.
+    /// `value` as Kafka shows it: trimmed, numbers and booleans in their usual form, lists without spaces
+    /// and duplicates.
     pub fn normal(&self, value: &str) -> String {
         let value = value.trim();
         match self.kind {
@@ -203,7 +206,15 @@ impl Definition {
                 Ok(number) => format!("{number:?}").replace('e', "E"),
                 Err(_) => value.to_owned(),
             },
-            Kind::List => list(value).collect::<Vec<_>>().join(","),
+            Kind::List => {
+                let mut items: Vec<&str> = Vec::new();
+                for item in list(value) {
+                    if !items.contains(&item) {
+                        items.push(item);
+                    }
+                }
+                items.join(",")
+            }
             Kind::String | Kind::Class | Kind::Password => value.to_owned(),
         }
     }
@@ -222,6 +233,7 @@ impl Definition {
             | Check::OneOf(_)
             | Check::OneOfAnyCase(_)
             | Check::EachOf(_)
+            | Check::SomeOf(_)
             | Check::NotEmpty
             | Check::Throttled
             | Check::PerIp => (least, most, None),
@@ -247,8 +259,11 @@ impl Definition {
 
     fn check_list(&self, value: &str) -> Result<(), String> {
         let items: Vec<&str> = list(value).collect();
+        if items.is_empty() && matches!(self.check, Check::SomeOf(_) | Check::NotEmpty) {
+            return Err("must not be empty".to_owned());
+        }
         match self.check {
-            Check::EachOf(allowed) => items.iter().try_for_each(|item| one_of(item, allowed)),
+            Check::EachOf(allowed) | Check::SomeOf(allowed) => items.iter().try_for_each(|item| one_of(item, allowed)),
             Check::Throttled => check_throttled(&items),
             _ => Ok(()),
         }

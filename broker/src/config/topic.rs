@@ -53,11 +53,11 @@ pub struct TopicConfig {
     /// `unclean.leader.election.enable`.
     pub unclean_leader_election: bool,
     /// Whether the topic is tiered: `remote.storage.enable`, which is true unless told otherwise (Kafka: false), and not
-    /// compacted, since the tier cannot compact yet.
+    /// compacted, since the tier cannot compact yet. What was tiered before a topic became compacted stays readable.
     pub remote_storage_enable: bool,
     /// `remote.log.copy.disable`: tiered history is kept and read, but nothing is added.
     pub remote_copy_disable: bool,
-    /// `remote.log.delete.on.disable`: tiered history goes when tiering is switched off.
+    /// Tiered history is to be deleted: `remote.storage.enable=false` with `remote.log.delete.on.disable=true`.
     pub remote_delete_on_disable: bool,
     /// `firn.flush`: what an acknowledgement stands for.
     pub flush: Flush,
@@ -94,6 +94,7 @@ impl TopicConfig {
     /// The configuration of a topic with `overrides` of its own on a broker with `broker`'s layers.
     pub fn resolve(broker: &BrokerLayers<'_>, overrides: &dyn Lookup) -> Self {
         let read = Read { broker, overrides };
+        let enabled: bool = read.value("remote.storage.enable");
         let cleanup: CleanupPolicy = read.value("cleanup.policy");
         let retention_ms = read.limit("retention.ms");
         let retention_bytes = read.limit("retention.bytes");
@@ -121,9 +122,9 @@ impl TopicConfig {
             max_compaction_lag_ms: read.value("max.compaction.lag.ms"),
             min_cleanable_dirty_ratio: read.value("min.cleanable.dirty.ratio"),
             unclean_leader_election: read.value("unclean.leader.election.enable"),
-            remote_storage_enable: read.value::<bool>("remote.storage.enable") && !cleanup.compact,
+            remote_storage_enable: enabled && !cleanup.compact,
             remote_copy_disable: read.value("remote.log.copy.disable"),
-            remote_delete_on_disable: read.value("remote.log.delete.on.disable"),
+            remote_delete_on_disable: !enabled && read.value("remote.log.delete.on.disable"),
             flush: read.value("firn.flush"),
             tier_max_lag_ms: read.value("firn.tier.max.lag.ms"),
         }

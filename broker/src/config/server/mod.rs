@@ -8,7 +8,7 @@
 //! **Environment.** The name in capitals with `_` for `.` behind `FIRN_`: `FIRN_LOG_RETENTION_MS` is `log.retention.ms`.
 //! Firn's own names do not repeat the prefix: `FIRN_OBJECT_STORE` is `firn.object.store`. `FIRN_BOOTSTRAP` and
 //! `FIRN_ADMIN` belong to the client commands, and `FIRN_SERVICE_*` and `FIRN_PORT*` are what Kubernetes sets for a
-//! service called firn; these are left alone. Any other unknown one is an error.
+//! service called firn; these, and the `FIRN_TEST_*` of Firn's own test suites, are left alone. Any other unknown one is an error.
 
 mod check;
 mod listener;
@@ -189,3 +189,6 @@ impl Read<'_> {
         (!value.is_empty()).then(|| value.to_owned())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -90,14 +90,14 @@ fn scalar(value: &Value) -> Option<String> {
 
 /// Variables of the client commands.
 const CLIENT: [&str; 2] = ["FIRN_BOOTSTRAP", "FIRN_ADMIN"];
-/// What Kubernetes sets in each pod for a service called firn.
-const KUBERNETES: [&str; 2] = ["FIRN_SERVICE_", "FIRN_PORT"];
+/// What Kubernetes sets in each pod for a service called firn, and what Firn's own test suites use.
+const OTHERS: [&str; 3] = ["FIRN_SERVICE_", "FIRN_PORT", "FIRN_TEST_"];
 
 fn read_environment(environment: &BTreeMap<String, String>, set: &mut Set, errors: &mut Vec<ConfigError>) {
     let ours = environment.iter().filter(|(variable, _)| {
         variable.starts_with("FIRN_")
             && !CLIENT.contains(&variable.as_str())
-            && !KUBERNETES.iter().any(|prefix| variable.starts_with(prefix))
+            && !OTHERS.iter().any(|prefix| variable.starts_with(prefix))
     });
     let mut names: Option<BTreeMap<String, &'static str>> = None;
     for (variable, value) in ours {

@@ -84,7 +84,7 @@ table! {
         "Number of this node, unique in the cluster.";
     Int "num.replica.fetchers" = "1", AtLeast(1), High ClusterWide, REPLICATION,
         "Threads that fetch from each other broker.";
-    List "process.roles" = "broker,controller", EachOf(&["broker", "controller"]), High ReadOnly, ACTED,
+    List "process.roles" = "broker,controller", SomeOf(&["broker", "controller"]), High ReadOnly, ACTED,
         "What this process is: broker, controller, or both.";
     Int "replica.fetch.backoff.ms" = "1000", AtLeast(0), Medium ReadOnly, REPLICATION,
         "Pause after a failed fetch of a follower.";

@@ -10,7 +10,7 @@ table! {
     pub(super) ROWS
     Int "group.consumer.assignment.interval.ms" = "1000", AtLeast(0), Medium ClusterWide, KIP848,
         "Shortest time between two assignments of a consumer group.";
-    List "group.consumer.assignors" = "uniform,range", Any, Medium ReadOnly, KIP848,
+    List "group.consumer.assignors" = "uniform,range", NotEmpty, Medium ReadOnly, KIP848,
         "Server-side assignors, the default one first.";
     Int "group.consumer.heartbeat.interval.ms" = "5000", AtLeast(1), Medium ReadOnly, KIP848,
         "Heartbeat interval told to members.";
@@ -40,7 +40,7 @@ table! {
         "Threads for the coordinator's background work.";
     Int "group.coordinator.cached.buffer.max.bytes" = "1048588", AtLeast(524288), Medium ClusterWide, COORDINATOR,
         "Largest write buffer a coordinator keeps for reuse.";
-    List "group.coordinator.rebalance.protocols" = "classic,consumer,streams", EachOf(&["consumer", "classic", "share", "streams"]), Medium ReadOnly, PROTOCOLS,
+    List "group.coordinator.rebalance.protocols" = "classic,consumer,streams", SomeOf(&["consumer", "classic", "share", "streams"]), Medium ReadOnly, PROTOCOLS,
         "Group protocols that are served; Firn serves classic.";
     Int "group.coordinator.threads" = "4", AtLeast(1), High ReadOnly, THREADS,
         "Threads of the group coordinator.";

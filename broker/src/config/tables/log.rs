@@ -54,11 +54,11 @@ table! {
         "Threads of the cleaner.";
     List "log.cleanup.policy" = "delete", EachOf(&["compact", "delete"]), Medium ClusterWide, ACTED,
         "Default of cleanup.policy.";
-    List "log.dir" = "./firn-data", Any, High ReadOnly, ACTED,
+    List "log.dir" = "./firn-data", NotEmpty, High ReadOnly, ACTED,
         "Data directory, or several; log.dirs wins over it.";
     Long "log.dir.failure.timeout.ms" = "30000", AtLeast(1), Low ReadOnly, DIRS,
         "Time to tell the controller of a failed directory before the broker stops.";
-    List "log.dirs" = NULL, Any, High ReadOnly, ACTED,
+    List "log.dirs" = NULL, NotEmpty, High ReadOnly, ACTED,
         "Data directories; each has a journal of its own.";
     Long "log.flush.interval.messages" = "9223372036854775807", AtLeast(1), High ClusterWide, FLUSH,
         "Default of flush.messages.";

@@ -8,7 +8,7 @@ use super::table;
 table! {
     /// Broker configs of listeners, connections, requests, quotas and metrics.
     pub(super) ROWS
-    List "advertised.listeners" = NULL, Any, High ReadOnly, ACTED,
+    List "advertised.listeners" = NULL, NotEmpty, High ReadOnly, ACTED,
         "Addresses clients are told to connect to; the listeners themselves if unset.";
     Int "background.threads" = "10", AtLeast(1), High ClusterWide, THREADS,
         "Threads for background work.";
@@ -40,7 +40,7 @@ table! {
         "Reporter classes of Kafka's older metrics.";
     String "listener.security.protocol.map" = "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT", Any, Low PerBroker, ACTED,
         "Security protocol of each listener name; only PLAINTEXT is served.";
-    List "listeners" = "PLAINTEXT://127.0.0.1:9092", Any, High PerBroker, ACTED,
+    List "listeners" = "PLAINTEXT://127.0.0.1:9092", NotEmpty, High PerBroker, ACTED,
         "Addresses to listen on, as name://host:port.";
     Int "max.connection.creation.rate" = "2147483647", AtLeast(0), Medium ClusterWide, QUOTAS,
         "New connections per second.";

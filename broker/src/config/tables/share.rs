@@ -10,7 +10,7 @@ table! {
     pub(super) ROWS
     Int "group.share.assignment.interval.ms" = "1000", AtLeast(0), Medium ClusterWide, SHARE,
         "Shortest time between two assignments of a share group.";
-    List "group.share.assignors" = "simple", Any, Medium ReadOnly, SHARE,
+    List "group.share.assignors" = "simple", NotEmpty, Medium ReadOnly, SHARE,
         "Server-side assignors of share groups.";
     Int "group.share.delivery.count.limit" = "5", Between(2, 10), Medium ReadOnly, SHARE,
         "Deliveries of a record before it is given up.";

@@ -13,7 +13,7 @@ table! {
     Int "compression.gzip.level" = "-1", BetweenOr(1, 9, -1), Medium ClusterWide, ACTED,
         "Level Firn uses when it compresses this topic's batches with gzip itself.";
     Int "compression.lz4.level" = "9", Between(1, 17), Medium ClusterWide, LZ4,
-        "Level for lz4.";
+        "Level at which Firn compresses with lz4 itself.";
     String "compression.type" = "producer", OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), Medium ClusterWide, ACTED,
         "Codec in which batches are stored; `producer` stores them as they came.";
     Int "compression.zstd.level" = "3", Between(-131072, 22), Medium ClusterWide, ACTED,
