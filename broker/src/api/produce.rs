@@ -219,7 +219,7 @@ fn prepare(
     if let Some(wanted) = config.compression
         && wanted.codec != info.codec
     {
-        batch = recompress(&BatchRef::first(&batch)?, wanted, limits.max_uncompressed_bytes)?;
+        batch = recompress(&BatchRef::first(&batch)?, wanted, &limits)?;
         info.size = batch.len();
         info.codec = wanted.codec;
     }

@@ -1,15 +1,15 @@
 //! New batches, and the same batch under another codec.
 
-use std::io;
-
 use bytes::Bytes;
 
-use super::codec::{Codec, Compression, compress, decompress};
+use super::codec::{Codec, Compression, Limited, Reader};
+use super::encode::{self, Bounded};
 use super::error::BatchError;
 use super::header::{
     AT_ATTRIBUTES, BatchHeader, BatchRef, CODEC_MASK, CONTROL, HEADER_LEN, LENGTH_PREFIX, LOG_APPEND_TIME,
     NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP, TRANSACTIONAL,
 };
+use super::validate::Limits;
 use super::varint;
 use crate::ids::{LeaderEpoch, Millis, Offset};
 
@@ -209,10 +209,12 @@ impl BatchBuilder {
     pub fn build(mut self) -> Bytes {
         let attributes = self.attributes | i16::from(self.compression.codec.number());
         if self.compression.codec != Codec::None {
-            let mut packed = vec![0; HEADER_LEN];
-            compress(self.compression, &self.out[HEADER_LEN..], &mut packed)
+            let mut packed = Bounded::new(vec![0; HEADER_LEN], usize::MAX);
+            let mut raw = &self.out[HEADER_LEN..];
+            let size = raw.len() as u64;
+            encode::compress(self.compression, &mut raw, Some(size), &mut packed)
                 .expect("encoders that write to memory do not fail");
-            self.out = packed;
+            self.out = packed.bytes;
         }
         let header = BatchHeader {
             base_offset: self.base_offset,
@@ -250,18 +252,33 @@ impl BatchBuilder {
     }
 }
 
-/// The same batch with its records under another codec; all else but length and CRC stays.
+/// The same batch with its records under another codec; all else but length and CRC stays. It streams: no more than
+/// the new batch is held in memory, and that only up to `limits.max_batch_bytes`.
 ///
 /// # Errors
-/// As [`decompress`], when the batch is malformed or larger than `max_uncompressed` bytes.
-pub fn recompress(batch: &BatchRef<'_>, to: Compression, max_uncompressed: usize) -> Result<Bytes, BatchError> {
-    let raw = decompress(batch.header.codec()?, batch.body(), max_uncompressed)?;
-    let mut out = vec![0; HEADER_LEN];
-    compress(to, &raw, &mut out)
-        .map_err(|error: io::Error| BatchError::Compression { codec: to.codec, why: error.to_string() })?;
+/// [`BatchError::TooLarge`] when the new batch passes that limit, [`BatchError::Bomb`] when the records pass
+/// `limits.max_uncompressed_bytes`, and [`BatchError::Compression`] when they cannot be read.
+pub fn recompress(batch: &BatchRef<'_>, to: Compression, limits: &Limits) -> Result<Bytes, BatchError> {
+    let from = batch.header.codec()?;
+    let mut out = Bounded::new(vec![0; HEADER_LEN], limits.max_batch_bytes);
+    let result = if from == Codec::None {
+        let mut raw = batch.body();
+        let size = raw.len() as u64;
+        encode::compress(to, &mut raw, Some(size), &mut out)
+    } else {
+        let reader = Reader::new(from, batch.body(), limits.max_uncompressed_bytes)?;
+        let mut raw = Limited::new(reader, limits.max_uncompressed_bytes);
+        encode::compress(to, &mut raw, None, &mut out)
+    };
+    if out.is_full() {
+        // How large it would have become is not known; it is at least one byte more.
+        let max = limits.max_batch_bytes;
+        return Err(BatchError::TooLarge { size: max.saturating_add(1), max });
+    }
+    result.map_err(|error| BatchError::from_decoder(from, &error))?;
     let mut header = batch.header;
     header.attributes = (header.attributes & !CODEC_MASK) | i16::from(to.codec.number());
-    Ok(seal(header, out))
+    Ok(seal(header, out.bytes))
 }
 
 /// Writes `header` with the right length and CRC over the first bytes of `out`.

@@ -1,12 +1,11 @@
-//! The compression codecs of Kafka: reading with bounded output, and writing what Java clients read.
+//! The compression codecs of Kafka, and reading them in a stream of bounded memory.
 
-use std::borrow::Cow;
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
+use lz4_flex::frame::FrameDecoder;
 
 use super::error::BatchError;
 use super::xerial;
@@ -103,58 +102,6 @@ impl From<Codec> for Compression {
     }
 }
 
-/// Decompresses `body`, at most `max` bytes of it.
-///
-/// # Errors
-/// [`BatchError::Bomb`] when there is more, [`BatchError::Compression`] when it is malformed.
-pub fn decompress(codec: Codec, body: &[u8], max: usize) -> Result<Cow<'_, [u8]>, BatchError> {
-    if codec == Codec::None {
-        return Ok(Cow::Borrowed(body));
-    }
-    let mut out = Vec::new();
-    let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
-    Reader::new(codec, body, max)?
-        .take(limit)
-        .read_to_end(&mut out)
-        .map_err(|error| BatchError::from_decoder(codec, &error))?;
-    if out.len() > max {
-        return Err(BatchError::Bomb(max));
-    }
-    Ok(Cow::Owned(out))
-}
-
-/// Appends `raw` to `out`, compressed.
-///
-/// # Errors
-/// What the encoder said; with a level that was validated as the config's, none is known.
-pub fn compress(compression: Compression, raw: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-    match compression.codec {
-        Codec::None => out.extend_from_slice(raw),
-        Codec::Gzip => {
-            let level = match compression.level.map(u32::try_from) {
-                Some(Ok(level)) => flate2::Compression::new(level.min(9)),
-                Some(Err(_)) | None => flate2::Compression::default(),
-            };
-            let mut encoder = flate2::write::GzEncoder::new(out, level);
-            encoder.write_all(raw)?;
-            encoder.finish()?;
-        }
-        Codec::Snappy => xerial::compress(raw, out)?,
-        Codec::Lz4 => {
-            // What Java's reader accepts: independent blocks, no content size.
-            let info = FrameInfo::new().block_mode(BlockMode::Independent).block_size(BlockSize::Max64KB);
-            let mut encoder = FrameEncoder::with_frame_info(info, out);
-            encoder.write_all(raw)?;
-            encoder.finish().map_err(io::Error::other)?;
-        }
-        Codec::Zstd => {
-            let level = compression.level.unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL);
-            out.extend_from_slice(&zstd::bulk::compress(raw, level)?);
-        }
-    }
-    Ok(())
-}
-
 /// A decompressing stream. Its memory is bounded: by the codec's window for gzip (32 KiB) and lz4 (blocks
 /// of 4 MiB), by `max` for a snappy block, and for zstd by 8 MiB, or by 128 MiB with one such stream at a time.
 pub(super) enum Reader<'a> {
@@ -234,12 +181,38 @@ fn zstd_window(body: &[u8]) -> u64 {
     u64::from_le_bytes(size)
 }
 
+/// Ends in [`OverLimit`] when more than `max` bytes are read of what it wraps.
+pub(super) struct Limited<R> {
+    inner: R,
+    left: usize,
+    max: usize,
+}
+
+impl<R: Read> Limited<R> {
+    pub(super) fn new(inner: R, max: usize) -> Self {
+        Self { inner, left: max, max }
+    }
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buf)?;
+        self.left = self.left.checked_sub(count).ok_or_else(|| io::Error::other(OverLimit(self.max)))?;
+        Ok(count)
+    }
+}
+
+/// More comes out than so many bytes.
+#[derive(Debug, thiserror::Error)]
+#[error("it decompresses to more than {0} bytes")]
+pub(super) struct OverLimit(pub(super) usize);
+
 impl BatchError {
-    /// Turns what a decoder said into ours; a limit that the decoder itself hit stays [`BatchError::Bomb`].
+    /// Turns what a decoder said into ours.
     pub(super) fn from_decoder(codec: Codec, error: &io::Error) -> Self {
-        if let Some(limit) = error.get_ref().and_then(|inner| inner.downcast_ref::<xerial::OverLimit>()) {
-            return Self::Bomb(limit.0);
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<OverLimit>()) {
+            Some(OverLimit(max)) => Self::Bomb(*max),
+            None => Self::Compression { codec, why: error.to_string() },
         }
-        Self::Compression { codec, why: error.to_string() }
     }
 }

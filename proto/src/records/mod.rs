@@ -21,6 +21,7 @@ pub mod patch;
 pub mod read;
 pub mod validate;
 
+mod encode;
 mod varint;
 mod walk;
 mod xerial;

@@ -1,8 +1,9 @@
 //! Records one by one, look-up by timestamp, and control records.
 
 use std::borrow::Cow;
+use std::io::Read;
 
-use super::codec::decompress;
+use super::codec::{Codec, Limited, Reader};
 use super::error::{BatchError, RecordFault};
 use super::header::{BatchHeader, BatchRef, NO_TIMESTAMP, TimestampType};
 use super::varint::{unzigzag32, unzigzag64};
@@ -72,9 +73,19 @@ impl<'a> Records<'a> {
     /// Decompresses the records of `batch`, at most `max_uncompressed` bytes of them.
     ///
     /// # Errors
-    /// As [`decompress`].
+    /// [`BatchError::Bomb`] when there is more, [`BatchError::Compression`] when it is malformed.
     pub fn new(batch: &BatchRef<'a>, max_uncompressed: usize) -> Result<Self, BatchError> {
-        Ok(Self { header: batch.header, body: decompress(batch.header.codec()?, batch.body(), max_uncompressed)? })
+        let codec = batch.header.codec()?;
+        let body = if codec == Codec::None {
+            Cow::Borrowed(batch.body())
+        } else {
+            let mut raw = Vec::new();
+            Limited::new(Reader::new(codec, batch.body(), max_uncompressed)?, max_uncompressed)
+                .read_to_end(&mut raw)
+                .map_err(|error| BatchError::from_decoder(codec, &error))?;
+            Cow::Owned(raw)
+        };
+        Ok(Self { header: batch.header, body })
     }
 
     /// The records in order. After an error the iterator ends.

@@ -216,9 +216,9 @@ fn malformed_records_are_named() {
     for (name, body, expected) in cases {
         let batch = with_body(&plain, Codec::None, &body);
         assert_eq!(validate(&batch, &Limits::default()), Err(expected.clone()), "{name}");
-        let mut packed = Vec::new();
-        codec::compress(Codec::Gzip.into(), &body, &mut packed).expect("memory");
-        let batch = with_body(&plain, Codec::Gzip, &packed);
+        let mut packed = encode::Bounded::new(Vec::new(), 1 << 20);
+        encode::compress(Codec::Gzip.into(), &mut &body[..], None, &mut packed).expect("memory");
+        let batch = with_body(&plain, Codec::Gzip, &packed.bytes);
         assert_eq!(validate(&batch, &Limits::default()), Err(expected), "{name}, gzipped");
     }
 }
@@ -247,6 +247,26 @@ fn a_bomb_is_refused_while_it_unfolds() {
         assert_eq!(validate(&batch, &limits), Err(BatchError::Bomb(1 << 20)), "{codec}");
         let batch = BatchRef::first(&batch).expect("a batch");
         assert_eq!(Records::new(&batch, 1 << 20).err(), Some(BatchError::Bomb(1 << 20)), "{codec}");
+    }
+}
+
+#[test]
+fn recompression_is_bounded_on_both_sides() {
+    let bomb = build(BatchBuilder::new().codec(Codec::Zstd), &[owned(0, None, Some(&vec![0; 8 << 20]))]);
+    let bomb = BatchRef::first(&bomb).expect("a batch");
+    for to in Codec::ALL {
+        let limits = Limits { max_uncompressed_bytes: 1 << 20, ..Limits::default() };
+        let error = recompress(&bomb, to.into(), &limits).expect_err("the records are too large");
+        assert_eq!(error.code(), ErrorCode::MessageTooLarge, "{to}");
+    }
+    let error = recompress(&bomb, Codec::None.into(), &Limits::default()).expect_err("the batch is too large");
+    assert!(matches!(error, BatchError::TooLarge { max: 1_048_588, .. }), "{error}");
+    let noise: Vec<u8> = (0..400_u32).flat_map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
+    let plain = build(BatchBuilder::new(), &[owned(0, None, Some(&noise))]);
+    for to in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        let limits = Limits { max_batch_bytes: 200, ..Limits::default() };
+        let error = recompress(&BatchRef::first(&plain).expect("a batch"), to.into(), &limits).expect_err("no room");
+        assert!(matches!(error, BatchError::TooLarge { max: 200, .. }), "{to}: {error}");
     }
 }
 
@@ -352,7 +372,7 @@ proptest! {
         prop_assert_eq!(info.max_timestamp, records.iter().map(|record| record.timestamp).max().expect("some"));
         prop_assert!(!info.fix_max_timestamp);
         prop_assert_eq!(&decode(&batch), &records);
-        let again = recompress(&BatchRef::first(&batch).expect("a batch"), to.into(), MAX).expect("valid");
+        let again = recompress(&BatchRef::first(&batch).expect("a batch"), to.into(), &Limits::default()).expect("valid");
         let info = validate_produce(&again, &Limits::default()).expect("valid");
         prop_assert_eq!(info.codec, to);
         prop_assert_eq!(decode(&again), records);

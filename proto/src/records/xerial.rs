@@ -1,7 +1,9 @@
 //! Snappy in the framing of Java's snappy library: a 16 byte header (magic, version, compatible version),
 //! then blocks, each behind its length as i32. Clients in other languages also send one bare block.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
+
+use super::codec::OverLimit;
 
 const MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 const HEADER_LEN: usize = 16;
@@ -10,25 +12,58 @@ const BLOCK: usize = 32 * 1024;
 /// No snappy element makes more than 64 bytes out of one, so a block that claims more is lying.
 const MOST_PER_BYTE: usize = 64;
 
-/// A block is larger than the limit (in bytes) allows.
-#[derive(Debug, thiserror::Error)]
-#[error("a block decompresses to more than {0} bytes")]
-pub(super) struct OverLimit(pub(super) usize);
+/// Writes blocks behind the header.
+pub(super) struct Writer<W> {
+    out: W,
+    encoder: snap::raw::Encoder,
+    /// What waits to become a block.
+    waiting: Vec<u8>,
+    block: Vec<u8>,
+    begun: bool,
+}
 
-/// Appends `raw` in blocks behind the header.
-pub(super) fn compress(raw: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-    out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&1_i32.to_be_bytes());
-    out.extend_from_slice(&1_i32.to_be_bytes());
-    let mut encoder = snap::raw::Encoder::new();
-    for block in raw.chunks(BLOCK) {
-        let start = out.len();
-        out.resize(start + 4 + snap::raw::max_compress_len(block.len()), 0);
-        let written = encoder.compress(block, &mut out[start + 4..]).map_err(io::Error::other)?;
-        out[start..start + 4].copy_from_slice(&(written as i32).to_be_bytes());
-        out.truncate(start + 4 + written);
+impl<W: Write> Writer<W> {
+    pub(super) fn new(out: W) -> Self {
+        let waiting = Vec::with_capacity(BLOCK);
+        Self { out, encoder: snap::raw::Encoder::new(), waiting, block: Vec::new(), begun: false }
     }
-    Ok(())
+
+    /// Writes what still waits.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        self.write_block()
+    }
+
+    fn write_block(&mut self) -> io::Result<()> {
+        if !self.begun {
+            self.out.write_all(&MAGIC)?;
+            self.out.write_all(&1_i32.to_be_bytes())?;
+            self.out.write_all(&1_i32.to_be_bytes())?;
+            self.begun = true;
+        }
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        self.block.resize(snap::raw::max_compress_len(self.waiting.len()), 0);
+        let written = self.encoder.compress(&self.waiting, &mut self.block).map_err(io::Error::other)?;
+        self.waiting.clear();
+        self.out.write_all(&(written as i32).to_be_bytes())?;
+        self.out.write_all(self.block.get(..written).unwrap_or_default())
+    }
+}
+
+impl<W: Write> Write for Writer<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = bytes.len().min(BLOCK - self.waiting.len());
+        self.waiting.extend_from_slice(bytes.get(..count).unwrap_or_default());
+        if self.waiting.len() == BLOCK {
+            self.write_block()?;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Reads either form, one block in memory at a time.
