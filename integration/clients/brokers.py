@@ -27,8 +27,9 @@ class Broker:
         self.address = f"127.0.0.1:{self.port}"
         os.makedirs(folder, exist_ok=True)
 
-    def wait(self):
-        """Until the broker answers; RuntimeError when it ended or took too long."""
+    def start(self):
+        """Launch it and wait until it is ready; RuntimeError when it ended or took too long."""
+        self.launch()
         end = time.monotonic() + READY_SECONDS
         while not self.ready():
             if not self.running():
@@ -63,15 +64,17 @@ class Firn(Broker):
         self.settings = [f"{k}={v}" for k, v in self.SETTINGS.items()] + list(settings)
         self.process = None
 
-    def start(self):
+    def launch(self):
+        """Start the process; returns the Unix time at which it began."""
         command = [self.binary, "dev", "--data", os.path.join(self.folder, "data"), "--kafka", self.address, "--http", self.http]
         if self.store.url:
             command += ["--object-store", self.store.url]
         for setting in self.settings:
             command += ["--set", setting]
         with open(os.path.join(self.folder, "log"), "a") as log:
+            began = time.time()
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | self.store.environment)
-        self.wait()
+        return began
 
     def ready(self):
         try:
@@ -117,10 +120,12 @@ class Kafka(Broker):
         return subprocess.run([os.path.join(PEERS, "kafka"), verb, self.folder, str(self.port), *more], text=True,
                               stdout=subprocess.PIPE, timeout=900)
 
-    def start(self):
+    def launch(self):
+        """Start the process; returns the Unix time at which it began, formatting of the directory excluded."""
         if self._launch("start", self.profile).returncode:
             raise RuntimeError("Kafka could not be started")
-        self.wait()
+        with open(os.path.join(self.folder, "started")) as f:
+            return float(f.read())
 
     def running(self):
         return self._launch("status").returncode == 0

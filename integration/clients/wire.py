@@ -31,14 +31,80 @@ def list_offset(address, topic, partition, which, timeout=5.0):
 
 
 def create_topic(address, topic, partitions, configs, timeout=30.0):
-    """CreateTopics (version 4) of one topic with one replica; OSError when it is refused."""
+    """CreateTopics of one topic with one replica; OSError when it is refused."""
+    create_topics(address, [topic], partitions, configs, timeout)
+
+
+def create_topics(address, topics, partitions, configs, timeout=60.0):
+    """One CreateTopics request (version 4); OSError when any of the topics is refused."""
     pairs = b"".join(_string(name) + _string(value) for name, value in configs.items())
-    body = struct.pack(">i", 1) + _string(topic) + struct.pack(">ihi", partitions, 1, 0) + struct.pack(">i", len(configs)) + pairs
-    answer = _call(address, 19, 4, body + struct.pack(">i?", int(timeout * 1000), False), timeout, flexible=False)
-    at = 4 + 4 + 2 + len(topic.encode())  # throttle time, array of one topic, its name
-    (error,) = struct.unpack_from(">h", answer, at)
+    each = struct.pack(">ihi", partitions, 1, 0) + struct.pack(">i", len(configs)) + pairs
+    body = struct.pack(">i", len(topics)) + b"".join(_string(topic) + each for topic in topics)
+    answer = Reader(_call(address, 19, 4, body + struct.pack(">i?", int(timeout * 1000), False), timeout, flexible=False))
+    answer.take(">i")  # throttle time
+    for _ in range(answer.take(">i")):
+        topic, error, why = answer.string(), answer.take(">h"), answer.string()
+        if error:
+            raise OSError(f"CreateTopics of {topic}: error {error}: {why}")
+
+
+def delete_topic(address, topic, timeout=30.0):
+    """DeleteTopics (version 3) of one topic; OSError when it is refused."""
+    body = struct.pack(">i", 1) + _string(topic) + struct.pack(">i", int(timeout * 1000))
+    answer = Reader(_call(address, 20, 3, body, timeout, flexible=False))
+    answer.take(">i")  # throttle time
+    answer.take(">i")  # one topic
+    topic, error = answer.string(), answer.take(">h")
     if error:
-        raise OSError(f"CreateTopics of {topic}: error {error}")
+        raise OSError(f"DeleteTopics of {topic}: error {error}")
+
+
+def leaders(address, topics, timeout=10.0):
+    """By Metadata (version 4): {topic: [leader of each partition, -1 for none]} of those that exist."""
+    body = struct.pack(">i", len(topics)) + b"".join(map(_string, topics)) + struct.pack(">?", False)
+    answer = Reader(_call(address, 3, 4, body, timeout, flexible=False))
+    answer.take(">i")  # throttle time
+    for _ in range(answer.take(">i")):  # brokers
+        answer.take(">i"), answer.string(), answer.take(">i"), answer.string()
+    answer.string(), answer.take(">i")  # cluster id, controller
+    found = {}
+    for _ in range(answer.take(">i")):
+        error, topic = answer.take(">h"), answer.string()
+        answer.take(">?")  # internal
+        partitions = []
+        for _ in range(answer.take(">i")):
+            answer.take(">hi")  # error, index
+            partitions.append(answer.take(">i"))
+            for _ in range(2):  # replicas, in-sync replicas
+                answer.skip(4 * answer.take(">i"))
+        if not error:
+            found[topic] = partitions
+    return found
+
+
+class Reader:
+    """Takes the fields of a not flexible answer one after the other."""
+
+    def __init__(self, body):
+        self.body, self.at = body, 0
+
+    def take(self, layout):
+        try:
+            values = struct.unpack_from(layout, self.body, self.at)
+        except struct.error as why:
+            raise OSError(f"an answer ends early: {why}") from None
+        self.at += struct.calcsize(layout)
+        return values[0] if len(values) == 1 else values
+
+    def skip(self, size):
+        self.at += size
+
+    def string(self):
+        size = self.take(">h")
+        if size < 0:
+            return None
+        self.skip(size)
+        return self.body[self.at - size : self.at].decode()
 
 
 def _string(text):
@@ -59,8 +125,9 @@ def _call(address, key, version, body, timeout, flexible):
     with socket.create_connection((host, int(port)), timeout) as connection:
         connection.sendall(struct.pack(">i", len(header) + len(body)) + header + body)
         stream = connection.makefile("rb")
-        size = struct.unpack(">i", stream.read(4))[0]
-        answer = stream.read(size)
+        head = stream.read(4)
+        size = struct.unpack(">i", head)[0] if len(head) == 4 else -1
+        answer = stream.read(max(size, 0))
         if len(answer) != size:
-            raise OSError("connection closed within an answer")
+            raise OSError(f"connection closed instead of an answer to request {key} version {version}")
         return answer[4 + (1 if flexible else 0) :]
