@@ -37,7 +37,7 @@ pub enum Command {
     },
     /// Moves tier pointers.
     CommitTier(Vec<TierCommit>),
-    /// Moves the log start of partitions that have a pointer.
+    /// Moves the log start of partitions whose history may be tiered.
     DeleteRecords(Vec<DeleteRecords>),
     /// Changes in-sync replicas.
     AlterPartitions(AlterPartitions),
@@ -348,7 +348,7 @@ pub enum TierRefusal {
 /// A log start to be moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeleteRecords {
-    /// Which partition. It must have a pointer.
+    /// Which partition. If nothing of it is tiered yet it gets a pointer that says only this.
     pub tp: TopicPartition,
     /// Epoch in which the committer leads it.
     pub leader_epoch: LeaderEpoch,

@@ -630,7 +630,8 @@ fn delete_records_moves_the_log_start_forward_only() {
     };
     assert_eq!(delete(tp, 7), Ok((2, 7)));
     assert_eq!(delete(tp, 3), Ok((2, 7)));
-    assert_eq!(delete(TopicPartition::new(id, 1), 3), Err(Refusal::NotTiered));
+    assert_eq!(delete(TopicPartition::new(id, 1), 0), Ok((0, 0)));
+    assert_eq!(delete(TopicPartition::new(id, 1), 3), Ok((1, 3)));
     assert_eq!(delete(TopicPartition::new(id, 2), 3), Err(Refusal::UnknownTopic));
 }
 

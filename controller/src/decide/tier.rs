@@ -96,21 +96,21 @@ pub(super) fn delete_records(draft: &mut Draft, deletes: &[DeleteRecords]) -> Ou
             if delete.leader_epoch != state.leader_epoch {
                 return Err(Refusal::FencedLeaderEpoch { asked: delete.leader_epoch, current: state.leader_epoch });
             }
-            // A partition of which nothing is tiered yet gets its first pointer here: whoever leads it next must not bring the
-            // records back.
-            let current = draft.image.tier(delete.tp).map_or_else(TierPointer::default, |pointer| TierPointer::clone(pointer));
-            if delete.log_start > current.log_start || current.generation == 0 {
-                let pointer = TierPointer {
-                    generation: current.generation + 1,
-                    log_start: delete.log_start,
-                    leader_epoch: delete.leader_epoch,
-                    committed_at: draft.now,
-                    ..current
-                };
-                draft.push(MetadataRecord::TierPointerSet { tp: delete.tp, pointer });
+            // A partition of which nothing is tiered yet gets its first pointer here: whoever leads it next must
+            // not bring the records back.
+            let current = draft.image.tier(delete.tp).cloned().unwrap_or_default();
+            if delete.log_start <= current.log_start {
+                return Ok(current);
             }
-            let pointer = draft.image.tier(delete.tp).ok_or(Refusal::UnknownTopic)?;
-            Ok(Arc::clone(pointer))
+            let pointer = TierPointer {
+                generation: current.generation + 1,
+                log_start: delete.log_start,
+                leader_epoch: delete.leader_epoch,
+                committed_at: draft.now,
+                ..TierPointer::clone(&current)
+            };
+            draft.push(MetadataRecord::TierPointerSet { tp: delete.tp, pointer: pointer.clone() });
+            Ok(Arc::new(pointer))
         })
         .collect();
     Outcome::DeleteRecords(answers)
