@@ -4,6 +4,8 @@
 pub mod cli;
 pub mod config;
 pub mod disk;
+#[allow(dead_code, reason = "its task and handle come with the next commit")]
+pub mod group;
 pub mod http;
 pub mod journal;
 #[allow(dead_code, reason = "the writer and recovery come with the next commit")]

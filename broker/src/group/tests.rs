@@ -1,0 +1,1 @@
+//! Tests of the task with a log in memory.
