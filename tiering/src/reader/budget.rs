@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-/// Bytes shared between streams. Each may run ahead up to its fair share; a stream whose consumer
+/// Bytes shared between streams. Each may run ahead up to its fair share, or more
+/// while there is plenty; a stream whose consumer
 /// waits may take what it needs as long as there is anything.
 #[derive(Debug)]
 pub(super) struct Budget<S> {
@@ -37,7 +38,9 @@ impl<S> Budget<S> {
         // An eighth stays free for those who wait.
         let free = (self.total - self.total / 8).saturating_sub(self.held);
         let share = self.total / self.streams.max(1);
-        share.saturating_sub(held).min(free)
+        // As long as half is free nobody has to keep to its share.
+        let spare = (self.total / 2).saturating_sub(self.held);
+        share.saturating_sub(held).max(spare).min(free)
     }
 
     /// How much more a stream may take whose consumer waits for `needed` bytes that are not on their way.
@@ -74,7 +77,7 @@ mod tests {
         budget.stream_opened();
         assert_eq!(budget.room_ahead(0), 400);
         budget.moved(0, 400);
-        assert_eq!(budget.room_ahead(400), 0, "has its share");
+        assert_eq!(budget.room_ahead(400), 0, "has its share, and half is taken");
         assert_eq!(budget.room_now(400, 100), 100, "but somebody waits");
         budget.moved(0, 300);
         assert_eq!(budget.room_ahead(300), 0, "the last eighth");

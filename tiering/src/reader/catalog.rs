@@ -171,7 +171,8 @@ impl Catalogs {
             let name = Name::Leaf(tp, leaf);
             let bytes = getter.fetch(&name, Span::All).await?;
             let leaf = Leaf::decode(&bytes, tp, &leaf).map_err(|error| RemoteError::corrupt_object(&name, error))?;
-            Ok((Arc::new(leaf), bytes.len() as u64))
+            let weight = weight(&leaf.entries);
+            Ok((Arc::new(leaf), weight))
         })
     }
 
@@ -197,11 +198,12 @@ impl Catalogs {
             if let Some(bytes) = disk.load(tp, &root).await
                 && let Ok(manifest) = decode_root(tp, &root, &bytes)
             {
-                return Ok((Arc::new(manifest), bytes.len() as u64));
+                let weight = weight(&manifest.entries);
+                return Ok((Arc::new(manifest), weight));
             }
             let bytes = getter.fetch(&Name::Root(tp, root), Span::All).await?;
             let manifest = decode_root(tp, &root, &bytes)?;
-            let weight = bytes.len() as u64;
+            let weight = weight(&manifest.entries);
             disk.save(tp, &root, bytes).await;
             Ok((Arc::new(manifest), weight))
         })
@@ -214,4 +216,10 @@ fn decode_root(tp: TopicPartition, root: &RootRef, bytes: &[u8]) -> Result<Manif
         return Err(RemoteError::corrupt_object(&name, "checksum mismatch"));
     }
     Manifest::decode(bytes, tp).map_err(|error| RemoteError::corrupt_object(&name, error))
+}
+
+/// What decoded entries take, in bytes.
+fn weight(entries: &[Entry]) -> u64 {
+    let of = |entry: &Entry| size_of::<Entry>() + size_of_val(&entry.points[..]) + size_of_val(&entry.epochs[..]);
+    entries.iter().map(of).sum::<usize>() as u64
 }

@@ -8,7 +8,6 @@ use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use proto::ids::{Offset, TopicPartition};
 use tokio::sync::Notify;
@@ -16,12 +15,13 @@ use tokio::time::Instant;
 
 use super::catalog::{Catalog, Located};
 use super::download::{Sink, Wanted};
+use super::gather::{Gathered, Reading, Suspect};
 use super::load::Load;
+use super::shared::Shared;
 use super::stream::{Command, Core, Event, ExtentId};
-use super::walk::{self, Ask, Stop};
-use super::{RemoteData, RemoteError, Shared};
+use super::{RemoteData, RemoteError};
 use crate::cache::{CHUNK_BYTES, Piece};
-use crate::format::{AbortedTxn, Footer};
+use crate::format::Footer;
 use crate::manifest::Entry;
 
 /// One consumer's stream.
@@ -56,12 +56,6 @@ struct State {
     closed: bool,
 }
 
-struct Reading {
-    entry: Arc<Entry>,
-    footer: Option<Load<Arc<Footer>>>,
-    sink: Arc<dyn Sink>,
-}
-
 /// What a look at a stream gave.
 pub(super) enum Looked {
     /// This.
@@ -74,8 +68,8 @@ pub(super) enum Looked {
     Footer(Load<Arc<Footer>>),
     /// It went wrong.
     Failed(RemoteError),
-    /// These bytes are not what was uploaded (entry, position in its data, what is wrong).
-    Suspect(Arc<Entry>, u64, &'static str),
+    /// These bytes are not what was uploaded.
+    Suspect(Suspect),
 }
 
 /// How a read ended that did not fail.
@@ -84,8 +78,8 @@ pub(super) enum Ended {
     Data(RemoteData),
     /// The stream is not at that offset (any more).
     Elsewhere,
-    /// The bytes at this position of the entry's data have to be fetched again.
-    Suspect(Arc<Entry>, u64, &'static str),
+    /// These bytes have to be fetched again.
+    Suspect(Suspect),
 }
 
 /// What a caller wants.
@@ -138,7 +132,7 @@ impl Live {
     /// Whether a read at `from` would go on (or repeat) what this stream does.
     pub(super) fn serves(&self, from: Offset) -> bool {
         let state = self.state.lock();
-        !state.closed && (state.next == from || state.previous == from)
+        !state.closed && (state.next == from || state.can_rewind_to(from))
     }
 
     /// When it was last used; none while somebody waits.
@@ -186,7 +180,7 @@ impl Live {
             match self.look(shared, wish, &mut asked) {
                 Looked::Done(data) => return Ok(Ended::Data(data)),
                 Looked::Elsewhere => return Ok(Ended::Elsewhere),
-                Looked::Suspect(entry, at, reason) => return Ok(Ended::Suspect(entry, at, reason)),
+                Looked::Suspect(suspect) => return Ok(Ended::Suspect(suspect)),
                 Looked::Failed(error) => return Err(error),
                 Looked::Footer(mut footer) => {
                     tokio::time::timeout_at(deadline, footer.wait()).await.unwrap_or_else(|_| Err(self.late()))?;
@@ -226,7 +220,7 @@ impl Live {
             return Looked::Elsewhere;
         }
         if state.next != wish.from {
-            if state.previous != wish.from {
+            if !state.can_rewind_to(wish.from) {
                 return Looked::Elsewhere;
             }
             state.next = state.previous;
@@ -236,9 +230,10 @@ impl Live {
             self.run(shared, state, Event::Asked, effects);
         }
         loop {
-            let gathered = match state.gather(shared, wish) {
+            let runs = state.core.ready(wish.max_bytes.max(state.need).max(1));
+            let gathered = match Gathered::from(&runs, &mut state.entries, wish, shared) {
                 Ok(gathered) => gathered,
-                Err(suspect) => return suspect,
+                Err(suspect) => return Looked::Suspect(suspect),
             };
             if let Some(footer) = gathered.missing_footer() {
                 return Looked::Footer(footer);
@@ -250,8 +245,8 @@ impl Live {
                 state.need = 0;
                 let bytes = gathered.skipped;
                 self.run(shared, state, Event::Skipped { bytes }, effects);
-            } else if let Some(error) = state.failed.take() {
-                return Looked::Failed(error);
+            } else if let Some(error) = &state.failed {
+                return Looked::Failed(error.clone());
             } else if state.core.at_end() {
                 return Looked::Done(RemoteData::empty(state.known_end.max(wish.from)));
             } else if gathered.need > state.need {
@@ -272,7 +267,7 @@ impl Live {
         wish: Wish,
         effects: &mut Effects,
     ) -> Looked {
-        let next = gathered.next.unwrap_or(wish.from);
+        let next = gathered.next.filter(|_| gathered.bytes > 0).unwrap_or(wish.from);
         if gathered.skipped > 0 {
             let bytes = gathered.skipped;
             self.run(shared, state, Event::Skipped { bytes }, effects);
@@ -284,13 +279,7 @@ impl Live {
             state.previous = wish.from;
             state.next = next;
         }
-        let mut aborted: Vec<AbortedTxn> = Vec::new();
-        let base = gathered.base.unwrap_or(wish.from);
-        for footer in gathered.footers.iter().filter_map(Load::now) {
-            aborted.extend(overlapping(&footer, base, next));
-        }
-        aborted.sort_unstable();
-        aborted.dedup();
+        let aborted = gathered.aborted(wish.from);
         Looked::Done(RemoteData { chunks: gathered.chunks, bytes, next, aborted })
     }
 
@@ -439,27 +428,12 @@ struct Effects {
     starving: bool,
 }
 
-/// Whole batches that are ready.
-#[derive(Default)]
-struct Gathered {
-    chunks: Vec<Bytes>,
-    bytes: u64,
-    skipped: u64,
-    base: Option<Offset>,
-    next: Option<Offset>,
-    full: bool,
-    need: u64,
-    /// Footers whose aborted transactions matter.
-    footers: Vec<Load<Arc<Footer>>>,
-}
-
-impl Gathered {
-    fn missing_footer(&self) -> Option<Load<Arc<Footer>>> {
-        self.footers.iter().find(|footer| footer.now().is_none()).cloned()
-    }
-}
-
 impl State {
+    /// Whether the read before began at `from` and its bytes are still kept.
+    fn can_rewind_to(&self, from: Offset) -> bool {
+        self.previous == from && self.core.can_rewind()
+    }
+
     /// Registers an entry; the event tells the core.
     fn note(&mut self, live: &Arc<Live>, entry: Arc<Entry>) -> Event {
         let extent = self.next_extent;
@@ -471,79 +445,6 @@ impl State {
         self.entries.insert(extent, reading);
         Event::Extent { length }
     }
-
-    /// Walks what is contiguously here from the position on.
-    fn gather(&mut self, shared: &Arc<Shared>, wish: Wish) -> Result<Gathered, Looked> {
-        let mut out = Gathered::default();
-        let mut from = wish.from;
-        let mut walked = 0;
-        for run in self.core.ready(wish.max_bytes.max(self.need).max(1)) {
-            let (Some(reading), Some(first)) = (self.entries.get_mut(&run.extent), run.pieces.first()) else {
-                break;
-            };
-            let left = reading.entry.object.length.saturating_sub(first.at);
-            let ask = Ask {
-                from,
-                max_bytes: wish.max_bytes.saturating_sub(out.bytes),
-                min_one: wish.min_one && out.bytes == 0,
-                left,
-                end: reading.entry.end,
-            };
-            let taken = match walk::take(&run.pieces, &ask) {
-                Ok(taken) => taken,
-                Err(_) if out.bytes > 0 => break,
-                Err(broken) => {
-                    return Err(Looked::Suspect(Arc::clone(&reading.entry), broken.position, broken.reason));
-                }
-            };
-            if taken.bytes > 0 && reading.entry.has_aborted {
-                out.footers.push(reading.footer(shared));
-            }
-            if out.bytes == 0 {
-                out.skipped += taken.skipped;
-                out.base = taken.base;
-            }
-            out.bytes += taken.bytes;
-            out.chunks.extend(taken.chunks);
-            out.next = taken.next.or(out.next);
-            match taken.stop {
-                Stop::End => {
-                    from = from.max(reading.entry.end);
-                    out.next = Some(from);
-                    walked += left;
-                }
-                Stop::Full => {
-                    out.full = true;
-                    break;
-                }
-                Stop::Need(bytes) => {
-                    out.need = walked + bytes;
-                    break;
-                }
-            }
-        }
-        Ok(out)
-    }
-}
-
-impl Reading {
-    /// The footer, whose GET leaves now if it has not yet.
-    fn footer(&mut self, shared: &Arc<Shared>) -> Load<Arc<Footer>> {
-        match &self.footer {
-            Some(footer) if !footer.failed() => footer.clone(),
-            Some(_) | None => {
-                let footer = shared.footer(&self.entry);
-                self.footer = Some(footer.clone());
-                footer
-            }
-        }
-    }
-}
-
-/// Aborted transactions of `footer` that overlap `[from, to)`.
-pub(super) fn overlapping(footer: &Footer, from: Offset, to: Offset) -> impl Iterator<Item = AbortedTxn> + '_ {
-    let overlaps = move |txn: &&AbortedTxn| txn.first_offset < to && txn.last_offset >= from;
-    footer.aborted.iter().filter(overlaps).copied()
 }
 
 /// Brings an extent's bytes to its stream, if that still lives.

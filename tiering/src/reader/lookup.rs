@@ -16,9 +16,11 @@ use tokio::time::Instant;
 
 use super::catalog::Catalogs;
 use super::download::{Sink, Wanted};
-use super::live::overlapping;
+use super::gather::overlapping;
+use super::load::Load;
+use super::shared::Shared;
 use super::walk::{self, Ask, Stop};
-use super::{RemoteError, RemoteReader, Shared};
+use super::{RemoteError, RemoteReader};
 use crate::cache::{BLOCK_BYTES, Piece};
 use crate::format::{AbortedTxn, EpochHistory, Footer};
 use crate::manifest::Entry;
@@ -307,7 +309,7 @@ impl Shared {
             changed: Notify::new(),
         });
         let sink: Arc<dyn Sink> = Arc::<Collector>::clone(&collector);
-        let wanted = Wanted { entry: Arc::clone(entry), range, footer: super::Load::Here(Arc::clone(footer)) };
+        let wanted = Wanted { entry: Arc::clone(entry), range, footer: Load::Here(Arc::clone(footer)) };
         self.downloads.fetch(&wanted, &sink);
         loop {
             let changed = collector.changed.notified();

@@ -178,6 +178,11 @@ impl Core {
         self.planned - self.keep
     }
 
+    /// Whether the bytes of the last read are still kept, so that [`Event::Rewound`] leads back to them.
+    pub fn can_rewind(&self) -> bool {
+        self.previous < self.position
+    }
+
     /// How many bytes this stream would like to add to what it holds.
     pub fn appetite(&self) -> u64 {
         let target = self.target().min(self.known_end().unwrap_or(u64::MAX));
@@ -236,7 +241,7 @@ impl Core {
             Event::Room => {}
         }
         let room = self.plan(room, &mut commands);
-        if self.hungry && self.urgent() && self.previous < self.position {
+        if self.hungry && self.urgent() && self.can_rewind() {
             // Somebody waits: better to let go of what may be asked for again.
             let before = self.held();
             self.previous = self.position;

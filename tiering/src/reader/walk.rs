@@ -47,7 +47,7 @@ pub(super) enum Stop {
     /// At the end of the entry's data.
     #[default]
     End,
-    /// The next batch would exceed the limit.
+    /// The next batch would exceed the limit, or is broken.
     Full,
     /// The next batch ends this many bytes after the first piece's first byte: they are not all here.
     Need(u64),
@@ -61,61 +61,84 @@ pub(super) struct Broken {
     pub(super) reason: &'static str,
     /// Relative to the start of the entry's data.
     pub(super) position: u64,
+    /// Bytes of what should be a batch; only its header's if that is the problem.
+    pub(super) length: u64,
 }
 
-/// Walks contiguous `pieces`, the first of which begins with a batch.
+/// Walks contiguous `pieces`, the first of which begins with a batch. Whole batches before a broken one are
+/// taken; it is an error when it comes first.
 pub(super) fn take(pieces: &[Piece], ask: &Ask) -> Result<Taken, Broken> {
     let mut rope = Rope::new(pieces);
     let mut taken = Taken::default();
     let mut at = 0;
     let mut expected: Offset = 0;
-    loop {
-        if at >= ask.left {
-            taken.stop = Stop::End;
-            break;
-        }
-        let Some(header) = rope.header(at)? else {
-            taken.stop = Stop::Need(at + HEADER_LEN as u64);
-            break;
-        };
-        let length = u64::from(header.length.unsigned_abs()) + LENGTH_PREFIX as u64;
-        let next = header
-            .base_offset
-            .checked_add(i64::from(header.last_offset_delta))
-            .and_then(|last| last.checked_add(1))
-            .filter(|next| *next > header.base_offset);
-        let (Some(next), true) = (next, header.base_offset >= expected) else {
-            return Err(rope.broken("offsets out of order", at));
-        };
-        if length > ask.left - at || next > ask.end {
-            return Err(rope.broken("a batch that reaches beyond its range", at));
-        }
-        let wanted = next > ask.from;
-        if wanted {
-            let fits = taken.bytes + length <= ask.max_bytes;
-            let excused = ask.min_one && taken.bytes == 0;
-            if !(fits || excused) {
+    while at < ask.left {
+        let batch = match next(&mut rope, ask, at, expected) {
+            Ok(Some(batch)) => batch,
+            Ok(None) => {
+                taken.stop = Stop::Need(at + HEADER_LEN as u64);
+                break;
+            }
+            Err(broken) if taken.bytes == 0 => return Err(broken),
+            Err(_) => {
                 taken.stop = Stop::Full;
                 break;
             }
-        }
-        if at + length > rope.end() {
-            taken.stop = Stop::Need(at + length);
+        };
+        let wanted = batch.next > ask.from;
+        let excused = ask.min_one && taken.bytes == 0;
+        if wanted && !excused && taken.bytes + batch.length > ask.max_bytes {
+            taken.stop = Stop::Full;
             break;
         }
-        if wanted {
-            rope.check(at, length, header.crc)?;
-            taken.bytes += length;
-            taken.base = taken.base.or(Some(header.base_offset));
-            taken.next = Some(next);
-        } else {
-            taken.skipped += length;
+        if at + batch.length > rope.end() {
+            taken.stop = Stop::Need(at + batch.length);
+            break;
         }
-        expected = next;
-        at += length;
+        if !wanted {
+            taken.skipped += batch.length;
+        } else if let Err(broken) = rope.check(at, batch.length, batch.crc) {
+            if taken.bytes == 0 {
+                return Err(broken);
+            }
+            taken.stop = Stop::Full;
+            break;
+        } else {
+            taken.bytes += batch.length;
+            taken.base = taken.base.or(Some(batch.base));
+            taken.next = Some(batch.next);
+        }
+        expected = batch.next;
+        at += batch.length;
     }
     taken.chunks = cut(pieces, taken.skipped, taken.bytes);
     Ok(taken)
+}
+
+/// The frame of a batch.
+struct Frame {
+    base: Offset,
+    next: Offset,
+    length: u64,
+    crc: u32,
+}
+
+/// The batch that begins at `at`, if its header is here; `expected` is the end of the one before.
+fn next(rope: &mut Rope<'_>, ask: &Ask, at: u64, expected: Offset) -> Result<Option<Frame>, Broken> {
+    let Some(header) = rope.header(at)? else {
+        return Ok(None);
+    };
+    let length = u64::from(header.length.unsigned_abs()) + LENGTH_PREFIX as u64;
+    let next = header
+        .base_offset
+        .checked_add(i64::from(header.last_offset_delta))
+        .and_then(|last| last.checked_add(1))
+        .filter(|next| *next > header.base_offset && header.base_offset >= expected)
+        .ok_or_else(|| rope.broken("offsets out of order", at, HEADER_LEN as u64))?;
+    if length > ask.left - at || next > ask.end {
+        return Err(rope.broken("a batch that reaches beyond its range", at, HEADER_LEN as u64));
+    }
+    Ok(Some(Frame { base: header.base_offset, next, length, crc: header.crc }))
 }
 
 /// One batch, whole and contiguous (copied only if it spans pieces).
@@ -143,8 +166,8 @@ impl<'a> Rope<'a> {
         self.pieces.last().map_or(0, Piece::end) - self.start
     }
 
-    fn broken(&self, reason: &'static str, at: u64) -> Broken {
-        Broken { reason, position: self.start + at }
+    fn broken(&self, reason: &'static str, at: u64, length: u64) -> Broken {
+        Broken { reason, position: self.start + at, length }
     }
 
     /// The parts of pieces that make up `[at, at + length)`.
@@ -177,7 +200,7 @@ impl<'a> Rope<'a> {
             }
             filled += part.len();
         }
-        BatchHeader::parse(&spanning).map(Some).map_err(|_| self.broken("no batch", at))
+        BatchHeader::parse(&spanning).map(Some).map_err(|_| self.broken("no batch", at, HEADER_LEN as u64))
     }
 
     /// Checks the batch's own CRC where the footer's were not compared on the way in.
@@ -187,7 +210,7 @@ impl<'a> Rope<'a> {
         }
         let found =
             self.parts(at + AT_CHECKED, length - AT_CHECKED).fold(0, |crc, (_, part)| crc32c::crc32c_append(crc, part));
-        if found == crc { Ok(()) } else { Err(self.broken("a batch with a wrong checksum", at)) }
+        if found == crc { Ok(()) } else { Err(self.broken("a batch with a wrong checksum", at, length)) }
     }
 }
 

@@ -57,6 +57,7 @@ async fn a_store_that_is_down_is_a_retriable_error_for_all_who_wait() {
         assert_eq!(error, RemoteError::Unavailable { reason: "try again".into() });
         assert!(error.is_retriable());
     }
+    tokio::time::sleep(Duration::from_secs(60)).await;
     let attempts = world.source.gets("data").len();
     assert_eq!(attempts, 2 * 5, "two GETs, five attempts each, shared by both readers");
 }

@@ -246,3 +246,20 @@ async fn a_reader_that_waits_takes_room_from_streams_that_run_ahead_for_nobody()
         assert!(world.reader.stats().window_bytes <= 4 * MIB);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn without_room_a_lost_answer_is_read_again_all_the_same() {
+    // Barely room for one chunk: what was read has to go before the next can come.
+    let settings = ReaderSettings { window_budget: MIB + MIB / 4, ..ReaderSettings::default() };
+    let world = World::with(1, 8 * MIB, LATENCY, settings).await;
+    let mut last = 0;
+    let mut next = 0;
+    while next < world.pointer.tier_end {
+        let data = world.read(next, 1 << 20).await.unwrap();
+        world.assert_data(next, &data);
+        let again = world.read(last, 1 << 20).await.unwrap();
+        world.assert_data(last, &again);
+        assert!(world.reader.stats().window_bytes <= settings.window_budget);
+        (last, next) = (next, data.next);
+    }
+}

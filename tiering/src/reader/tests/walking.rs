@@ -92,10 +92,13 @@ fn unchecked_bytes_are_held_against_each_batch_s_own_crc() {
     let last = data.len() - 1;
     data[last] ^= 1;
     let data = Bytes::from(data);
-    let take = |checked| walk::take(&pieces(&data, &[70, 150], checked), &ask(&data, 0, 1 << 20, true));
-    let broken = take(false).unwrap_err();
-    assert_eq!(broken.position, parts[0].len() as u64);
-    assert!(take(true).is_ok(), "compared with the footer's on the way in");
+    let take = |checked, from| walk::take(&pieces(&data, &[70, 150], checked), &ask(&data, from, 1 << 20, true));
+    let sound = take(false, 0).unwrap();
+    assert_eq!((all(&sound), sound.next), (parts[0].to_vec(), Some(2)), "what comes before is served");
+    let broken = take(false, 2).unwrap_err();
+    assert_eq!((broken.position, broken.length), (parts[0].len() as u64, parts[1].len() as u64));
+    let checked = take(true, 0).unwrap();
+    assert_eq!(all(&checked), data, "compared with the footer's on the way in");
 }
 
 #[test]
@@ -105,7 +108,8 @@ fn what_is_no_batch_is_refused() {
         let mut data = parts.concat();
         data[at] = value;
         let data = Bytes::from(data);
-        walk::take(&pieces(&data, &[], true), &ask(&data, 0, 1 << 20, true)).unwrap_err().reason
+        // Only what lies in the second batch is asked for: the first is passed over, the fault comes first.
+        walk::take(&pieces(&data, &[], true), &ask(&data, 2, 1 << 20, true)).unwrap_err().reason
     };
     assert_eq!(spoil(16, 1), "no batch");
     assert_eq!(spoil(8, 0x7f), "a batch that reaches beyond its range");
