@@ -13,5 +13,5 @@ mod tests;
 
 pub use expire::{Expiry, Extent, Head, expire, head_expired};
 pub use pointer::{POINTER_POINTS, appended, expired, fits_tail, folded, root_end};
-pub use sweep::{Suspect, offset_span, suspects};
+pub use sweep::suspects;
 pub use upload::{Hold, Reason, Upload, Urgency, blocked, hold, lag_due, next_base, upload};

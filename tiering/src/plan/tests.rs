@@ -160,6 +160,26 @@ fn the_tail_is_folded_when_it_is_full() {
     assert_eq!(root_end(&next), 170);
 }
 
+#[test]
+fn only_objects_of_older_leaders_are_suspect() {
+    use crate::fixtures::partition;
+    use crate::store::{Key, Layout, Listed};
+    let layout = Layout::new("", "c");
+    let listed = |key: Key| Listed { key, size: 1, modified_ms: 0 };
+    let mut own = entry(10, 20);
+    own.object.key.leader_epoch = 7;
+    let leaf = uuid::Uuid::from_u128(9);
+    let page = vec![
+        listed(layout.data(&entry(0, 10))),
+        listed(layout.data(&own)),
+        listed(layout.leaf_named(partition(0), 0, 6, leaf)),
+        listed(layout.leaf_named(partition(0), 0, 8, uuid::Uuid::from_u128(10))),
+    ];
+    let suspects = suspects(page, 7);
+    let expected = std::collections::BTreeSet::from([entry(0, 10).object.key.uuid, leaf]);
+    assert_eq!(suspects.keys().copied().collect::<std::collections::BTreeSet<_>>(), expected);
+}
+
 proptest! {
     /// Uploads join at the end of the tier, end at stable batch borders, and never leave a gap.
     #[test]

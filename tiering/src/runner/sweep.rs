@@ -84,8 +84,7 @@ impl Context {
             if page.is_empty() {
                 break;
             }
-            let suspects = plan::suspects(page, local.leader_epoch);
-            let named = suspects.into_iter().map(|(uuid, suspect)| (uuid, suspect.key)).collect();
+            let named = plan::suspects(page, local.leader_epoch);
             let pointer = lane.pointer.clone();
             let lost = self.unreferenced(lane.tp, &pointer, named).await?;
             let lost = lost.into_iter().filter(|(uuid, _)| lane.doomed.iter().all(|doomed| doomed.uuid != *uuid));

@@ -246,6 +246,70 @@ async fn a_fenced_leader_changes_and_deletes_nothing_of_the_new_ones() {
     assert_eq!(world.orphans(), Vec::<String>::new());
 }
 
+/// A commit is answered to nobody, another leader builds on it, and the first one comes back: what it
+/// had in doubt is part of history by then and must not be taken for a leftover.
+#[tokio::test(start_paused = true)]
+async fn what_another_leader_built_on_is_not_abandoned() {
+    let mut world = World::new(14, 1);
+    let (a, _runner_a) = world.seat();
+    let (b, _runner_b) = world.seat();
+    world.elect();
+    a.lead(true);
+    pass(2_000).await;
+    world.quorum.set_faults(CommitFaults { lost_answer: 1000, ..CommitFaults::default() });
+    fill(&world, P0(), 1);
+    while world.quorum.requests() == 0 {
+        pass(1).await;
+    }
+    a.cut_off(true);
+    pass(1_000).await;
+    assert_eq!(world.quorum.pointer(P0()).tier_end, world.locals.end(P0()), "it had landed");
+    world.quorum.set_faults(CommitFaults::default());
+    a.lead(false);
+    world.elect();
+    b.lead(true);
+    for _ in 0..20 {
+        fill(&world, P0(), 1);
+        pass(2_000).await;
+    }
+    assert!(world.quorum.pointer(P0()).root.is_some_and(|root| root.leader_epoch == 2));
+    b.lead(false);
+    world.elect();
+    a.cut_off(false);
+    a.lead(true);
+    fill(&world, P0(), 1);
+    pass(4 * GRACE_MS as u64).await;
+    assert_eq!(world.quorum.pointer(P0()).tier_end, world.locals.end(P0()));
+    world.check();
+    assert_eq!(world.orphans(), Vec::<String>::new());
+}
+
+/// Without a crash a leader knows what it abandoned, and needs no later one to find it.
+#[tokio::test(start_paused = true)]
+async fn a_steady_leader_clears_up_after_itself() {
+    let mut world = World::new(15, 2);
+    let _runner = world.start();
+    world.store.set_faults(Faults { throttle: 350, lost_answer: 150, truncate: 100, ..Faults::default() });
+    world.quorum.set_faults(CommitFaults { lost_request: 100, lost_answer: 150, late: 50 });
+    for round in 0..80 {
+        fill(&world, partition(round % 2), 1 + world.random(3) as usize);
+        if round % 7 == 0 {
+            let tp = partition(round % 2);
+            let pointer = world.quorum.pointer(tp);
+            world.quorum.delete_records(tp, (pointer.log_start + 5).min(pointer.tier_end));
+        }
+        pass(world.random(8_000)).await;
+        world.check();
+    }
+    let leftovers = world.orphans().len();
+    assert!(leftovers > 0, "nothing went wrong enough");
+    world.store.set_faults(Faults::default());
+    world.quorum.set_faults(CommitFaults::default());
+    pass(3 * GRACE_MS as u64).await;
+    world.check();
+    assert_eq!(world.orphans(), Vec::<String>::new());
+}
+
 /// Crashes at the n-th step, for every n that a run takes, and again while recovering from it.
 #[tokio::test(start_paused = true)]
 async fn a_crash_between_any_two_steps_converges() {

@@ -391,6 +391,74 @@ impl LocalLog for Locals {
     }
 }
 
+/// A broker among several that hold replicas of the same logs: at any time one of them leads.
+pub(super) struct Seat {
+    quorum: Quorum,
+    locals: Arc<Locals>,
+    leads: std::sync::atomic::AtomicBool,
+    cut_off: std::sync::atomic::AtomicBool,
+}
+
+impl Seat {
+    /// Whether the broker believes that it leads.
+    pub(super) fn lead(&self, leads: bool) {
+        self.leads.store(leads, Ordering::SeqCst);
+    }
+
+    /// Whether the broker cannot reach the quorum.
+    pub(super) fn cut_off(&self, cut_off: bool) {
+        self.cut_off.store(cut_off, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl Pointers for Seat {
+    fn current(&self, tp: TopicPartition) -> Option<TierPointer> {
+        self.quorum.current(tp)
+    }
+
+    async fn read_fresh(&self, tp: TopicPartition) -> Result<TierPointer, PointerError> {
+        if self.cut_off.load(Ordering::SeqCst) {
+            return Err(PointerError::Unavailable("cut off".to_owned()));
+        }
+        self.quorum.read_fresh(tp).await
+    }
+
+    async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<TierPointer, CommitError>> {
+        self.quorum.commit(commits).await
+    }
+
+    fn deleted(&self) -> Vec<DeletedPartition> {
+        Vec::new()
+    }
+
+    async fn swept(&self, _: Vec<TopicPartition>) {}
+}
+
+#[async_trait]
+impl LocalLog for Seat {
+    fn led(&self) -> Vec<TopicPartition> {
+        if self.leads.load(Ordering::SeqCst) { self.locals.led() } else { Vec::new() }
+    }
+
+    fn state(&self, tp: TopicPartition) -> Option<LocalState> {
+        let is_leader = self.leads.load(Ordering::SeqCst);
+        self.locals.state(tp).map(|state| LocalState { is_leader, ..state })
+    }
+
+    async fn read(&self, tp: TopicPartition, from: Offset, to: Offset, max: usize) -> Result<Vec<Bytes>, LocalError> {
+        self.locals.read(tp, from, to, max).await
+    }
+
+    async fn sections(&self, tp: TopicPartition, from: Offset, to: Offset) -> Result<LocalSections, LocalError> {
+        self.locals.sections(tp, from, to).await
+    }
+
+    fn committed(&self, tp: TopicPartition, pointer: &TierPointer) {
+        self.locals.committed(tp, pointer);
+    }
+}
+
 pub(super) struct World {
     pub(super) store: FaultyStore,
     pub(super) fuse: Arc<CountingFuse>,
@@ -462,24 +530,34 @@ impl World {
 
     /// Elects this broker anew and starts its runner.
     pub(super) fn start(&mut self) -> RunnerHandle {
+        self.elect();
+        self.run(Arc::new(self.quorum.clone()), self.locals.clone())
+    }
+
+    /// A broker that does not lead yet, and its runner.
+    pub(super) fn seat(&self) -> (Arc<Seat>, RunnerHandle) {
+        let seat = Arc::new(Seat {
+            quorum: self.quorum.clone(),
+            locals: self.locals.clone(),
+            leads: false.into(),
+            cut_off: false.into(),
+        });
+        (seat.clone(), self.run(seat.clone(), seat))
+    }
+
+    /// Makes the quorum and the logs count under a new leader epoch.
+    pub(super) fn elect(&mut self) {
         self.epoch += 1;
         for tp in self.locals.led() {
             self.quorum.elect(tp, self.epoch);
         }
         self.locals.elect(self.epoch);
-        self.runner()
     }
 
-    pub(super) fn runner(&self) -> RunnerHandle {
+    fn run(&self, pointers: Arc<dyn Pointers>, locals: Arc<dyn LocalLog>) -> RunnerHandle {
         let layout = Layout::new("", "cluster");
         let store = Store::new(Arc::new(self.store.clone()), layout, Timeouts::default(), Arc::new(NoMetrics));
-        let parts = Parts {
-            store,
-            pointers: Arc::new(self.quorum.clone()),
-            locals: self.locals.clone(),
-            clock: self.clock.clone(),
-            entropy: self.entropy.clone(),
-        };
+        let parts = Parts { store, pointers, locals, clock: self.clock.clone(), entropy: self.entropy.clone() };
         start(self.config.clone(), parts, &Spawner::single(tokio::runtime::Handle::current()))
     }
 
