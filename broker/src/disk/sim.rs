@@ -22,10 +22,12 @@ use super::{BLOCK, DirEntry, Disk, DiskError, DiskFile, EntryKind, OpenMode, Ope
 /// What a device writes whole or not at all, in bytes.
 const SECTOR: usize = 512;
 
-/// A simulated disk. Clones are the same disk.
+/// A simulated disk. Clones are the same disk, up to its next restart.
 #[derive(Debug, Clone)]
 pub struct SimDisk {
     world: Arc<Mutex<World>>,
+    /// Which boot of the machine this belongs to; what an earlier one left running gets errors.
+    boot: u64,
 }
 
 /// An error to be injected.
@@ -60,7 +62,7 @@ struct World {
     changes: u64,
     cut_at: Option<u64>,
     powered: bool,
-    /// How often power came back; handles from before are dead.
+    /// How often power came back.
     boots: u64,
     fingerprint: u32,
 }
@@ -120,6 +122,7 @@ impl SimDisk {
                 boots: 0,
                 fingerprint: 0,
             })),
+            boot: 0,
         }
     }
 
@@ -159,9 +162,16 @@ impl SimDisk {
         self.world.lock().powered
     }
 
-    /// Brings power back (cutting it first if it is on): decides what survived. Open files are gone.
-    pub fn restart(&self) {
-        self.world.lock().restart();
+    /// Brings power back (cutting it first if it is on) and decides what survived. Only what this returns
+    /// sees the disk from here on: the processes that held the others are gone, and their files.
+    #[must_use]
+    pub fn restart(&self) -> Self {
+        let mut world = self.world.lock();
+        world.restart();
+        Self {
+            world: Arc::clone(&self.world),
+            boot: world.boots,
+        }
     }
 
     /// A checksum over everything that was asked and answered.
@@ -193,16 +203,15 @@ impl SimDisk {
         }
     }
 
-    /// Runs one operation of the given boot (any, if none is given).
+    /// Runs one operation.
     fn run<T>(
         &self,
         operation: Operation,
         path: &Path,
-        boot: Option<u64>,
         act: impl FnOnce(&mut World) -> Result<T, Errno>,
     ) -> Result<T, DiskError> {
         let mut world = self.world.lock();
-        let answer = world.admit(operation, path, boot).and_then(|fate| {
+        let answer = world.admit(operation, path, self.boot).and_then(|fate| {
             let answer = act(&mut world);
             match fate {
                 Fate::Done => answer,
@@ -502,13 +511,13 @@ impl Disk for SimDisk {
             OpenMode::CreateNew | OpenMode::OpenOrCreate => Operation::Create,
             OpenMode::Read | OpenMode::Write | OpenMode::Direct => Operation::Open,
         };
-        let (id, boot) = self.run(operation, path, None, |world| Ok((world.open(path, mode)?, world.boots)))?;
+        let (id, boot) = self.run(operation, path, |world| Ok((world.open(path, mode)?, world.boots)))?;
         Ok(Arc::new(SimFile { disk: self.clone(), path: path.to_owned(), id, boot, mode }))
     }
 
     async fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError> {
         self.pause().await;
-        self.run(Operation::Rename, from, None, |world| {
+        self.run(Operation::Rename, from, |world| {
             if !world.names.contains_key(from) {
                 return Err(Errno::NOENT);
             }
@@ -520,7 +529,7 @@ impl Disk for SimDisk {
 
     async fn remove(&self, path: &Path) -> Result<(), DiskError> {
         self.pause().await;
-        self.run(Operation::Remove, path, None, |world| {
+        self.run(Operation::Remove, path, |world| {
             world.file(path)?;
             world.change_name(NameChange::Remove(path.to_owned()));
             Ok(())
@@ -529,12 +538,12 @@ impl Disk for SimDisk {
 
     async fn create_dir_all(&self, path: &Path) -> Result<(), DiskError> {
         self.pause().await;
-        self.run(Operation::Create, path, None, |world| world.create_dir_all(path))
+        self.run(Operation::Create, path, |world| world.create_dir_all(path))
     }
 
     async fn remove_dir_all(&self, path: &Path) -> Result<(), DiskError> {
         self.pause().await;
-        self.run(Operation::Remove, path, None, |world| {
+        self.run(Operation::Remove, path, |world| {
             match world.is_directory(path) {
                 Ok(()) => world.change_name(NameChange::Remove(path.to_owned())),
                 Err(Errno::NOENT) => {}
@@ -546,7 +555,7 @@ impl Disk for SimDisk {
 
     async fn list(&self, dir: &Path) -> Result<Vec<DirEntry>, DiskError> {
         self.pause().await;
-        self.run(Operation::List, dir, None, |world| {
+        self.run(Operation::List, dir, |world| {
             world.is_directory(dir)?;
             let inside = world.names.iter().filter_map(|(path, node)| {
                 if path.parent() != Some(dir) {
@@ -567,7 +576,7 @@ impl Disk for SimDisk {
 
     async fn sync_dir(&self, dir: &Path) -> Result<(), DiskError> {
         self.pause().await;
-        self.run(Operation::SyncDir, dir, None, |world| {
+        self.run(Operation::SyncDir, dir, |world| {
             world.is_directory(dir)?;
             if !world.is_cut() {
                 world.sync_dir(dir);
@@ -578,13 +587,13 @@ impl Disk for SimDisk {
 
     async fn space(&self, path: &Path) -> Result<Space, DiskError> {
         self.pause().await;
-        self.run(Operation::Inspect, path, None, |world| {
+        self.run(Operation::Inspect, path, |world| {
             Ok(Space { total: world.capacity, free: world.capacity.saturating_sub(world.used()) })
         })
     }
 
     fn dedicate(&self, name: &str, work: BoxFuture<'static, ()>) -> Result<(), DiskError> {
-        self.run(Operation::Dedicate, Path::new(name), None, |_| Ok(()))?;
+        self.run(Operation::Dedicate, Path::new(name), |_| Ok(()))?;
         tokio::spawn(work);
         Ok(())
     }
@@ -596,7 +605,6 @@ struct SimFile {
     disk: SimDisk,
     path: PathBuf,
     id: u64,
-    boot: u64,
     mode: OpenMode,
 }
 
@@ -618,7 +626,7 @@ impl SimFile {
         if is_change(operation) && self.mode == OpenMode::Read {
             return Err(DiskError::new(operation, &self.path, Errno::BADF));
         }
-        self.disk.run(operation, &self.path, Some(self.boot), act)
+        self.disk.run(operation, &self.path, act)
     }
 
     fn read(&self, world: &mut World, offset: u64, len: usize) -> Bytes {

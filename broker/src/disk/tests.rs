@@ -54,7 +54,7 @@ async fn a_power_cut_keeps_what_was_synced_and_anything_of_the_rest() {
         disk.sync_dir(Path::new(DIR)).await.expect("name");
         let later = vec![Bytes::from(vec![b'x'; 1024])];
         file.write_at(512, later).await.expect("write");
-        disk.restart();
+        let disk = disk.restart();
         let dead = file.read_at(0, 1).await.expect_err("handles die");
         assert_eq!(dead.errno, Errno::IO);
         let found = read_whole(&disk, &path).await.expect("read").expect("name");
@@ -74,7 +74,7 @@ async fn a_power_cut_forgets_names_that_were_not_synced() {
             let path = Path::new(DIR).join(name);
             disk.open(&path, OpenMode::CreateNew).await.expect("new");
         }
-        disk.restart();
+        let disk = disk.restart();
         let listed = disk.list(Path::new(DIR)).await.expect("list");
         let names: Vec<_> = listed.into_iter().map(|entry| entry.name).collect();
         assert!(["", "a", "ab"].contains(&names.concat().as_str()), "in order");
@@ -98,7 +98,7 @@ async fn the_change_during_which_power_fails_is_neither_reported_nor_certain() {
         assert_eq!(cut.expect_err("power").errno, Errno::IO);
         assert!(!disk.is_powered());
         assert!(file.sync_data().await.is_err(), "nothing works without power");
-        disk.restart();
+        let disk = disk.restart();
         let found = read_whole(&disk, &path).await.expect("read");
         survived += usize::from(found == Some(data));
     }
@@ -116,7 +116,7 @@ async fn a_failed_sync_loses_the_data_for_good() {
     file.sync_data().await.expect_err("injected");
     file.sync_data().await.expect("the kernel forgot");
     assert_eq!(file.read_at(0, 9).await.expect("read"), "lost");
-    disk.restart();
+    let disk = disk.restart();
     let found = read_whole(&disk, &path).await.expect("read");
     assert_eq!(found.expect("name"), "");
 }
@@ -160,7 +160,7 @@ async fn a_directory_belongs_to_one_cluster_and_node() {
     let other = DirectoryId(Uuid::from_u128(8));
     let claimed = Meta::claim(&disk, dir, "mine", NodeId(1), id).await;
     let claimed = claimed.expect("fresh");
-    disk.restart();
+    let disk = disk.restart();
     let again = Meta::claim(&disk, dir, "mine", NodeId(1), other).await;
     assert_eq!(again.expect("known"), claimed);
     assert_eq!(claimed.directory_id, id);

@@ -23,6 +23,9 @@ mod record;
 mod replay;
 mod task;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
