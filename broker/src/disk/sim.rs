@@ -168,10 +168,7 @@ impl SimDisk {
     pub fn restart(&self) -> Self {
         let mut world = self.world.lock();
         world.restart();
-        Self {
-            world: Arc::clone(&self.world),
-            boot: world.boots,
-        }
+        Self { world: Arc::clone(&self.world), boot: world.boots }
     }
 
     /// A checksum over everything that was asked and answered.
@@ -235,8 +232,8 @@ enum Fate {
 }
 
 impl World {
-    fn admit(&mut self, operation: Operation, path: &Path, boot: Option<u64>) -> Result<Fate, Errno> {
-        if !self.powered || boot.is_some_and(|boot| boot != self.boots) {
+    fn admit(&mut self, operation: Operation, path: &Path, boot: u64) -> Result<Fate, Errno> {
+        if !self.powered || boot != self.boots {
             return Err(Errno::IO);
         }
         let changes = is_change(operation);
@@ -271,7 +268,7 @@ impl World {
 
     /// Whether power is about to fail during the change that was admitted last.
     fn is_cut(&self) -> bool {
-        self.cut_at.is_some_and(|at| at + 1 == self.changes)
+        self.cut_at.is_some() && self.cut_at == self.changes.checked_sub(1)
     }
 
     fn note(&mut self, operation: Operation, path: &Path, error: Option<&Errno>) {
@@ -511,8 +508,8 @@ impl Disk for SimDisk {
             OpenMode::CreateNew | OpenMode::OpenOrCreate => Operation::Create,
             OpenMode::Read | OpenMode::Write | OpenMode::Direct => Operation::Open,
         };
-        let (id, boot) = self.run(operation, path, |world| Ok((world.open(path, mode)?, world.boots)))?;
-        Ok(Arc::new(SimFile { disk: self.clone(), path: path.to_owned(), id, boot, mode }))
+        let id = self.run(operation, path, |world| world.open(path, mode))?;
+        Ok(Arc::new(SimFile { disk: self.clone(), path: path.to_owned(), id, mode }))
     }
 
     async fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError> {

@@ -54,9 +54,9 @@ pub(super) struct Table {
     file_bytes: u64,
     used: VecDeque<Used>,
     free: VecDeque<Slot>,
-    /// Of odd size: to be removed.
+    /// Of odd size: removed with the next order.
     doomed: Vec<Slot>,
-    /// All files that exist or are being made.
+    /// All files that stay or are being made.
     bytes: u64,
 }
 
@@ -92,6 +92,7 @@ impl Table {
         if slot.capacity == self.file_bytes {
             self.free.push_back(slot);
         } else {
+            self.bytes -= slot.capacity;
             self.doomed.push(slot);
         }
     }
@@ -104,15 +105,16 @@ impl Table {
         self.used.iter().map(|used| used.slot.capacity).sum()
     }
 
+    fn is_half_full(&self, max_bytes: u64) -> bool {
+        self.used_bytes() >= max_bytes / 2
+    }
+
+    /// What holds the oldest file, if there is one.
     fn pressure(&self, max_bytes: u64) -> Option<Pressure> {
-        let used_bytes = self.used_bytes();
-        if used_bytes < max_bytes / 2 {
-            return None;
-        }
         let oldest = self.used.front()?;
         let mut partitions: Vec<_> = oldest.partitions.iter().copied().collect();
         partitions.sort_unstable();
-        Some(Pressure { up_to: oldest.last_lsn, partitions, used_bytes, max_bytes })
+        Some(Pressure { up_to: oldest.last_lsn, partitions, used_bytes: self.used_bytes(), max_bytes })
     }
 }
 
@@ -342,7 +344,10 @@ impl Files {
             partitions: HashSet::new(),
         });
         let max_bytes = self.shared.config.max_bytes;
-        let pressure = self.shared.table.lock().pressure(max_bytes);
+        let pressure = {
+            let table = self.shared.table.lock();
+            table.is_half_full(max_bytes).then(|| table.pressure(max_bytes)).flatten()
+        };
         if let Some(pressure) = pressure {
             self.shared.sink.pressed(pressure);
         }
@@ -450,21 +455,21 @@ impl Files {
     fn order(&mut self, slot: Slot, reuse: bool) {
         let header = FileHeader { directory: self.directory, sequence: self.next_sequence, capacity: slot.capacity };
         self.next_sequence += 1;
-        let remove = {
-            let mut table = self.shared.table.lock();
-            let remove = std::mem::take(&mut table.doomed);
-            table.bytes -= remove.iter().map(|slot| slot.capacity).sum::<u64>();
-            remove
-        };
+        let remove = std::mem::take(&mut self.shared.table.lock().doomed);
         let order = Order { slot, reuse, header, remove };
         // There is never more than one order out. If the maker is gone, `receive` says so.
         let _ = self.orders.try_send(order);
         self.ahead = Ahead::Ordered;
     }
 
+    /// Asks for the oldest file to be settled, and waits until some are.
     async fn wait_for_files(&self) -> Result<(), NoFile> {
-        if self.shared.is_abandoned() {
+        if self.shared.is_ending() {
             return Err(NoFile::Abandoned);
+        }
+        let pressure = self.shared.table.lock().pressure(self.shared.config.max_bytes);
+        if let Some(pressure) = pressure {
+            self.shared.sink.pressed(pressure);
         }
         self.shared.freed.notified().await;
         Ok(())

@@ -88,8 +88,8 @@ pub trait GroupSink: Send + Sync + 'static {
     /// one of a group; taking them only when the last ones are written is what makes groups grow.
     fn unjournaled(&self);
 
-    /// The journal is half full or more: settling these partitions up to `pressure.up_to` frees its oldest
-    /// file. Called whenever a new file is begun in that state.
+    /// Settling these partitions up to `pressure.up_to` frees the journal's oldest file. Called whenever a new
+    /// file is begun while it is half full or more, and when it stands still until one is freed.
     fn pressed(&self, pressure: Pressure);
 }
 
@@ -194,6 +194,18 @@ enum Phase {
     /// Ends without waiting for anything.
     Abandoned,
     Offline(Offline),
+}
+
+impl Phase {
+    /// A journal only ever moves to a phase of higher rank.
+    const fn rank(&self) -> u8 {
+        match self {
+            Self::Running => 0,
+            Self::Closing => 1,
+            Self::Abandoned => 2,
+            Self::Offline(_) => 3,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -369,6 +381,14 @@ impl Journal {
         &self.handle.shared.directory
     }
 
+    /// Takes the journal offline for a reason that lies elsewhere, such as a segment that could not be synced:
+    /// whatever waits fails, as if the journal's own disk had.
+    pub fn take_offline(&self, cause: &str) {
+        let shared = &self.handle.shared;
+        let directory = Arc::clone(&shared.directory);
+        shared.leave(Phase::Offline(Offline { directory, cause: cause.into() }));
+    }
+
     /// Takes nothing more, writes what was appended, and ends.
     ///
     /// # Errors
@@ -491,7 +511,7 @@ impl Shared {
     fn leave(&self, to: Phase) {
         {
             let mut state = self.state.lock();
-            if let (Phase::Running, _) | (Phase::Closing, Phase::Abandoned) = (&state.phase, &to) {
+            if state.phase.rank() < to.rank() {
                 state.phase = to;
             }
             state.idle = false;

@@ -49,6 +49,7 @@ impl Task {
         self.outcome = match self.work().await {
             Ok(()) => Outcome::Clean,
             Err(NoFile::Disk(error)) => Outcome::Failed(error),
+            Err(NoFile::Abandoned) if self.shared.is_ending() => Outcome::Clean,
             Err(NoFile::Abandoned) => Outcome::Underway,
         };
     }
@@ -105,6 +106,9 @@ impl Task {
         group.sync_time = begun.elapsed();
 
         active.wrote(padded, last_lsn, group.entries.iter().map(|entry| entry.tp));
+        if self.shared.is_offline() {
+            return Err(NoFile::Abandoned);
+        }
         // The sink first: whoever its owner wakes finds the group there.
         self.shared.sink.sealed(Arc::new(group));
         {
@@ -155,24 +159,36 @@ impl Drop for Task {
 }
 
 impl Shared {
-    pub(super) fn is_abandoned(&self) -> bool {
-        matches!(self.state.lock().phase, Phase::Abandoned)
+    /// Whether nobody waits for what is still to be written.
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(self.state.lock().phase, Phase::Abandoned | Phase::Offline(_))
+    }
+
+    fn is_offline(&self) -> bool {
+        matches!(self.state.lock().phase, Phase::Offline(_))
     }
 
     /// The thread is gone. With a cause, the journal is offline; in any case whoever still waits is told.
     fn end(&self, flight: Vec<Arc<dyn Owner>>, cause: Option<Arc<str>>) {
         let left = {
             let mut state = self.state.lock();
-            if let Some(cause) = cause {
-                tracing::error!(directory = %self.directory.display(), %cause, "journal is offline");
-                state.phase = Phase::Offline(Offline { directory: Arc::clone(&self.directory), cause });
-            } else if matches!(state.phase, Phase::Running) {
-                state.phase = Phase::Closing;
+            match (&state.phase, cause) {
+                (Phase::Offline(_), _) => {}
+                (_, Some(cause)) => {
+                    let directory = Arc::clone(&self.directory);
+                    state.phase = Phase::Offline(Offline { directory, cause });
+                }
+                (Phase::Running, None) => state.phase = Phase::Closing,
+                (Phase::Closing | Phase::Abandoned, None) => {}
+            }
+            if let Phase::Offline(offline) = &state.phase {
+                tracing::error!("{offline}");
             }
             state.waiting.clear();
             state.writing = None;
             let mut left = state.journaled.clear();
-            if matches!(state.phase, Phase::Offline(_)) {
+            // After a clean end the sink may still take what never was the journal's.
+            if !matches!(state.phase, Phase::Closing) {
                 left.extend(state.loose.clear());
                 state.unsynced = 0;
             }

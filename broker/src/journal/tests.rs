@@ -36,9 +36,7 @@ fn tp(partition: i32) -> TopicPartition {
 
 /// Something with the header and the CRC of a record batch. `len` is at least 61.
 fn batch(len: usize, fill: u8) -> Vec<u8> {
-    let mut batch: Vec<u8> = (0..len)
-        .map(|index| fill.wrapping_add((index % 241) as u8))
-        .collect();
+    let mut batch: Vec<u8> = (0..len).map(|index| fill.wrapping_add((index % 241) as u8)).collect();
     batch[23..27].copy_from_slice(&2i32.to_be_bytes());
     let crc = crc32c::crc32c(&batch[21..]);
     batch[17..21].copy_from_slice(&crc.to_be_bytes());
@@ -54,12 +52,7 @@ fn placed(batch: &[u8], base_offset: i64, leader_epoch: i32) -> Bytes {
 }
 
 fn append(batch: &[u8], partition: i32, base_offset: i64) -> Record<'_> {
-    Record::Append {
-        tp: tp(partition),
-        base_offset,
-        leader_epoch: 4,
-        batch,
-    }
+    Record::Append { tp: tp(partition), base_offset, leader_epoch: 4, batch }
 }
 
 #[derive(Default)]
@@ -166,10 +159,7 @@ async fn start(disk: &SimDisk, config: Config) -> (Journal, Arc<Sink>) {
 
 /// Settles everything up to and including `up_to`.
 async fn settle(disk: &SimDisk, journal: &Journal, up_to: Lsn) -> Result<(), crate::disk::DiskError> {
-    let checkpoint = Checkpoint {
-        replay_from: up_to.next(),
-        ..Checkpoint::default()
-    };
+    let checkpoint = Checkpoint { replay_from: up_to.next(), ..Checkpoint::default() };
     checkpoint.store(disk, Path::new(DIR), DIRECTORY).await?;
     journal.checkpointed(up_to);
     Ok(())

@@ -11,13 +11,7 @@ use crate::disk::sim::Fault;
 use crate::disk::{BLOCK, LocalDisk, Operation};
 
 fn fault(operation: Operation, skip: u64, errno: Errno) -> Fault {
-    Fault {
-        operation,
-        path: "journal-".into(),
-        skip,
-        times: u64::MAX,
-        errno,
-    }
+    Fault { operation, path: "journal-".into(), skip, times: u64::MAX, errno }
 }
 
 /// Appends batches of `len` bytes one by one, waiting for each. Returns the last position.
@@ -138,6 +132,29 @@ async fn a_failed_sync_is_final() {
 }
 
 #[tokio::test]
+async fn who_settles_the_journal_can_take_it_offline() {
+    let disk = sim(17).await;
+    let (journal, sink) = start(&disk, small()).await;
+    append_each(&journal, 1, 100).await;
+    // More than it may hold: it stands still until the rest is settled.
+    let (waiter, owner) = Waiter::new();
+    let large = batch(300_000, 9);
+    journal.append(append(&large, 1, 5), &owner).expect("online");
+    let (other, loose_owner) = Waiter::new();
+    let loose = append(&large, 2, 6);
+    journal.append_unjournaled(loose, &loose_owner).expect("online");
+    sink.moved.notified().await;
+    journal.take_offline("a segment could not be synced");
+    let error = journal.close().await.expect_err("offline");
+    let message = "journal of /data is offline: a segment could not be synced";
+    assert_eq!(error.to_string(), message);
+    assert_eq!((waiter.failures(), waiter.last()), (1, Lsn(0)));
+    assert_eq!(other.failures(), 1, "nor will the unjournaled ones be written");
+    let refused = journal.append(append(&large, 1, 7), &owner).expect_err("offline");
+    assert_eq!(refused.to_string(), message);
+}
+
+#[tokio::test]
 async fn admission_bounds_what_is_not_durable() {
     let disk = sim(5).await;
     let (journal, _sink) = start(&disk, small()).await;
@@ -210,15 +227,8 @@ async fn a_partitions_mark_hides_what_it_covers() {
         journal.append(Record::Delete { tp: tp(partition) }, &owner).expect("online");
     }
     journal.close().await.expect("clean");
-    let mark = Mark {
-        segment: 0,
-        position: 0,
-        lsn: Lsn(3),
-    };
-    let checkpoint = Checkpoint {
-        replay_from: Lsn(2),
-        partitions: [(tp(0), mark)].into(),
-    };
+    let mark = Mark { segment: 0, position: 0, lsn: Lsn(3) };
+    let checkpoint = Checkpoint { replay_from: Lsn(2), partitions: [(tp(0), mark)].into() };
     checkpoint.store(&disk, Path::new(DIR), DIRECTORY).await.expect("stored");
     let mut replay = open(&disk, small()).await.expect("healthy");
     let read = read_all(&mut replay).await.expect("healthy");
@@ -318,21 +328,12 @@ async fn foreign_and_unreadable_files_are_refused() {
     let (journal, _sink) = start(&disk, small()).await;
     journal.close().await.expect("clean");
     let other = DirectoryId(Uuid::from_u128(0xff));
-    let opened = Journal::open(
-        Arc::new(disk.clone()),
-        Path::new(DIR),
-        other,
-        small(),
-        Checkpoint::default(),
-    );
+    let opened = Journal::open(Arc::new(disk.clone()), Path::new(DIR), other, small(), Checkpoint::default());
     let error = opened.await.expect_err("foreign");
     assert!(matches!(error, OpenError::ForeignDirectory { .. }), "{error}");
     damage(&disk, "journal-0001.firn", 20);
     let error = open(&disk, small()).await.expect_err("damaged");
-    assert_eq!(
-        error.to_string(),
-        "journal file /data/journal-0001.firn: its header is damaged"
-    );
+    assert_eq!(error.to_string(), "journal file /data/journal-0001.firn: its header is damaged");
 }
 
 #[tokio::test]
@@ -368,22 +369,30 @@ async fn a_full_disk_stops_growth_but_not_the_journal() {
 #[tokio::test]
 async fn a_batch_larger_than_a_file_gets_one_of_its_own() {
     let disk = sim(15).await;
-    let (journal, _sink) = start(&disk, small()).await;
-    append_each(&journal, 1, 100).await;
-    append_each(&journal, 1, 300_000).await;
-    let last = append_each(&journal, 6, 10_000).await;
-    assert!(journal.usage().file_bytes > 300_000);
-    let disk_before = disk.restart();
-    let mut replay = open(&disk_before, small()).await.expect("healthy");
+    let (journal, sink) = start(&disk, small()).await;
+    let first = append_each(&journal, 1, 100).await;
+    // Beyond what the journal may hold: alone, when all before it is settled.
+    let (waiter, owner) = Waiter::new();
+    let large = batch(300_000, 9);
+    let second = journal.append(append(&large, 1, 5), &owner).expect("online").lsn;
+    sink.moved.notified().await;
+    let pressure = sink.pressures.lock().pop().expect("asked for");
+    assert_eq!((pressure.up_to, pressure.partitions), (first, vec![tp(0)]));
+    assert_eq!(waiter.last(), Lsn(0));
+    settle(&disk, &journal, first).await.expect("stored");
+    assert!(waiter.reached(second).await);
+    append_each(&journal, 3, 10_000).await;
+    drop(journal);
+
+    let disk = disk.restart();
+    let mut replay = open(&disk, small()).await.expect("healthy");
     let read = read_all(&mut replay).await.expect("healthy");
-    assert_eq!(read.len(), 8);
-    let Some((Lsn(2), OwnedRecord::Append { batch: large, .. })) = read.get(1) else {
-        panic!("the large one is the second");
-    };
-    assert_eq!(*large, placed(&batch(300_000, 0), 0, 4));
+    assert_eq!(read.len(), 4);
+    let expected = OwnedRecord::Append { tp: tp(1), batch: placed(&large, 5, 4) };
+    assert_eq!(read.first(), Some(&(second, expected)));
     let journal = replay.start(Arc::new(Sink::default())).await.expect("started");
-    settle(&disk_before, &journal, last).await.expect("stored");
-    append_each(&journal, 12, 10_000).await;
+    settle(&disk, &journal, second).await.expect("stored");
+    append_each(&journal, 6, 10_000).await;
     assert!(journal.usage().file_bytes <= small().max_bytes, "it is gone");
     journal.close().await.expect("clean");
 }

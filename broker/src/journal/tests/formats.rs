@@ -17,11 +17,7 @@ const CHECKPOINT: &[u8] = include_bytes!("../../../tests/golden/checkpoint-v1.bi
 /// The ids that the golden files were made with.
 fn golden() -> (FileHeader, TopicPartition) {
     let count = |from: u8| Uuid::from_bytes(std::array::from_fn(|index| from + index as u8));
-    let header = FileHeader {
-        directory: DirectoryId(count(0)),
-        sequence: 7,
-        capacity: 1 << 16,
-    };
+    let header = FileHeader { directory: DirectoryId(count(0)), sequence: 7, capacity: 1 << 16 };
     (header, TopicPartition::new(TopicId(count(0x10)), 5))
 }
 
@@ -33,20 +29,11 @@ fn golden_batch() -> Vec<u8> {
     batch
 }
 
-const EPOCHS: [EpochStart; 2] = [
-    EpochStart { epoch: 1, start: 0 },
-    EpochStart {
-        epoch: 3,
-        start: 1500,
-    },
-];
+const EPOCHS: [EpochStart; 2] = [EpochStart { epoch: 1, start: 0 }, EpochStart { epoch: 3, start: 1500 }];
 
 /// The records as one frame without padding.
 fn frame(records: &[Record<'_>], first_lsn: Lsn, synced_to: Lsn, seed: Seed) -> Bytes {
-    let config = Config {
-        max_group_bytes: usize::MAX,
-        ..small()
-    };
+    let config = Config { max_group_bytes: usize::MAX, ..small() };
     let mut lane = Lane::new(Purpose::Journal);
     let need = records.iter().map(|record| payload_len(record) + ENTRY_HEADER);
     // One block for all: a lane would begin another group instead.
@@ -69,12 +56,7 @@ fn frame(records: &[Record<'_>], first_lsn: Lsn, synced_to: Lsn, seed: Seed) -> 
             end: entry.range.end as usize - FRAME_HEADER,
         })
         .collect();
-    let header = FrameHeader {
-        length: length as u64,
-        first_lsn,
-        synced_to,
-        count: records.len() as u32,
-    };
+    let header = FrameHeader { length: length as u64, first_lsn, synced_to, count: records.len() as u32 };
     let head = header.encode(seed, &entries, &batches);
     let group = group_of(sealed, &head, None);
     group.slice(0..length)
@@ -95,20 +77,10 @@ fn a_frame_with_every_kind_has_its_golden_bytes() {
     let (header, tp) = golden();
     let batch = golden_batch();
     let records = [
-        Record::Append {
-            tp,
-            base_offset: 1000,
-            leader_epoch: 3,
-            batch: &batch,
-        },
+        Record::Append { tp, base_offset: 1000, leader_epoch: 3, batch: &batch },
         Record::TruncateTail { tp, to: 990 },
         Record::TrimHead { tp, to: 12 },
-        Record::Reset {
-            tp,
-            start: 2000,
-            epochs: &EPOCHS,
-            producer_state: b"producers",
-        },
+        Record::Reset { tp, start: 2000, epochs: &EPOCHS, producer_state: b"producers" },
         Record::Delete { tp },
     ];
     let bytes = frame(&records, Lsn(42), Lsn(41), header.seed());
@@ -137,14 +109,8 @@ fn a_frame_with_every_kind_has_its_golden_bytes() {
 fn a_frame_belongs_to_one_use_of_one_file() {
     let (header, _) = golden();
     let bytes = Bytes::from_static(FRAME);
-    let other = FileHeader {
-        sequence: 8,
-        ..header
-    };
-    let foreign = FileHeader {
-        directory: DIRECTORY,
-        ..header
-    };
+    let other = FileHeader { sequence: 8, ..header };
+    let foreign = FileHeader { directory: DIRECTORY, ..header };
     for file in [other, foreign] {
         let refused = decode_frame(&bytes, file.seed());
         assert_eq!(refused, Err(FrameError::Checksum));
@@ -154,18 +120,10 @@ fn a_frame_belongs_to_one_use_of_one_file() {
 #[test]
 fn the_checkpoint_has_its_golden_bytes() {
     let (header, tp) = golden();
-    let mark = |segment, position, lsn| Mark {
-        segment,
-        position,
-        lsn: Lsn(lsn),
-    };
+    let mark = |segment, position, lsn| Mark { segment, position, lsn: Lsn(lsn) };
     let checkpoint = Checkpoint {
         replay_from: Lsn(40),
-        partitions: [
-            (TopicPartition::new(tp.topic, 0), mark(100, 4096, 41)),
-            (tp, mark(0, 77, 39)),
-        ]
-        .into(),
+        partitions: [(TopicPartition::new(tp.topic, 0), mark(100, 4096, 41)), (tp, mark(0, 77, 39))].into(),
     };
     assert_eq!(checkpoint.encode(header.directory), CHECKPOINT);
     let read = Checkpoint::decode(CHECKPOINT).expect("it validates");
@@ -196,21 +154,12 @@ fn every_flipped_bit_is_noticed() {
 /// Records of all kinds, batches short and long enough for their CRC to be made use of.
 fn records() -> impl Strategy<Value = Vec<OwnedRecord>> {
     let lens = prop_oneof![61..200usize, 40_000..80_000usize];
-    let append = (0..3i32, lens, any::<u8>(), any::<i64>()).prop_map(|(p, len, fill, base)| {
-        OwnedRecord::Append {
-            tp: tp(p),
-            batch: placed(&batch(len, fill), base, 4),
-        }
-    });
+    let append = (0..3i32, lens, any::<u8>(), any::<i64>())
+        .prop_map(|(p, len, fill, base)| OwnedRecord::Append { tp: tp(p), batch: placed(&batch(len, fill), base, 4) });
     let epoch = (any::<i32>(), any::<i64>()).prop_map(|(epoch, start)| EpochStart { epoch, start });
-    let reset = (any::<i64>(), vec(epoch, 0..5), vec(any::<u8>(), 0..50)).prop_map(
-        |(start, epochs, state)| OwnedRecord::Reset {
-            tp: tp(1),
-            start,
-            epochs,
-            producer_state: state.into(),
-        },
-    );
+    let reset = (any::<i64>(), vec(epoch, 0..5), vec(any::<u8>(), 0..50)).prop_map(|(start, epochs, state)| {
+        OwnedRecord::Reset { tp: tp(1), start, epochs, producer_state: state.into() }
+    });
     let record = prop_oneof![
         4 => append,
         1 => reset,
@@ -231,17 +180,9 @@ fn borrowed(record: &OwnedRecord) -> Record<'_> {
         },
         OwnedRecord::TruncateTail { tp, to } => Record::TruncateTail { tp: *tp, to: *to },
         OwnedRecord::TrimHead { tp, to } => Record::TrimHead { tp: *tp, to: *to },
-        OwnedRecord::Reset {
-            tp,
-            start,
-            epochs,
-            producer_state,
-        } => Record::Reset {
-            tp: *tp,
-            start: *start,
-            epochs,
-            producer_state,
-        },
+        OwnedRecord::Reset { tp, start, epochs, producer_state } => {
+            Record::Reset { tp: *tp, start: *start, epochs, producer_state }
+        }
         OwnedRecord::Delete { tp } => Record::Delete { tp: *tp },
     }
 }

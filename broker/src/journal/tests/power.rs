@@ -4,7 +4,6 @@
 use proto::host::{Entropy, SeededEntropy};
 
 use super::*;
-use crate::disk::DiskError;
 
 /// What was appended, in order, and how much of it was reported durable.
 #[derive(Default)]
@@ -57,15 +56,17 @@ async fn live(disk: &SimDisk, entropy: &SeededEntropy, model: &mut Model, append
         assert!(!disk.is_powered(), "{started:?}");
         return End::PowerLost;
     };
+    let settler = tokio::spawn(settle_when_pressed(disk.clone(), journal.clone(), Arc::clone(&sink)));
     let owners: Vec<_> = (0..3).map(|_| Waiter::new()).collect();
     let mut offline = false;
     for _ in 0..appends {
-        if act(disk, entropy, model, &journal, &sink, &owners).await.is_err() {
+        if act(entropy, model, &journal, &sink, &owners).await.is_err() {
             offline = true;
             break;
         }
     }
     let closed = journal.close().await;
+    settler.abort();
     let reported = owners.iter().map(|(waiter, _)| waiter.last()).max();
     model.synced = model.synced.max(reported.unwrap_or_default());
     for group in sink.groups.lock().iter() {
@@ -84,6 +85,17 @@ async fn live(disk: &SimDisk, entropy: &SeededEntropy, model: &mut Model, append
     End::Closed
 }
 
+/// What the log does all the time: settles when the journal asks for it.
+async fn settle_when_pressed(disk: SimDisk, journal: Journal, sink: Arc<Sink>) {
+    loop {
+        sink.moved.notified().await;
+        if let Err(error) = settle(&disk, &journal, journal.synced()).await {
+            journal.take_offline(&error.to_string());
+            return;
+        }
+    }
+}
+
 /// Something failed; what, does not matter here.
 struct Failed;
 
@@ -93,23 +105,15 @@ impl From<Offline> for Failed {
     }
 }
 
-impl From<DiskError> for Failed {
-    fn from(_: DiskError) -> Self {
-        Self
-    }
-}
-
 async fn act(
-    disk: &SimDisk,
     entropy: &SeededEntropy,
     model: &mut Model,
     journal: &Journal,
     sink: &Sink,
     owners: &[(Arc<Waiter>, Arc<dyn Owner>)],
 ) -> Result<(), Failed> {
-    let pressed = !std::mem::take(&mut *sink.pressures.lock()).is_empty();
-    if pressed || draw(entropy, 20) == 0 {
-        settle(disk, journal, journal.synced()).await?;
+    if draw(entropy, 20) == 0 {
+        sink.moved.notify_one();
     }
     let len = match draw(entropy, 20) {
         0 => 70_000,
