@@ -3,11 +3,11 @@
 //! A directory fails as a whole and for good: [`LogDir::fail`] is called once by whoever finds out, and takes
 //! the directory's partitions offline with it; other directories go on.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 use proto::host::Clock;
@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use super::tail::TailCache;
 use crate::disk::{Disk, Space};
 use crate::journal::{Group, GroupSink, Journal, Offline, Permit, Pressure};
+use crate::partition::shared::Shared;
 
 /// Sizes of a data directory's memory and pace, all in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,10 @@ pub struct DirConfig {
     pub snapshot_bytes: u64,
     /// Free space that is never given to records.
     pub reserve_bytes: u64,
+    /// What is written to segments is synced at the latest after this, in milliseconds.
+    pub settle_ms: u64,
+    /// What is sealed is written to segments at the latest after this, in milliseconds.
+    pub write_ms: u64,
 }
 
 impl Default for DirConfig {
@@ -47,6 +52,8 @@ impl Default for DirConfig {
             sync_bytes: 32 << 20,
             snapshot_bytes: 32 << 20,
             reserve_bytes: 64 << 20,
+            settle_ms: 30_000,
+            write_ms: 1_000,
         }
     }
 }
@@ -93,6 +100,8 @@ pub struct LogDir {
     cause: OnceLock<DirOffline>,
     full: AtomicBool,
     space: Mutex<Option<Space>>,
+    /// Partitions in it; those that left are swept out when it is looked through.
+    members: Mutex<BTreeMap<TopicPartition, Weak<Shared>>>,
 }
 
 impl fmt::Debug for LogDir {
@@ -125,6 +134,7 @@ impl LogDir {
             cause: OnceLock::new(),
             full: AtomicBool::new(false),
             space: Mutex::new(None),
+            members: Mutex::default(),
         })
     }
 
@@ -235,6 +245,18 @@ impl LogDir {
     pub(crate) fn set_space(&self, space: Space, full: bool) {
         *self.space.lock() = Some(space);
         self.full.store(full, Ordering::Relaxed);
+    }
+
+    /// Takes a partition in.
+    pub(crate) fn join(&self, partition: &Arc<Shared>) {
+        self.members.lock().insert(partition.tp, Arc::downgrade(partition));
+    }
+
+    /// The partitions in it.
+    pub(crate) fn members(&self) -> Vec<Arc<Shared>> {
+        let mut members = self.members.lock();
+        members.retain(|_, partition| partition.strong_count() > 0);
+        members.values().filter_map(Weak::upgrade).collect()
     }
 
     /// Asks the writer to settle a partition soon.

@@ -164,6 +164,11 @@ impl Layout {
         self.segments.iter()
     }
 
+    /// Whether nothing was ever appended to it.
+    pub fn is_blank(&self) -> bool {
+        self.segments.len() == 1 && self.active().is_empty() && self.active().base == 0
+    }
+
     /// The segment that is appended to.
     pub fn active(&self) -> &SegmentMeta {
         self.segments.back().expect("a layout always has a segment")

@@ -5,6 +5,7 @@
 //! ([`super::folder`]).
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use proto::ids::Offset;
@@ -54,13 +55,16 @@ pub struct Segment {
     /// First offset, inclusive.
     pub base: Offset,
     path: PathBuf,
-    file: OnceLock<Arc<dyn DiskFile>>,
+    reader: OnceLock<Arc<dyn DiskFile>>,
+    writer: OnceLock<Arc<dyn DiskFile>>,
+    named: AtomicBool,
 }
 
 impl Segment {
     /// The segment `base` in `folder`, not opened yet.
     pub fn new(folder: &Path, base: Offset) -> Arc<Self> {
-        Arc::new(Self { base, path: folder.join(file_name(base, FileKind::Log)), file: OnceLock::new() })
+        let path = folder.join(file_name(base, FileKind::Log));
+        Arc::new(Self { base, path, reader: OnceLock::new(), writer: OnceLock::new(), named: AtomicBool::new(false) })
     }
 
     /// Its file's name.
@@ -70,7 +74,7 @@ impl Segment {
 
     /// The file if it is open.
     pub fn opened(&self) -> Option<&Arc<dyn DiskFile>> {
-        self.file.get()
+        self.writer.get().or_else(|| self.reader.get())
     }
 
     /// The file, opened to read; it must exist.
@@ -78,23 +82,28 @@ impl Segment {
     /// # Errors
     /// The disk's.
     pub async fn open(&self, disk: &dyn Disk) -> Result<Arc<dyn DiskFile>, DiskError> {
-        self.open_as(disk, OpenMode::Read).await
+        if let Some(file) = self.opened() {
+            return Ok(Arc::clone(file));
+        }
+        let file = disk.open(&self.path, OpenMode::Read).await?;
+        Ok(Arc::clone(self.reader.get_or_init(|| file)))
     }
 
-    /// The file, opened to write, created if it is not there. To be called before anybody opens it to read.
+    /// The file, opened to write, created if it is not there.
     ///
     /// # Errors
     /// The disk's.
     pub async fn create(&self, disk: &dyn Disk) -> Result<Arc<dyn DiskFile>, DiskError> {
-        self.open_as(disk, OpenMode::OpenOrCreate).await
-    }
-
-    async fn open_as(&self, disk: &dyn Disk, mode: OpenMode) -> Result<Arc<dyn DiskFile>, DiskError> {
-        if let Some(file) = self.file.get() {
+        if let Some(file) = self.writer.get() {
             return Ok(Arc::clone(file));
         }
-        let file = disk.open(&self.path, mode).await?;
-        Ok(Arc::clone(self.file.get_or_init(|| file)))
+        let file = disk.open(&self.path, OpenMode::OpenOrCreate).await?;
+        Ok(Arc::clone(self.writer.get_or_init(|| file)))
+    }
+
+    /// Whether its name may not be durable yet; asked once, by the writer, which then makes it so.
+    pub fn is_new_name(&self) -> bool {
+        !self.named.swap(true, Ordering::Relaxed)
     }
 }
 

@@ -319,6 +319,7 @@ impl PartitionHandle {
     pub(super) fn perform(&self, inner: &mut Inner, commands: Vec<Command>) {
         for command in commands {
             if let Some(to) = inner.perform(command) {
+                inner.save_fresh_segment();
                 self.record(inner, Record::TrimHead { tp: self.shared.tp, to }, OpKind::Trim(to));
             }
         }

@@ -193,20 +193,11 @@ impl Shared {
         ReadError::Offline
     }
 
-    /// Of a read that raced with trimming or removal the file may be gone; that is not the disk's fault.
     fn blame(&self, error: CursorError) -> ReadError {
         match error {
             CursorError::Corrupt(what) => {
                 tracing::error!(partition = %self.tp, topic = %self.topic, what, "segment is corrupt");
                 ReadError::Corrupt(what)
-            }
-            CursorError::Gone => {
-                let offsets = self.inner.lock().core.offsets();
-                ReadError::OffsetOutOfRange {
-                    log_start: offsets.log_start,
-                    log_end: offsets.log_end,
-                    high_watermark: offsets.high_watermark,
-                }
             }
             CursorError::Failed(error) => self.read_failed(&error),
         }
@@ -313,7 +304,6 @@ struct Want {
 #[derive(Debug)]
 enum CursorError {
     Corrupt(String),
-    Gone,
     Failed(String),
 }
 
@@ -321,7 +311,6 @@ impl From<CursorError> for ReadError {
     fn from(error: CursorError) -> Self {
         match error {
             CursorError::Corrupt(what) | CursorError::Failed(what) => Self::Corrupt(what),
-            CursorError::Gone => Self::Offline,
         }
     }
 }
@@ -465,7 +454,8 @@ impl Cursor {
         while let Some(want) = self.next() {
             let file: Arc<dyn DiskFile> = match want.segment.open(&**dir.disk()).await {
                 Ok(file) => file,
-                Err(error) if error.is_not_found() => return Err(CursorError::Gone),
+                // Trimmed or removed since it was planned: whoever reads on is told then where to go.
+                Err(error) if error.is_not_found() => return Ok(()),
                 Err(error) => return Err(CursorError::Failed(error.to_string())),
             };
             let piece =

@@ -16,7 +16,7 @@ use super::waiters::{AckWaiters, Readers, Told};
 use crate::journal::{GroupSeq, Lsn, Owner, Placed, Slice};
 use crate::log::batch::BatchMeta;
 use crate::log::dir::{DirConfig, LogDir};
-use crate::log::folder::Folder;
+use crate::log::folder::{Folder, Recovery};
 use crate::log::index::SegmentSummary;
 use crate::log::segment::Segment;
 use crate::log::snapshot;
@@ -58,8 +58,8 @@ pub(crate) struct SavePoint {
     pub(crate) segment: Offset,
     /// An encoded [`snapshot::Snapshot`].
     pub(crate) snapshot: Bytes,
-    /// The segment's index so far; of the segment before at the begin of one.
-    pub(crate) summary: SegmentSummary,
+    /// The index so far of the segment that ends, or goes on, here; none if that was dropped.
+    pub(crate) summary: Option<SegmentSummary>,
 }
 
 /// A change of files, journaled at `lsn`.
@@ -99,8 +99,14 @@ pub(crate) struct Inner {
     pub(crate) save_points: VecDeque<SavePoint>,
     /// Log position of the last save point.
     saved_position: u64,
-    /// Position of the last record of this partition, whatever its kind.
+    /// Its records are durable up to here.
     pub(crate) synced_lsn: Lsn,
+    /// Position of the last record that its files reflect.
+    pub(crate) processed_lsn: Lsn,
+    /// What its folder says of recovery; none if there is no folder yet.
+    pub(crate) described: Option<Recovery>,
+    /// Offset of the state last saved, and whether that lies inside a segment.
+    pub(crate) saved: Option<(Offset, bool)>,
     /// Cuts and resets so far: a write that was planned before one does not count.
     pub(crate) generation: u64,
     /// A cut is being prepared; appends wait outside.
@@ -135,6 +141,9 @@ impl Shared {
                 save_points: VecDeque::new(),
                 saved_position,
                 synced_lsn: Lsn(0),
+                processed_lsn: Lsn(0),
+                described: None,
+                saved: None,
                 generation: 0,
                 truncating: false,
                 hints: [(-1, 0, 0); 8],
@@ -161,7 +170,7 @@ impl Shared {
         }
     }
 
-    pub(super) fn offline(&self) {
+    pub(crate) fn offline(&self) {
         self.tell(Event::Offline);
         let waiters = std::mem::take(&mut self.inner.lock().op_waiters);
         for (_, waiter) in waiters {
@@ -243,9 +252,26 @@ impl Inner {
             offset,
             segment,
             snapshot: snapshot::encode_parts(offset, segment, position, core.epochs(), core.producers()),
-            summary: core.layout().active().summary(),
+            summary: Some(core.layout().active().summary()).filter(|summary| summary.bytes > 0),
         });
         self.saved_position = core.layout().end_position();
+    }
+
+    /// Makes sure that the state at the begin of a fresh segment will be saved: recovery starts there.
+    pub(super) fn save_fresh_segment(&mut self) {
+        let active = self.core.layout().active();
+        let (base, fresh) = (active.base, active.is_empty());
+        if fresh && self.save_points.back().is_none_or(|point| point.offset != base) {
+            self.save_point(base, 0);
+        }
+    }
+
+    /// Where the next batch that is not in a segment yet goes: (segment, position).
+    pub(crate) fn written_place(&self) -> (Offset, u64) {
+        match self.tail.get(self.written) {
+            Some(entry) => (entry.segment, entry.position),
+            None => (self.core.layout().active().base, self.core.layout().active().bytes),
+        }
     }
 
     /// Carries out a command; a new local start is answered, as only a handle can journal it.

@@ -1,0 +1,335 @@
+//! The writer of a data directory: settles in segments what the journal made durable.
+//!
+//! Groups stay in memory (*pinned*) until all their records are in segments. Each partition's share is
+//! gathered until it is worth a write, or pins the oldest group while too much is pinned, or is old. Written
+//! is not durable: from time to time the files written to are synced, *then* the checkpoint moves, *then* journal
+//! files are free and files that retention dropped are unlinked. One settling runs at a time, beside writing.
+//!
+//! A failed write or sync takes the directory offline; only a full disk is waited for, as a write (other than a
+//! sync) that did not fit may be tried again.
+
+mod files;
+mod settle;
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::ids::TopicPartition;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::dir::{Inbox, LogDir};
+use crate::disk::DiskError;
+use crate::journal::{Checkpoint, Group, GroupSeq, Kind, Lsn};
+use crate::partition::core::Event;
+use crate::partition::shared::Shared;
+use settle::Unsettled;
+
+/// How often the writer looks at what grew old, and at a full disk again.
+const TICK: Duration = Duration::from_millis(250);
+
+/// A partition with records that are in no segment.
+struct Dirty {
+    partition: Arc<Shared>,
+    bytes: usize,
+    /// Group of the oldest such record.
+    oldest: GroupSeq,
+    /// Its position in the journal.
+    first_lsn: Lsn,
+    since: Instant,
+    /// Does not wait to grow: files change, or acknowledgements depend on it.
+    urgent: bool,
+    /// Nothing can be done before more is sealed: it is in order behind something that is not durable.
+    blocked: bool,
+}
+
+pub(crate) struct Writer {
+    dir: Arc<LogDir>,
+    dirty: BTreeMap<TopicPartition, Dirty>,
+    by_age: BTreeSet<(GroupSeq, TopicPartition)>,
+    unsettled: BTreeMap<TopicPartition, Unsettled>,
+    unsettled_bytes: u64,
+    unsettled_since: Option<Instant>,
+    checkpoint: Checkpoint,
+    /// The last journaled record that was handed over.
+    last_lsn: Lsn,
+    /// The group after the last one handed over.
+    next_group: GroupSeq,
+    settling: Option<JoinHandle<Result<Checkpoint, DiskError>>>,
+    settle_wanted: bool,
+    /// First position of the partition that is being written.
+    writing: Option<Lsn>,
+    pressed_up_to: Lsn,
+}
+
+impl Writer {
+    /// A writer for `dir`, whose `checkpoint` covers all that its journal held.
+    pub(crate) fn new(dir: Arc<LogDir>, checkpoint: Checkpoint) -> Self {
+        let last_lsn = checkpoint.replay_from.previous();
+        Self {
+            dir,
+            dirty: BTreeMap::new(),
+            by_age: BTreeSet::new(),
+            unsettled: BTreeMap::new(),
+            unsettled_bytes: 0,
+            unsettled_since: None,
+            checkpoint,
+            last_lsn,
+            next_group: GroupSeq(1),
+            settling: None,
+            settle_wanted: false,
+            writing: None,
+            pressed_up_to: Lsn(0),
+        }
+    }
+
+    /// Works until the directory is closed or fails; whoever waits on its partitions is told in the latter
+    /// case. The checkpoint it ends with is stored.
+    pub(crate) async fn run(mut self) {
+        if let Err(error) = self.work().await {
+            self.dir.fail(error.to_string());
+        }
+        if self.dir.is_offline() {
+            for partition in self.dir.members() {
+                partition.offline();
+            }
+        }
+    }
+
+    async fn work(&mut self) -> Result<(), DiskError> {
+        loop {
+            let close = self.ingest();
+            if self.dir.is_offline() {
+                return Ok(());
+            }
+            if close {
+                return self.close().await;
+            }
+            self.write_due().await?;
+            self.settle_due().await?;
+            if self.inbox_is_empty() {
+                self.wait().await?;
+            }
+        }
+    }
+
+    fn inbox_is_empty(&self) -> bool {
+        let inbox = self.dir.inbox.lock();
+        inbox.sealed.is_empty() && !inbox.loose && !inbox.close && inbox.settle.is_empty()
+    }
+
+    /// Waits for something to do: work, the end of a settling, or time.
+    async fn wait(&mut self) -> Result<(), DiskError> {
+        let timed = !self.dirty.is_empty() || !self.unsettled.is_empty();
+        let settled = {
+            let settling = async {
+                match &mut self.settling {
+                    Some(task) => Some(task.await),
+                    None => std::future::pending().await,
+                }
+            };
+            let tick = async {
+                if timed {
+                    tokio::time::sleep(TICK).await;
+                } else {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                biased;
+                outcome = settling => outcome,
+                () = self.dir.work.notified() => None,
+                () = tick => None,
+            }
+        };
+        match settled {
+            Some(outcome) => self.settled(outcome),
+            None => Ok(()),
+        }
+    }
+
+    // ---- taking in
+
+    /// Takes what waits in the inbox; answers whether to close.
+    fn ingest(&mut self) -> bool {
+        let Inbox { sealed, loose, pressure, settle, close } = std::mem::take(&mut *self.dir.inbox.lock());
+        for group in sealed {
+            self.ingest_group(&group);
+        }
+        if (loose || close)
+            && let Ok(journal) = self.dir.journal()
+        {
+            for group in journal.take_unjournaled() {
+                self.dir.tail().insert(Arc::clone(&group));
+                self.ingest_group(&group);
+            }
+        }
+        if let Some(pressure) = pressure {
+            self.pressed_up_to = self.pressed_up_to.max(pressure.up_to);
+        }
+        for tp in settle {
+            self.settle_wanted = true;
+            if let Some(dirty) = self.dirty.get_mut(&tp) {
+                dirty.urgent = true;
+            }
+        }
+        close
+    }
+
+    fn ingest_group(&mut self, group: &Arc<Group>) {
+        if group.journaled {
+            self.last_lsn = self.last_lsn.max(group.last_lsn);
+        }
+        self.next_group = self.next_group.max(GroupSeq(group.seq.0 + 1));
+        for entry in &group.entries {
+            let owner: Arc<dyn Any + Send + Sync> = Arc::<dyn crate::journal::Owner>::clone(&entry.owner);
+            let Ok(partition) = owner.downcast::<Shared>() else {
+                continue;
+            };
+            let dirty = self.dirty.entry(entry.tp).or_insert_with(|| {
+                self.by_age.insert((group.seq, entry.tp));
+                Dirty {
+                    partition,
+                    bytes: 0,
+                    oldest: group.seq,
+                    first_lsn: entry.lsn,
+                    since: Instant::now(),
+                    urgent: false,
+                    blocked: false,
+                }
+            });
+            dirty.bytes += entry.range.len();
+            dirty.blocked = false;
+            dirty.urgent |= entry.kind != Kind::Append || !group.journaled;
+        }
+    }
+
+    // ---- writing
+
+    /// Writes whatever should not wait any longer.
+    async fn write_due(&mut self) -> Result<(), DiskError> {
+        while let Some(tp) = self.next_due() {
+            if !self.write_partition(tp).await? {
+                // The disk is full: what is pinned stays, and admission waits.
+                tokio::time::sleep(TICK).await;
+                break;
+            }
+            self.release();
+            // Keeps the kernel from having to write back too much at once while a sync runs.
+            if self.unsettled_bytes > 2 * self.dir.config().sync_bytes {
+                self.settle_due().await?;
+                self.await_settling().await?;
+            }
+        }
+        self.release();
+        Ok(())
+    }
+
+    fn next_due(&self) -> Option<TopicPartition> {
+        let config = self.dir.config();
+        let now = Instant::now();
+        let patience = Duration::from_millis(config.write_ms);
+        if self.dir.tail().pinned_bytes() > config.backlog_target_bytes
+            && let Some((_, tp)) =
+                self.by_age.iter().find(|(_, tp)| self.dirty.get(tp).is_some_and(|dirty| !dirty.blocked))
+        {
+            return Some(*tp);
+        }
+        let due = |dirty: &Dirty| {
+            let worth = dirty.urgent || dirty.bytes >= config.write_bytes || dirty.first_lsn <= self.pressed_up_to;
+            !dirty.blocked && (worth || now.duration_since(dirty.since) >= patience)
+        };
+        self.dirty.iter().find(|(_, dirty)| due(dirty)).map(|(tp, _)| *tp)
+    }
+
+    /// Writes all that a partition has; false if the disk is full.
+    async fn write_partition(&mut self, tp: TopicPartition) -> Result<bool, DiskError> {
+        let Some(dirty) = self.dirty.remove(&tp) else {
+            return Ok(true);
+        };
+        self.writing = Some(dirty.first_lsn);
+        let partition = Arc::clone(&dirty.partition);
+        let outcome = self.write_all(&partition).await;
+        self.writing = None;
+        self.by_age.remove(&(dirty.oldest, tp));
+        match outcome {
+            Ok(()) => {
+                self.requeue(dirty, true);
+                Ok(true)
+            }
+            Err(error) if error.is_full() => {
+                tracing::warn!(%error, "no space for segments: waiting");
+                self.requeue(dirty, false);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Keeps a partition in the list if something of it that is sealed is left.
+    fn requeue(&mut self, mut dirty: Dirty, blocked: bool) {
+        let tp = dirty.partition.tp;
+        {
+            let inner = dirty.partition.inner.lock();
+            let entry = inner.tail.get(inner.written).filter(|_| !inner.core.is_removed());
+            let Some(entry) = entry.filter(|entry| self.dir.tail().get(entry.slice.group).is_some()) else {
+                return;
+            };
+            dirty.first_lsn = entry.lsn;
+            dirty.oldest = entry.slice.group;
+            dirty.bytes = inner.tail.iter().skip(inner.written).map(|entry| entry.slice.len as usize).sum();
+            dirty.blocked = blocked;
+            dirty.since = Instant::now();
+        }
+        self.by_age.insert((dirty.oldest, tp));
+        self.dirty.insert(tp, dirty);
+    }
+
+    /// Lets go of groups that nobody needs any more.
+    fn release(&mut self) {
+        let floor = self.by_age.first().map_or(self.next_group, |(group, _)| *group);
+        let (gone, first) = self.dir.tail().unpin(floor, self.dir.config().tail_bytes);
+        self.dir.made_room();
+        let mut last: Option<TopicPartition> = None;
+        for entry in gone.iter().flat_map(|group| &group.entries) {
+            if last.replace(entry.tp) == Some(entry.tp) {
+                continue;
+            }
+            let owner: Arc<dyn Any + Send + Sync> = Arc::<dyn crate::journal::Owner>::clone(&entry.owner);
+            if let Ok(partition) = owner.downcast::<Shared>() {
+                partition.inner.lock().pop_evicted(first);
+            }
+        }
+    }
+
+    // ---- closing
+
+    /// Everything into segments, synced, and a checkpoint that leaves nothing to replay or to scan.
+    async fn close(&mut self) -> Result<(), DiskError> {
+        self.await_settling().await?;
+        for partition in self.dir.members() {
+            let mut inner = partition.inner.lock();
+            let active = inner.core.layout().active();
+            let (segment, position, end) = (active.base, active.bytes, active.end);
+            let saved = inner.save_points.back().map(|point| point.offset).or(inner.saved.map(|(offset, _)| offset));
+            if !inner.core.is_removed() && saved.map_or(!inner.core.layout().is_blank(), |saved| saved != end) {
+                inner.save_point(segment, position);
+            }
+        }
+        let all: Vec<Arc<Shared>> = self.dir.members();
+        for partition in all {
+            self.dirty.remove(&partition.tp);
+            self.write_all(&partition).await?;
+        }
+        self.dirty.clear();
+        self.by_age.clear();
+        self.start_settling();
+        self.await_settling().await
+    }
+
+    fn tell_written(partition: &Shared, end: proto::ids::Offset) {
+        partition.tell(Event::Written(end));
+    }
+}

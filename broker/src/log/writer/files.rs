@@ -1,0 +1,367 @@
+//! Carrying out what a partition has for its files: batches, saved state, cuts, resets, removal.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proto::ids::Offset;
+
+use super::{Unsettled, Writer};
+use crate::disk::{DiskError, DiskFile, OpenMode};
+use crate::journal::{Lsn, Mark};
+use crate::log::folder::{self, Folder, Recovery};
+use crate::log::segment::{FileKind, Segment, file_name, parse_file_name};
+use crate::partition::shared::{FileOp, Inner, OpKind, SavePoint, Shared};
+
+/// Bytes gathered for one turn at most.
+const TURN_BYTES: usize = 8 << 20;
+
+/// Consecutive batches of one segment.
+struct Run {
+    segment: Arc<Segment>,
+    position: u64,
+    pieces: Vec<Bytes>,
+    bytes: u64,
+}
+
+struct Batches {
+    runs: Vec<Run>,
+    count: usize,
+    end: Offset,
+    first_lsn: Lsn,
+    last_lsn: Lsn,
+    loose: bool,
+    generation: u64,
+}
+
+enum Turn {
+    Write(Batches),
+    Op(FileOp),
+    Nothing,
+}
+
+impl Writer {
+    /// Writes all sealed batches of a partition and does what its files are due for.
+    pub(super) async fn write_all(&mut self, partition: &Arc<Shared>) -> Result<(), DiskError> {
+        loop {
+            let turn = next_turn(partition);
+            match turn {
+                Turn::Nothing => return self.save_state(partition).await,
+                Turn::Write(batches) => self.write_batches(partition, batches).await?,
+                Turn::Op(op) => {
+                    self.save_state(partition).await?;
+                    self.change_files(partition, op).await?;
+                }
+            }
+        }
+    }
+
+    async fn write_batches(&mut self, partition: &Arc<Shared>, batches: Batches) -> Result<(), DiskError> {
+        self.prepare_folder(partition, batches.loose).await?;
+        let disk = Arc::clone(self.dir.disk());
+        let mut files: Vec<Arc<dyn DiskFile>> = Vec::new();
+        let mut written = 0;
+        let mut names = false;
+        for run in batches.runs {
+            let file = run.segment.create(&*disk).await?;
+            file.write_at(run.position, run.pieces).await?;
+            written += run.bytes;
+            names |= run.segment.is_new_name();
+            files.push(file);
+        }
+        let (segment, position) = {
+            let mut inner = partition.inner.lock();
+            if inner.generation == batches.generation {
+                inner.written += batches.count;
+                inner.processed_lsn = inner.processed_lsn.max(batches.last_lsn);
+            }
+            inner.written_place()
+        };
+        let unsettled = self.unsettled(partition, batches.first_lsn);
+        unsettled.names |= names;
+        unsettled.files.extend(files);
+        unsettled.mark = Mark { segment, position, lsn: unsettled.mark.lsn.max(batches.last_lsn) };
+        unsettled.end = unsettled.end.max(batches.end);
+        self.unsettled_bytes += written;
+        Self::tell_written(partition, batches.end);
+        Ok(())
+    }
+
+    /// What is to be settled of a partition, created if there is nothing yet.
+    pub(super) fn unsettled(&mut self, partition: &Arc<Shared>, lsn: Lsn) -> &mut Unsettled {
+        self.unsettled_since.get_or_insert_with(tokio::time::Instant::now);
+        let unsettled = self.unsettled.entry(partition.tp).or_insert_with(|| Unsettled::new(partition, lsn));
+        unsettled.first_lsn = unsettled.first_lsn.min(lsn);
+        unsettled
+    }
+
+    /// Makes the folder, and its description if that is not there or out of date.
+    async fn prepare_folder(&mut self, partition: &Arc<Shared>, loose: bool) -> Result<(), DiskError> {
+        let recovery = if loose { Recovery::Scan } else { Recovery::Journal };
+        let (described, local_start) = {
+            let inner = partition.inner.lock();
+            (inner.described, inner.core.offsets().local_start)
+        };
+        // A log that was ever loose is scanned: what was written then stays in it.
+        if described == Some(recovery) || described == Some(Recovery::Scan) {
+            return Ok(());
+        }
+        let disk = Arc::clone(self.dir.disk());
+        disk.create_dir_all(&partition.folder).await?;
+        self.describe(partition, local_start, recovery).await
+    }
+
+    /// Writes `partition.firn`, durably.
+    pub(super) async fn describe(
+        &mut self,
+        partition: &Arc<Shared>,
+        local_start: Offset,
+        recovery: Recovery,
+    ) -> Result<(), DiskError> {
+        let topic = partition.topic.to_string();
+        let folder = Folder { tp: partition.tp, topic, local_start, recovery };
+        crate::disk::replace(&**self.dir.disk(), &partition.folder, folder::NAME, folder.encode()).await?;
+        partition.inner.lock().described = Some(recovery);
+        Ok(())
+    }
+
+    /// Saves the states that segments have reached.
+    async fn save_state(&mut self, partition: &Arc<Shared>) -> Result<(), DiskError> {
+        loop {
+            let due = {
+                let mut inner = partition.inner.lock();
+                if inner.core.is_removed() {
+                    inner.save_points.clear();
+                }
+                let reached = inner.tail.get(inner.written).map_or_else(|| inner.core.layout().end(), |e| e.base);
+                match inner.save_points.front() {
+                    Some(point) if point.offset <= reached => inner.save_points.pop_front(),
+                    _ => None,
+                }
+            };
+            let Some(point) = due else {
+                return Ok(());
+            };
+            self.save_point(partition, point).await?;
+        }
+    }
+
+    async fn save_point(&mut self, partition: &Arc<Shared>, point: SavePoint) -> Result<(), DiskError> {
+        self.prepare_folder(partition, false).await?;
+        let snapshot = partition.folder.join(file_name(point.offset, FileKind::Snapshot));
+        let mut files = vec![self.write_small(&snapshot, point.snapshot).await?];
+        if let Some(summary) = &point.summary {
+            let index = partition.folder.join(file_name(summary.base, FileKind::Index));
+            files.push(self.write_small(&index, summary.encode()).await?);
+        }
+        // Within a segment only the newest state is of use, and the one it begins with.
+        let saved = Some((point.offset, point.offset != point.segment));
+        let before = std::mem::replace(&mut partition.inner.lock().saved, saved);
+        let lsn = self.last_lsn.next();
+        let unsettled = self.unsettled(partition, lsn);
+        unsettled.names = true;
+        unsettled.files.extend(files);
+        if let Some((stale, true)) = before.filter(|(stale, _)| *stale != point.offset) {
+            unsettled.unlink.push(partition.folder.join(file_name(stale, FileKind::Snapshot)));
+        }
+        Ok(())
+    }
+
+    async fn write_small(&self, path: &std::path::Path, contents: Bytes) -> Result<Arc<dyn DiskFile>, DiskError> {
+        let file = self.dir.disk().open(path, OpenMode::OpenOrCreate).await?;
+        file.set_len(0).await?;
+        file.write_at(0, vec![contents]).await?;
+        Ok(file)
+    }
+
+    /// Carries out a change whose journal record is durable, all batches before it being written.
+    async fn change_files(&mut self, partition: &Arc<Shared>, op: FileOp) -> Result<(), DiskError> {
+        {
+            let mut inner = partition.inner.lock();
+            inner.processed_lsn = inner.processed_lsn.max(op.lsn);
+        }
+        match op.kind {
+            OpKind::Trim(to) => {
+                self.trim(partition, op.lsn, to);
+                Ok(())
+            }
+            OpKind::Cut { end, segment, position } => self.cut(partition, op.lsn, end, segment, position).await,
+            OpKind::Reset { start, snapshot } => self.reset(partition, op.lsn, start, snapshot).await,
+            OpKind::Delete => self.delete(partition).await,
+        }
+    }
+
+    /// Files go once the checkpoint does not need them: recovery begins at its mark.
+    fn trim(&mut self, partition: &Arc<Shared>, lsn: Lsn, to: Offset) {
+        let (dropped, place) = {
+            let mut inner = partition.inner.lock();
+            let first = inner.core.layout().first_base();
+            let keep = inner.files.split_off(&first);
+            let dropped: Vec<Offset> = std::mem::replace(&mut inner.files, keep).into_keys().collect();
+            (dropped, inner.written_place())
+        };
+        let folder = &partition.folder;
+        let unsettled = self.unsettled(partition, lsn);
+        unsettled.mark = Mark { segment: place.0, position: place.1, lsn: unsettled.mark.lsn.max(lsn) };
+        unsettled.local_start = Some(to);
+        for base in dropped {
+            let kinds = [FileKind::Log, FileKind::Index, FileKind::Snapshot];
+            unsettled.unlink.extend(kinds.map(|kind| folder.join(file_name(base, kind))));
+        }
+        self.settle_wanted = true;
+    }
+
+    /// The checkpoint first stops trusting what is to be cut, then the files are cut.
+    async fn cut(
+        &mut self,
+        partition: &Arc<Shared>,
+        lsn: Lsn,
+        end: Offset,
+        segment: Offset,
+        position: u64,
+    ) -> Result<(), DiskError> {
+        let unsettled = self.unsettled(partition, lsn);
+        unsettled.mark = Mark { segment, position, lsn };
+        unsettled.end = end;
+        self.settle_now().await?;
+        let disk = Arc::clone(self.dir.disk());
+        let file = partition.inner.lock().files.get(&segment).cloned();
+        if let Some(file) = file
+            && disk.list(&partition.folder).await?.iter().any(|entry| entry.path == file.path())
+        {
+            let file: Arc<dyn DiskFile> = file.create(&*disk).await?;
+            if file.size().await? > position {
+                file.set_len(position).await?;
+                file.sync_data().await?;
+            }
+        }
+        self.remove_where(partition, |offset, kind| match kind {
+            FileKind::Log => offset > segment,
+            // The index of the segment that was cut speaks of what is gone.
+            FileKind::Index => offset >= segment,
+            FileKind::Snapshot => offset > end,
+        })
+        .await
+    }
+
+    async fn reset(
+        &mut self,
+        partition: &Arc<Shared>,
+        lsn: Lsn,
+        start: Offset,
+        snapshot: Bytes,
+    ) -> Result<(), DiskError> {
+        let disk = Arc::clone(self.dir.disk());
+        disk.create_dir_all(&partition.folder).await?;
+        // Should this be the last that happens, recovery repeats the reset from the journal.
+        let path = partition.folder.join(file_name(start, FileKind::Snapshot));
+        self.write_small(&path, snapshot).await?.sync_data().await?;
+        disk.sync_dir(&partition.folder).await?;
+        let unsettled = self.unsettled(partition, lsn);
+        unsettled.mark = Mark { segment: start, position: 0, lsn };
+        unsettled.local_start = Some(start);
+        unsettled.end = start;
+        self.settle_now().await?;
+        self.remove_where(partition, |offset, kind| (offset, kind) != (start, FileKind::Snapshot)).await
+    }
+
+    /// Journal record first, then the name, then the contents: a folder under its own name is a whole one.
+    async fn delete(&mut self, partition: &Arc<Shared>) -> Result<(), DiskError> {
+        self.await_settling().await?;
+        self.unsettled.remove(&partition.tp);
+        self.checkpoint.partitions.remove(&partition.tp);
+        let disk = Arc::clone(self.dir.disk());
+        let mut name = partition.folder.clone().into_os_string();
+        name.push(crate::log::recovery::DELETED);
+        let gone = std::path::PathBuf::from(name);
+        match disk.rename(&partition.folder, &gone).await {
+            Ok(()) => {}
+            // Nothing was ever written to it.
+            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        disk.sync_dir(self.dir.path()).await?;
+        disk.remove_dir_all(&gone).await
+    }
+
+    async fn remove_where(
+        &self,
+        partition: &Arc<Shared>,
+        goes: impl Fn(Offset, FileKind) -> bool,
+    ) -> Result<(), DiskError> {
+        let disk = self.dir.disk();
+        let mut removed = false;
+        for entry in disk.list(&partition.folder).await? {
+            if let Some((offset, kind)) = parse_file_name(&entry.name)
+                && goes(offset, kind)
+            {
+                disk.remove(&entry.path).await?;
+                removed = true;
+            }
+        }
+        if removed { disk.sync_dir(&partition.folder).await } else { Ok(()) }
+    }
+}
+
+/// What comes next for a partition's files, in the order in which it happened.
+fn next_turn(partition: &Arc<Shared>) -> Turn {
+    let mut inner = partition.inner.lock();
+    let barrier = inner.ops.front().map(|op| op.lsn);
+    if let Some(batches) = gather(partition, &mut inner, barrier) {
+        return Turn::Write(batches);
+    }
+    let before_barrier = barrier.is_some_and(|barrier| {
+        inner.tail.get(inner.written).is_some_and(|entry| entry.lsn < barrier && !inner.core.is_removed())
+    });
+    if before_barrier || barrier.is_none_or(|barrier| barrier > inner.synced_lsn) {
+        return Turn::Nothing;
+    }
+    inner.ops.pop_front().map_or(Turn::Nothing, Turn::Op)
+}
+
+fn gather(partition: &Shared, inner: &mut Inner, barrier: Option<Lsn>) -> Option<Batches> {
+    if inner.core.is_removed() {
+        return None;
+    }
+    let mut batches = Batches {
+        runs: Vec::new(),
+        count: 0,
+        end: 0,
+        first_lsn: Lsn(u64::MAX),
+        last_lsn: Lsn(0),
+        loose: false,
+        generation: inner.generation,
+    };
+    let mut total = 0;
+    let Inner { tail, written, files, .. } = inner;
+    partition.dir.tail().with(|group| {
+        for entry in tail.iter().skip(*written) {
+            if total >= TURN_BYTES || barrier.is_some_and(|barrier| entry.lsn >= barrier) {
+                break;
+            }
+            let Some(group) = group(entry.slice.group) else {
+                break;
+            };
+            let bytes = group.slice(entry.slice.range());
+            total += bytes.len();
+            let len = bytes.len() as u64;
+            match batches.runs.last_mut().filter(|run| run.segment.base == entry.segment) {
+                Some(run) => {
+                    run.pieces.push(bytes);
+                    run.bytes += len;
+                }
+                None => {
+                    let segment =
+                        files.entry(entry.segment).or_insert_with(|| Segment::new(&partition.folder, entry.segment));
+                    let segment = Arc::clone(segment);
+                    batches.runs.push(Run { segment, position: entry.position, pieces: vec![bytes], bytes: len });
+                }
+            }
+            batches.count += 1;
+            batches.end = entry.end;
+            batches.first_lsn = batches.first_lsn.min(entry.lsn);
+            batches.last_lsn = batches.last_lsn.max(entry.lsn);
+            batches.loose |= entry.loose;
+        }
+    });
+    (batches.count > 0).then_some(batches)
+}
