@@ -8,11 +8,9 @@ pub mod disk;
 pub mod group;
 pub mod http;
 pub mod journal;
-#[allow(dead_code, reason = "the writer and recovery come with the next commit")]
 pub mod log;
 pub mod metrics;
 pub mod net;
-#[allow(dead_code, reason = "the writer and recovery come with the next commit")]
 // pub mod node;
 pub mod partition;
 pub mod telemetry;

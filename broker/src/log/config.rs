@@ -31,6 +31,8 @@ pub struct LogConfig {
     pub local_retention_ms: Millis,
     /// `remote.storage.enable`: old segments settle in the object store.
     pub remote: bool,
+    /// `firn.tier.max.lag.ms`: how long a record may exist only here before it is uploaded.
+    pub tier_max_lag_ms: Millis,
     /// Whether `cleanup.policy` has `delete`: without it retention removes nothing.
     pub delete: bool,
     /// `firn.flush`.
@@ -53,6 +55,7 @@ impl Default for LogConfig {
             local_retention_bytes: -2,
             local_retention_ms: -2,
             remote: true,
+            tier_max_lag_ms: 3_600_000,
             delete: true,
             flush: Flush::Fsync,
             min_insync_replicas: 1,

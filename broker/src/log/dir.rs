@@ -97,6 +97,7 @@ pub struct LogDir {
     /// The backlog shrank, or the directory failed.
     room: Notify,
     offline: AtomicBool,
+    closing: AtomicBool,
     cause: OnceLock<DirOffline>,
     full: AtomicBool,
     space: Mutex<Option<Space>>,
@@ -131,6 +132,7 @@ impl LogDir {
             work: Notify::new(),
             room: Notify::new(),
             offline: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
             cause: OnceLock::new(),
             full: AtomicBool::new(false),
             space: Mutex::new(None),
@@ -194,7 +196,7 @@ impl LogDir {
             let room = self.room.notified();
             let journal = self.journal()?;
             if self.tail.pinned_bytes() < self.config.max_backlog_bytes {
-                return journal.admit(bytes).await.map_err(|offline| self.fail_with(&offline));
+                return journal.admit(bytes).await.map_err(|offline| self.journal_failed(&offline));
             }
             room.await;
         }
@@ -228,8 +230,17 @@ impl LogDir {
         self.offline()
     }
 
-    fn fail_with(&self, offline: &Offline) -> DirOffline {
+    /// The journal takes nothing more: the directory failed, unless it is being closed.
+    pub(crate) fn journal_failed(&self, offline: &Offline) -> DirOffline {
+        if self.closing.load(Ordering::Acquire) {
+            return DirOffline { path: self.path.clone(), cause: "it is being closed".into() };
+        }
         self.fail(offline.cause.to_string())
+    }
+
+    /// From here on nothing more is appended.
+    pub(crate) fn begin_close(&self) {
+        self.closing.store(true, Ordering::Release);
     }
 
     /// Whether no partition of it may grow, for want of space.

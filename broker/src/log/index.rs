@@ -66,10 +66,18 @@ impl SparseIndex {
         next.checked_sub(1).and_then(|at| self.entries.get(at)).map_or(0, |entry| entry.position)
     }
 
-    /// Where to begin reading to find the first batch with a timestamp at or above `timestamp`.
-    pub fn floor_of_time(&self, timestamp: Millis) -> u64 {
+    /// The last entry at or before `offset`: (offset, position).
+    pub fn floor_entry(&self, offset: Offset) -> Option<(Offset, u64)> {
+        let next = self.entries.partition_point(|entry| entry.offset <= offset);
+        let entry = self.entries.get(next.checked_sub(1)?)?;
+        Some((entry.offset, entry.position))
+    }
+
+    /// An offset before which no batch has a timestamp at or above `timestamp`; none if the segment's start is
+    /// all that is known.
+    pub fn offset_before_time(&self, timestamp: Millis) -> Option<Offset> {
         let next = self.entries.partition_point(|entry| entry.timestamp < timestamp);
-        next.checked_sub(1).and_then(|at| self.entries.get(at)).map_or(0, |entry| entry.position)
+        self.entries.get(next.checked_sub(1)?).map(|entry| entry.offset)
     }
 
     /// Forgets batches at or above `end`.

@@ -9,7 +9,6 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use proto::ids::{LeaderEpoch, Millis, NodeId, Offset};
-use proto::records::NO_PRODUCER_ID;
 
 use super::types::{AckError, AppendError, Isolation, Offsets, Origin, ReadError};
 use crate::journal::Lsn;
@@ -138,7 +137,14 @@ pub struct Core {
     epochs: EpochCache,
     producers: Producers,
     layout: Layout,
+    /// When offsets were appended, coarsely: (first offset, broker's time), ascending.
+    appended_at: VecDeque<(Offset, Millis)>,
 }
+
+/// Marks of time kept at most; reaching it, every other one is dropped.
+const MAX_TIME_MARKS: usize = 1024;
+/// Distance of marks of time, in milliseconds.
+const TIME_MARK_MS: Millis = 1_000;
 
 /// A log as it was found, or an empty one.
 #[derive(Debug, Clone)]
@@ -169,6 +175,7 @@ impl Core {
     /// A partition whose log is `log`, all of it durable; nobody leads it yet.
     pub fn new(node: NodeId, config: LogConfig, log: Restored) -> Self {
         let end = log.layout.end();
+        let appended_at = log.layout.segments().map(|segment| (segment.base, segment.created_ms)).collect();
         Self {
             node,
             config,
@@ -190,6 +197,7 @@ impl Core {
             epochs: log.epochs,
             producers: log.producers,
             layout: log.layout,
+            appended_at,
         }
     }
 
@@ -264,14 +272,6 @@ impl Core {
         place
     }
 
-    /// Folds in a batch that is durable already: recovery.
-    pub fn replayed(&mut self, batch: &BatchMeta, now_ms: Millis) -> Place {
-        let place = self.apply(batch, batch.base_offset, now_ms);
-        let end = self.layout.end();
-        (self.synced_end, self.written_end, self.settled_end) = (end, end, end);
-        place
-    }
-
     fn apply(&mut self, batch: &BatchMeta, base: Offset, now_ms: Millis) -> Place {
         let place = self.layout.next_place(batch, &self.config, now_ms);
         self.layout.append(batch, base, place, &self.config, now_ms);
@@ -279,7 +279,33 @@ impl Core {
             self.epochs.assign(batch.leader_epoch, base);
         }
         self.producers.apply(batch, base, now_ms);
+        self.mark_time(base, now_ms);
         place
+    }
+
+    fn mark_time(&mut self, base: Offset, now_ms: Millis) {
+        let due = self.appended_at.back().is_none_or(|(_, at)| now_ms.saturating_sub(*at) >= TIME_MARK_MS);
+        if !due {
+            return;
+        }
+        if self.appended_at.len() >= MAX_TIME_MARKS {
+            let mut at = 0;
+            self.appended_at.retain(|_| {
+                at += 1;
+                at % 2 == 1
+            });
+        }
+        self.appended_at.push_back((base, now_ms));
+    }
+
+    /// When the record at `offset` was appended, by this broker's clock; early by as much as the marks are
+    /// apart. `None` at the log end.
+    pub fn append_time(&self, offset: Offset) -> Option<Millis> {
+        if offset >= self.layout.end() {
+            return None;
+        }
+        let next = self.appended_at.partition_point(|(base, _)| *base <= offset);
+        self.appended_at.get(next.saturating_sub(1)).map(|(_, at)| *at)
     }
 
     // ---- events
@@ -448,6 +474,9 @@ impl Core {
     fn move_local_start(&mut self, to: Offset) {
         self.local_start = to;
         self.layout.trim_head(to);
+        while self.appended_at.get(1).is_some_and(|(base, _)| *base <= to) {
+            self.appended_at.pop_front();
+        }
         self.producers.truncate_head(to);
         if self.tier_end == 0 {
             self.epochs.truncate_head(to);
@@ -471,6 +500,7 @@ impl Core {
         assert!(state.offset >= self.high_watermark, "committed records are never cut");
         self.layout.truncate(state.offset, state.segment_base, state.position);
         self.pending.retain(|pending| pending.end <= state.offset);
+        self.appended_at.retain(|(base, _)| *base < state.offset);
         self.epochs.truncate_tail(state.offset);
         self.producers = state.producers;
         let end = state.offset;
@@ -486,6 +516,7 @@ impl Core {
     pub fn reset(&mut self, now_ms: Millis, state: Snapshot) -> Vec<Command> {
         let start = state.offset;
         self.layout = Layout::new(start, now_ms, &self.config);
+        self.appended_at.clear();
         self.pending.clear();
         self.epochs = state.epochs;
         self.producers = state.producers;
@@ -601,11 +632,6 @@ impl Core {
             return self.layout.bytes();
         }
         self.layout.from(self.tier_end).filter(|segment| segment.end > self.tier_end).map(|s| s.bytes).sum()
-    }
-
-    /// Whether a batch needs no look at producers.
-    pub const fn is_anonymous(batch: &BatchMeta) -> bool {
-        batch.producer_id == NO_PRODUCER_ID
     }
 }
 

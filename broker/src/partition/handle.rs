@@ -60,8 +60,16 @@ impl PartitionHandle {
     }
 
     /// The topic's name.
-    pub fn topic(&self) -> &Arc<str> {
-        &self.shared.topic
+    pub fn topic(&self) -> Arc<str> {
+        Arc::clone(&self.shared.topic.read())
+    }
+
+    /// The image says what the topic is called.
+    pub(super) fn name(&self, topic: &str) {
+        let mut known = self.shared.topic.write();
+        if **known != *topic {
+            *known = topic.into();
+        }
     }
 
     /// The data directory it lies in.
@@ -154,7 +162,7 @@ impl PartitionHandle {
         let placed =
             if loose { journal.append_unjournaled(record, &self.owner) } else { journal.append(record, &self.owner) };
         let placed = placed.map_err(|offline| {
-            self.shared.dir.fail(offline.cause.to_string());
+            self.shared.dir.journal_failed(&offline);
             AppendError::Offline
         })?;
         inner.appended(&meta, base, placed, loose, request.now_ms, self.shared.dir.config());
@@ -335,7 +343,7 @@ impl PartitionHandle {
         match journal.append(record, &self.owner) {
             Ok(placed) => inner.ops.push_back(FileOp { lsn: placed.lsn, kind }),
             Err(offline) => {
-                dir.fail(offline.cause.to_string());
+                dir.journal_failed(&offline);
                 inner.fail_ops();
             }
         }
@@ -349,11 +357,6 @@ impl PartitionHandle {
     /// Bytes that trimming cannot free.
     pub fn untrimmable_bytes(&self) -> u64 {
         self.shared.inner.lock().core.untrimmable_bytes()
-    }
-
-    /// The data directory failed: everything that waits is told.
-    pub(super) fn fail(&self) {
-        self.shared.offline();
     }
 }
 

@@ -2,11 +2,21 @@
 
 pub mod core;
 pub mod handle;
+mod lookup;
 mod read;
+pub mod registry;
+pub mod rewind;
 pub(crate) mod shared;
+pub mod space;
+mod tier_port;
 pub mod types;
 pub mod waiters;
 
 pub use handle::{Deletion, PartitionHandle, describe};
+pub use registry::{DirSpec, Directory, NoDirectory, Open, Partitions};
+pub use rewind::RewindError;
 pub use types::*;
 pub use waiters::FetchWaiter;
+
+#[cfg(test)]
+mod tests;

@@ -140,7 +140,8 @@ pub(super) async fn read_range(
     let mut cursor = {
         let inner = shared.inner.lock();
         let offsets = inner.core.offsets();
-        if from < offsets.local_start || from > offsets.log_end {
+        // What DeleteRecords hid within a segment is still there, and states are rebuilt from it.
+        if from < inner.core.layout().first_base() || from > offsets.log_end {
             return Err(ReadError::OffsetOutOfRange {
                 log_start: offsets.local_start,
                 log_end: offsets.log_end,
@@ -188,7 +189,7 @@ pub(super) async fn scan<B>(
 
 impl Shared {
     /// A read failed: the directory is not to be trusted any more.
-    fn read_failed(&self, error: &str) -> ReadError {
+    pub(super) fn read_failed(&self, error: &str) -> ReadError {
         self.dir.fail(error);
         ReadError::Offline
     }
@@ -196,7 +197,7 @@ impl Shared {
     fn blame(&self, error: CursorError) -> ReadError {
         match error {
             CursorError::Corrupt(what) => {
-                tracing::error!(partition = %self.tp, topic = %self.topic, what, "segment is corrupt");
+                tracing::error!(partition = %self.tp, topic = %self.topic.read(), what, "segment is corrupt");
                 ReadError::Corrupt(what)
             }
             CursorError::Failed(error) => self.read_failed(&error),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use proto::ids::{Millis, Offset, TopicPartition};
 use tokio::sync::oneshot;
 
@@ -24,7 +24,8 @@ use crate::log::snapshot;
 /// One partition. Handles and the journal hold it.
 pub(crate) struct Shared {
     pub(crate) tp: TopicPartition,
-    pub(crate) topic: Arc<str>,
+    /// The topic's name; a folder that was never described does not know it.
+    pub(crate) topic: RwLock<Arc<str>>,
     pub(crate) dir: Arc<LogDir>,
     pub(crate) folder: PathBuf,
     pub(crate) inner: Mutex<Inner>,
@@ -124,7 +125,7 @@ impl Shared {
         let saved_position = core.layout().end_position();
         Arc::new(Self {
             tp,
-            topic,
+            topic: RwLock::new(topic),
             dir,
             folder,
             refused: AtomicBool::new(false),

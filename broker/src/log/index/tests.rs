@@ -30,7 +30,9 @@ fn entries_keep_their_distance_and_are_found() {
     index.offer(entry(20, 250, 9));
     assert_eq!(index.entries(), [entry(10, 0, 5), entry(12, 100, 6), entry(20, 250, 9)]);
     assert_eq!([9, 10, 11, 12, 19, 20, 99].map(|at| index.floor(at)), [0, 0, 0, 100, 100, 250, 250]);
-    assert_eq!([4, 5, 6, 7, 9, 10].map(|at| index.floor_of_time(at)), [0, 0, 0, 100, 100, 250]);
+    let before = [4, 5, 6, 7, 9, 10].map(|at| index.offset_before_time(at));
+    assert_eq!(before, [None, None, Some(10), Some(12), Some(12), Some(20)]);
+    assert_eq!(index.floor_entry(19), Some((12, 100)));
     index.truncate(20);
     assert_eq!(index.floor(99), 100);
 }

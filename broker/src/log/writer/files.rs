@@ -117,7 +117,7 @@ impl Writer {
         local_start: Offset,
         recovery: Recovery,
     ) -> Result<(), DiskError> {
-        let topic = partition.topic.to_string();
+        let topic = partition.topic.read().to_string();
         let folder = Folder { tp: partition.tp, topic, local_start, recovery };
         crate::disk::replace(&**self.dir.disk(), &partition.folder, folder::NAME, folder.encode()).await?;
         partition.inner.lock().described = Some(recovery);

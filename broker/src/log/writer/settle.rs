@@ -70,7 +70,7 @@ impl Unsettled {
         let folder = &self.partition.folder;
         if let Some(local_start) = self.local_start {
             let recovery = self.partition.inner.lock().described.unwrap_or(Recovery::Journal);
-            let topic = self.partition.topic.to_string();
+            let topic = self.partition.topic.read().to_string();
             let described = Folder { tp: self.partition.tp, topic, local_start, recovery };
             dir.disk().create_dir_all(folder).await?;
             crate::disk::replace(&**dir.disk(), folder, folder::NAME, described.encode()).await?;

@@ -1,0 +1,366 @@
+//! All partitions of this broker, and the data directories they lie in.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use proto::host::{Clock, Spawner};
+use proto::ids::{DirectoryId, NodeId, TopicPartition};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::core::{Core, Restored};
+use super::handle::PartitionHandle;
+use super::shared::Shared;
+use super::space::{Refusal, refused};
+use crate::disk::Disk;
+use crate::journal;
+use crate::log::config::LogConfig;
+use crate::log::dir::{DirConfig, DirOffline, LogDir};
+use crate::log::recovery::{self, Found, RecoveryError};
+use crate::log::writer::Writer;
+
+/// How often free space is looked at.
+const SPACE_EVERY: Duration = Duration::from_secs(1);
+/// Retention is looked at once in so many looks at free space.
+const RETENTION_EVERY: u32 = 15;
+
+/// A data directory to open.
+#[derive(Debug, Clone)]
+pub struct DirSpec {
+    /// Its id, as its `meta.json` says.
+    pub id: DirectoryId,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+/// What [`Partitions::open`] needs.
+pub struct Open {
+    /// This broker.
+    pub node: NodeId,
+    /// The disk of all directories.
+    pub disk: Arc<dyn Disk>,
+    /// The directories (`log.dirs`).
+    pub dirs: Vec<DirSpec>,
+    /// Sizes of each journal.
+    pub journal: journal::Config,
+    /// Sizes of each directory's memory.
+    pub dir: DirConfig,
+    /// Wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Where writers and duties run.
+    pub spawner: Spawner,
+}
+
+/// None of the directories could be opened: the first one's reason.
+#[derive(Debug, thiserror::Error)]
+#[error("no data directory could be opened: {0}")]
+pub struct NoDirectory(#[source] pub RecoveryError);
+
+/// What a directory holds, for DescribeLogDirs.
+#[derive(Debug)]
+pub struct Directory {
+    /// Its id.
+    pub id: DirectoryId,
+    /// Where it is.
+    pub path: String,
+    /// Whether it has not failed.
+    pub online: bool,
+    /// What lies in it.
+    pub partitions: Vec<PartitionHandle>,
+    /// Size of its file system in bytes, if known.
+    pub total_bytes: Option<u64>,
+    /// What may still be written there, in bytes, if known.
+    pub usable_bytes: Option<u64>,
+}
+
+/// The partitions of this broker. Cheap to clone.
+#[derive(Clone)]
+pub struct Partitions {
+    shared: Arc<Registry>,
+}
+
+struct Registry {
+    node: NodeId,
+    dirs: Vec<Arc<LogDir>>,
+    journal_bytes: u64,
+    partitions: RwLock<BTreeMap<TopicPartition, PartitionHandle>>,
+    writers: Mutex<Vec<(Arc<LogDir>, JoinHandle<()>)>>,
+    duties: Mutex<Option<JoinHandle<()>>>,
+    /// Directories that have not failed.
+    online: watch::Sender<usize>,
+}
+
+impl Partitions {
+    /// Opens all directories, side by side, and recovers what lies in them. One that cannot be opened is taken
+    /// offline, with its partitions; the others go on.
+    ///
+    /// # Errors
+    /// If none can be opened.
+    pub async fn open(open: Open) -> Result<Self, NoDirectory> {
+        let opening = open.dirs.iter().map(|spec| {
+            let dir = LogDir::new(
+                spec.id,
+                spec.path.clone(),
+                Arc::clone(&open.disk),
+                Arc::clone(&open.clock),
+                open.dir.clone(),
+            );
+            let journal = open.journal.clone();
+            async move {
+                let opened = recovery::open(&dir, journal).await;
+                (dir, opened)
+            }
+        });
+        let mut dirs = Vec::new();
+        let mut opened = Vec::new();
+        let mut first_error = None;
+        for (dir, outcome) in futures::future::join_all(opening).await {
+            match outcome {
+                Ok(found) => opened.push((Arc::clone(&dir), found)),
+                Err(error) => {
+                    dir.fail(error.to_string());
+                    first_error.get_or_insert(error);
+                }
+            }
+            dirs.push(dir);
+        }
+        if let (true, Some(error)) = (opened.is_empty(), first_error) {
+            return Err(NoDirectory(error));
+        }
+        let registry = Arc::new(Registry {
+            node: open.node,
+            dirs,
+            journal_bytes: open.journal.max_bytes,
+            partitions: RwLock::default(),
+            writers: Mutex::default(),
+            duties: Mutex::default(),
+            online: watch::Sender::new(opened.len()),
+        });
+        for (dir, found) in opened {
+            let replayed = found.replayed;
+            tracing::info!(directory = %dir.path().display(), partitions = found.partitions.len(), replayed, "opened");
+            for partition in found.partitions {
+                registry.adopt(&dir, partition);
+            }
+            registry.start_writer(&dir, Writer::new(Arc::clone(&dir), found.checkpoint), &open.spawner);
+        }
+        let weak = Arc::downgrade(&registry);
+        let clock = open.clock;
+        *registry.duties.lock() = Some(open.spawner.spawn_hot(async move {
+            let mut round = 0u32;
+            while let Some(registry) = weak.upgrade() {
+                registry.watch_space().await;
+                if round.is_multiple_of(RETENTION_EVERY) {
+                    registry.trim(clock.now_ms());
+                }
+                round = round.wrapping_add(1);
+                drop(registry);
+                tokio::time::sleep(SPACE_EVERY).await;
+            }
+        }));
+        Ok(Self { shared: registry })
+    }
+
+    /// A partition, if this broker has it.
+    pub fn get(&self, tp: TopicPartition) -> Option<PartitionHandle> {
+        self.shared.partitions.read().get(&tp).cloned()
+    }
+
+    /// All partitions, those found on disk at start included, ascending.
+    pub fn all(&self) -> Vec<PartitionHandle> {
+        self.shared.partitions.read().values().cloned().collect()
+    }
+
+    /// The partition, made if it is not here: in `directory`, or, if that is not one of ours or offline, in the
+    /// one with the fewest partitions. Nothing is written before the first record.
+    ///
+    /// # Errors
+    /// If the directory it lies in is offline.
+    pub async fn create(
+        &self,
+        tp: TopicPartition,
+        topic: &str,
+        directory: DirectoryId,
+        config: LogConfig,
+    ) -> Result<PartitionHandle, DirOffline> {
+        let mut partitions = self.shared.partitions.write();
+        if let Some(known) = partitions.get(&tp) {
+            if known.dir().is_offline() {
+                return Err(known.dir().offline());
+            }
+            known.configure(config);
+            known.name(topic);
+            return Ok(known.clone());
+        }
+        let dir = self.shared.choose(directory, &partitions)?;
+        let log = Restored::empty(0, dir.now_ms(), &config);
+        let core = Core::new(self.shared.node, config, log);
+        let shared = Shared::new(tp, topic.into(), Arc::clone(&dir), core);
+        dir.join(&shared);
+        let handle = PartitionHandle::new(shared);
+        partitions.insert(tp, handle.clone());
+        Ok(handle)
+    }
+
+    /// The partition leaves this broker; its files go in the background.
+    pub async fn remove(&self, tp: TopicPartition) {
+        let removed = self.shared.partitions.write().remove(&tp);
+        if let Some(partition) = removed {
+            partition.remove();
+        }
+    }
+
+    /// The data directories and what lies in them.
+    pub async fn directories(&self) -> Vec<Directory> {
+        let all = self.all();
+        let of = |dir: &Arc<LogDir>| {
+            let partitions = all.iter().filter(|partition| Arc::ptr_eq(partition.dir(), dir)).cloned().collect();
+            Directory {
+                id: dir.id(),
+                path: dir.path().display().to_string(),
+                online: !dir.is_offline(),
+                partitions,
+                total_bytes: dir.space().map(|space| space.total),
+                usable_bytes: dir.space().map(|space| space.free),
+            }
+        };
+        self.shared.dirs.iter().map(of).collect()
+    }
+
+    /// The data directories.
+    pub fn dirs(&self) -> &[Arc<LogDir>] {
+        &self.shared.dirs
+    }
+
+    /// Whether every directory has failed.
+    pub fn all_offline(&self) -> bool {
+        self.shared.dirs.iter().all(|dir| dir.is_offline())
+    }
+
+    /// Resolves once every directory has failed, with the reasons: nothing is left to serve.
+    pub async fn all_failed(&self) -> String {
+        let mut online = self.shared.online.subscribe();
+        // The sender lives as long as we do.
+        let _ = online.wait_for(|online| *online == 0).await;
+        let reasons: Vec<String> = self.shared.dirs.iter().map(|dir| dir.offline().to_string()).collect();
+        reasons.join("; ")
+    }
+
+    /// Takes no more records, settles everything and stores checkpoints, so that the next start has nothing to
+    /// repeat.
+    ///
+    /// # Errors
+    /// The first directory that could not be closed; it recovers at the next start.
+    pub async fn close(&self) -> Result<(), DirOffline> {
+        if let Some(duties) = self.shared.duties.lock().take() {
+            duties.abort();
+        }
+        let writers = std::mem::take(&mut *self.shared.writers.lock());
+        let closing = writers.into_iter().map(|(dir, writer)| async move {
+            let journal = dir.journal()?.clone();
+            dir.begin_close();
+            if let Err(offline) = journal.close().await {
+                dir.fail(offline.cause.to_string());
+            }
+            dir.inbox.lock().close = true;
+            dir.work.notify_one();
+            if writer.await.is_err() {
+                dir.fail("its writer ended early");
+            }
+            if dir.is_offline() { Err(dir.offline()) } else { Ok(()) }
+        });
+        futures::future::join_all(closing).await.into_iter().collect()
+    }
+}
+
+impl Registry {
+    /// Takes in a partition that was found on disk. Its settings come with the image.
+    fn adopt(&self, dir: &Arc<LogDir>, found: Found) {
+        let topic = found.topic.unwrap_or_default();
+        let core = Core::new(self.node, LogConfig::default(), found.log);
+        let shared = Shared::new(found.tp, topic.into(), Arc::clone(dir), core);
+        {
+            let mut inner = shared.inner.lock();
+            inner.described = found.described;
+            inner.processed_lsn = found.lsn;
+            inner.synced_lsn = found.lsn;
+        }
+        dir.join(&shared);
+        self.partitions.write().insert(found.tp, PartitionHandle::new(shared));
+    }
+
+    fn start_writer(self: &Arc<Self>, dir: &Arc<LogDir>, writer: Writer, spawner: &Spawner) {
+        let weak = Arc::downgrade(self);
+        let failed = Arc::clone(dir);
+        let task = spawner.spawn_hot(async move {
+            writer.run().await;
+            if failed.is_offline()
+                && let Some(registry) = weak.upgrade()
+            {
+                registry.online.send_modify(|online| *online -= 1);
+            }
+        });
+        self.writers.lock().push((Arc::clone(dir), task));
+    }
+
+    fn choose(
+        &self,
+        directory: DirectoryId,
+        partitions: &BTreeMap<TopicPartition, PartitionHandle>,
+    ) -> Result<Arc<LogDir>, DirOffline> {
+        if let Some(dir) = self.dirs.iter().find(|dir| dir.id() == directory && !dir.is_offline()) {
+            return Ok(Arc::clone(dir));
+        }
+        let online = self.dirs.iter().filter(|dir| !dir.is_offline());
+        let count =
+            |dir: &&Arc<LogDir>| partitions.values().filter(|partition| Arc::ptr_eq(partition.dir(), dir)).count();
+        let fewest = online.min_by_key(count).or(self.dirs.first());
+        match fewest.filter(|dir| !dir.is_offline()) {
+            Some(dir) => Ok(Arc::clone(dir)),
+            None => Err(self.dirs.first().map_or_else(
+                || DirOffline { path: PathBuf::new(), cause: "there is no data directory".into() },
+                |dir| dir.offline(),
+            )),
+        }
+    }
+
+    fn trim(&self, now_ms: i64) {
+        let all: Vec<PartitionHandle> = self.partitions.read().values().cloned().collect();
+        for partition in all {
+            partition.trim(now_ms);
+        }
+    }
+
+    /// Looks at free space, and refuses appends where it runs out.
+    async fn watch_space(&self) {
+        for dir in self.dirs.iter().filter(|dir| !dir.is_offline()) {
+            let Ok(space) = dir.disk().space(dir.path()).await else {
+                continue;
+            };
+            let journal_left =
+                dir.journal().map_or(0, |journal| self.journal_bytes.saturating_sub(journal.usage().file_bytes));
+            let all: Vec<PartitionHandle> = self.partitions.read().values().cloned().collect();
+            let here: Vec<PartitionHandle> =
+                all.into_iter().filter(|partition| Arc::ptr_eq(partition.dir(), dir)).collect();
+            let reserved = journal_left.saturating_add(dir.config().reserve_bytes);
+            let refusal = if space.free > reserved.saturating_mul(2) {
+                Refusal::None
+            } else {
+                let sizes: Vec<_> =
+                    here.iter().map(|partition| (partition.tp(), partition.untrimmable_bytes())).collect();
+                refused(space.free, reserved, &sizes)
+            };
+            let full = refusal == Refusal::All;
+            if full != dir.is_full() {
+                tracing::warn!(directory = %dir.path().display(), free_bytes = space.free, full, "free space");
+            }
+            dir.set_space(space, full);
+            for partition in &here {
+                partition.refuse(matches!(&refusal, Refusal::Some(some) if some.contains(&partition.tp())));
+            }
+        }
+    }
+}

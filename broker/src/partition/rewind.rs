@@ -1,0 +1,229 @@
+//! Rebuilding what was known at an earlier offset, cutting the tail, and starting over.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proto::ids::Offset;
+use proto::metadata::TierPointer;
+
+use super::handle::PartitionHandle;
+use super::read::scan;
+use super::shared::{OpKind, Shared};
+use super::types::{AckError, ReadError};
+use crate::journal::{EpochStart, Record};
+use crate::log::batch::BatchMeta;
+use crate::log::epochs::EpochEntry;
+use crate::log::segment::{FileKind, Segment, file_name, parse_file_name};
+use crate::log::snapshot::{FormatError, Snapshot};
+
+/// Why a log was not cut or started over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RewindError {
+    /// The log could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The data directory failed, or the partition went away.
+    #[error(transparent)]
+    Lost(#[from] AckError),
+    /// What was committed is not cut.
+    #[error("offset {to} is below the high watermark {high_watermark}")]
+    Committed {
+        /// Where to cut.
+        to: Offset,
+        /// Where that is not allowed.
+        high_watermark: Offset,
+    },
+    /// The state handed in is not one.
+    #[error("producer state: {0}")]
+    State(#[from] FormatError),
+}
+
+impl PartitionHandle {
+    /// What is known at `offset`, a batch border on local disk: epochs, producers, open transactions; with the
+    /// place of `offset` in the segments.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn state_at(&self, offset: Offset) -> Result<Snapshot, ReadError> {
+        let shared = &self.shared;
+        let mut state = self.nearest_state(offset).await?;
+        // Epochs are never cut apart: the whole history is known here.
+        state.epochs = shared.inner.lock().core.epochs().clone();
+        state.epochs.truncate_tail(offset);
+        let now_ms = shared.dir.now_ms();
+        let (mut producers, from) = (std::mem::take(&mut state.producers), state.offset);
+        let mut found = None;
+        scan(shared, from, offset, |batch| {
+            let meta = BatchMeta::of_stored(batch).map_err(|error| ReadError::Corrupt(error.to_string()))?;
+            producers.apply(&meta, meta.base_offset, now_ms);
+            found = Some(batch.header.last_offset() + 1);
+            Ok(ControlFlow::<()>::Continue(()))
+        })
+        .await?;
+        state.producers = producers;
+        if from < offset && found != Some(offset) {
+            return Err(ReadError::Corrupt(format!("offset {offset} is no batch border")));
+        }
+        (state.segment_base, state.position) = self.place_of(offset).await?;
+        state.offset = offset;
+        Ok(state)
+    }
+
+    /// The last state saved at or before `offset`; an empty one at the log's begin if there is none.
+    async fn nearest_state(&self, offset: Offset) -> Result<Snapshot, ReadError> {
+        let shared = &self.shared;
+        let (first, pending) = {
+            let inner = shared.inner.lock();
+            let pending = inner.save_points.iter().rev().find(|point| point.offset <= offset);
+            (inner.core.layout().first_base(), pending.map(|point| point.snapshot.clone()))
+        };
+        if let Some(state) = pending.and_then(|bytes| Snapshot::decode(&bytes).ok()) {
+            return Ok(state);
+        }
+        let disk = shared.dir.disk();
+        let entries = match disk.list(&shared.folder).await {
+            Ok(entries) => entries,
+            Err(error) if error.is_not_found() => Vec::new(),
+            Err(error) => return Err(shared.read_failed(&error.to_string())),
+        };
+        let names = entries.iter().rev().filter_map(|entry| parse_file_name(&entry.name));
+        let mut saved: Vec<Offset> = names.filter(|(_, kind)| *kind == FileKind::Snapshot).map(|(at, _)| at).collect();
+        saved.retain(|at| (first..=offset).contains(at));
+        saved.sort_unstable_by(|a, b| b.cmp(a));
+        for at in saved {
+            let path = shared.folder.join(file_name(at, FileKind::Snapshot));
+            if let Ok(Some(bytes)) = crate::disk::read_whole(&**disk, &path).await
+                && let Ok(state) = Snapshot::decode(&bytes)
+            {
+                return Ok(state);
+            }
+        }
+        Ok(Snapshot { offset: first, segment_base: first, ..Snapshot::default() })
+    }
+
+    /// Segment and position of a batch border.
+    async fn place_of(&self, offset: Offset) -> Result<(Offset, u64), ReadError> {
+        let (segment, from) = {
+            let inner = self.shared.inner.lock();
+            let at = inner.tail.partition_point(|entry| entry.base < offset);
+            if let Some(entry) = inner.tail.get(at).filter(|entry| entry.base == offset) {
+                return Ok((entry.segment, entry.position));
+            }
+            let layout = inner.core.layout();
+            if offset >= layout.end() {
+                return Ok((layout.active().base, layout.active().bytes));
+            }
+            let Some(segment) = layout.find(offset) else {
+                return Err(ReadError::Corrupt(format!("offset {offset} is not here")));
+            };
+            let (at, position) = segment.index.floor_entry(offset).unwrap_or((segment.base, 0));
+            (segment.base, (at, position))
+        };
+        let mut position = from.1;
+        scan(&self.shared, from.0, offset, |batch| {
+            position += batch.bytes.len() as u64;
+            Ok(ControlFlow::<()>::Continue(()))
+        })
+        .await?;
+        Ok((segment, position))
+    }
+
+    /// Cuts the log to end at `to`, a batch border at or above the high watermark; durable on return. For a
+    /// follower, whose leader's history says so: nobody else may append meanwhile.
+    ///
+    /// # Errors
+    /// See [`RewindError`]; nothing is cut then, unless the directory failed.
+    pub async fn truncate(&self, to: Offset) -> Result<(), RewindError> {
+        {
+            let mut inner = self.shared.inner.lock();
+            let offsets = inner.core.offsets();
+            if to >= offsets.log_end {
+                return Ok(());
+            }
+            if to < offsets.high_watermark {
+                return Err(RewindError::Committed { to, high_watermark: offsets.high_watermark });
+            }
+            inner.truncating = true;
+        }
+        let state = self.state_at(to).await;
+        let done = {
+            let mut inner = self.shared.inner.lock();
+            inner.truncating = false;
+            let state = state?;
+            let kind = OpKind::Cut { end: to, segment: state.segment_base, position: state.position };
+            self.record(&mut inner, Record::TruncateTail { tp: self.tp(), to }, kind);
+            let done = inner.op_durable();
+            let commands = inner.core.truncate(state);
+            inner.cut_tail(to);
+            self.perform(&mut inner, commands);
+            done
+        };
+        Ok(done.await?)
+    }
+
+    /// Whether the local log has to start over at the tier's end: it ends before it, or what it holds there was
+    /// written under another epoch (TIER-IS-TRUTH). `tier_epoch` is the epoch of the tier's last record.
+    pub fn contradicts(&self, pointer: &TierPointer, tier_epoch: Option<proto::ids::LeaderEpoch>) -> bool {
+        let inner = self.shared.inner.lock();
+        let offsets = inner.core.offsets();
+        if pointer.is_empty() || pointer.tier_end < offsets.local_start {
+            return pointer.tier_end > offsets.log_end;
+        }
+        let ours = inner.core.epochs().epoch_at(pointer.tier_end - 1);
+        let differs = matches!((ours, tier_epoch), (Some(ours), Some(theirs)) if ours != theirs);
+        offsets.log_end < pointer.tier_end || (offsets.local_start < pointer.tier_end && differs)
+    }
+
+    /// Drops the local log and starts over at `start` with the tier's `epochs` and the producer snapshot of
+    /// its last footer (`sections`' form); durable on return. To be done before anything is appended.
+    ///
+    /// # Errors
+    /// See [`RewindError`].
+    pub async fn reset(&self, start: Offset, epochs: &[EpochEntry], producers: &[u8]) -> Result<(), RewindError> {
+        let mut state = if producers.is_empty() { Snapshot::default() } else { Snapshot::decode(producers)? };
+        if let Some(epochs) = crate::log::epochs::EpochCache::from_entries(epochs.to_vec()) {
+            state.epochs = epochs;
+        }
+        (state.offset, state.segment_base, state.position) = (start, start, 0);
+        let snapshot: Bytes = state.encode();
+        let starts: Vec<EpochStart> =
+            state.epochs.entries().iter().map(|entry| EpochStart { epoch: entry.epoch, start: entry.start }).collect();
+        let done = {
+            let mut inner = self.shared.inner.lock();
+            let record = Record::Reset { tp: self.tp(), start, epochs: &starts, producer_state: &snapshot };
+            self.record(&mut inner, record, OpKind::Reset { start, snapshot: snapshot.clone() });
+            let done = inner.op_durable();
+            let commands = inner.core.reset(self.shared.dir.now_ms(), state);
+            inner.restart_tail(&self.shared, start);
+            self.perform(&mut inner, commands);
+            done
+        };
+        Ok(done.await?)
+    }
+}
+
+impl super::shared::Inner {
+    /// Forgets batches at or above `end`.
+    fn cut_tail(&mut self, end: Offset) {
+        while self.tail.back().is_some_and(|entry| entry.base >= end) {
+            self.tail.pop_back();
+        }
+        self.written = self.written.min(self.tail.len());
+        self.save_points.retain(|point| point.offset <= end);
+        self.generation += 1;
+        self.forget_hints();
+    }
+
+    /// Forgets all batches and files.
+    fn restart_tail(&mut self, shared: &Shared, start: Offset) {
+        self.tail.clear();
+        self.written = 0;
+        self.save_points.clear();
+        self.generation += 1;
+        self.forget_hints();
+        let segment: Arc<Segment> = Segment::new(&shared.folder, start);
+        self.files.clear();
+        self.files.insert(start, segment);
+    }
+}

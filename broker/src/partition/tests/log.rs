@@ -1,0 +1,303 @@
+use std::time::Duration;
+
+use super::world::*;
+use crate::log::config::LogConfig;
+use crate::partition::*;
+
+fn value(at: i64) -> Vec<u8> {
+    format!("value {at:06} {}", "x".repeat((at % 97) as usize)).into_bytes()
+}
+
+async fn fill(world: &World, handle: &PartitionHandle, count: i64) {
+    let from = handle.offsets().log_end;
+    for at in (from..from + count).step_by(2) {
+        let values = [value(at), value(at + 1)];
+        world.clock.set(1_000_000 + at);
+        produce(world, handle, &[&values[0], &values[1]]).await;
+    }
+}
+
+fn expected(from: i64, to: i64) -> Vec<(i64, Vec<u8>)> {
+    (from..to).map(|at| (at, value(at))).collect()
+}
+
+/// Lets the writer's clock run, so that everything sealed is written and settled.
+async fn settle() {
+    tokio::time::sleep(Duration::from_secs(10)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_acknowledged_is_read_back_from_memory_and_from_segments() {
+    let world = World::new(1).await;
+    let handle = world.lead(0, local()).await;
+    fill(&world, &handle, 400).await;
+    assert_eq!(read_all(&handle, 0, 4096).await, expected(0, 400));
+    settle().await;
+    assert!(handle.segments().len() > 5);
+    for (from, max_bytes) in [(0, 1), (7, 100), (200, 3000), (398, 1 << 20), (0, 1 << 20)] {
+        assert_eq!(read_all(&handle, from, max_bytes).await, expected(from, 400), "from {from}, {max_bytes} bytes");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn byte_limits_hold_but_for_a_first_batch() {
+    let world = World::new(2).await;
+    let handle = world.lead(0, local()).await;
+    fill(&world, &handle, 100).await;
+    settle().await;
+    let size = |chunks: Chunks| chunks.iter().map(bytes::Bytes::len).sum::<usize>();
+    let one = size(read_once(&handle, 10, 1).await.expect("readable"));
+    assert!(one > 61);
+    for max_bytes in [one, one + 1, 1000, 5000] {
+        let got = size(read_once(&handle, 10, max_bytes).await.expect("readable"));
+        assert!((one..=max_bytes).contains(&got), "{got} of {max_bytes}");
+    }
+    let none = handle.read(Read {
+        offset: 10,
+        max_bytes: one - 1,
+        min_one: false,
+        isolation: Isolation::ReadUncommitted,
+        leader_epoch: None,
+        last_fetched_epoch: None,
+        replica: None,
+    });
+    assert!(matches!(none.expect("in range").data, ReadData::Empty | ReadData::Disk(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clean_stop_leaves_nothing_to_repeat() {
+    let mut world = World::new(3).await;
+    let handle = world.lead(0, local()).await;
+    fill(&world, &handle, 200).await;
+    world.partitions.close().await.expect("closed");
+    world.reopen().await.expect("opened");
+    let handle = world.lead(0, local()).await;
+    assert_eq!(handle.topic().as_ref(), "flights");
+    assert_eq!(handle.offsets().log_end, 200);
+    fill(&world, &handle, 50).await;
+    assert_eq!(read_all(&handle, 0, 1000).await, expected(0, 250));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_power_cut_costs_nothing_that_was_acknowledged() {
+    for wait in [0, 150, 2_500] {
+        let mut world = World::new(4).await;
+        for round in 0..4 {
+            let handle = world.lead(0, local()).await;
+            fill(&world, &handle, 100).await;
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+            world.disk.cut_power();
+            world.reopen().await.expect("recovers");
+            let handle = world.lead(0, local()).await;
+            assert_eq!(read_all(&handle, 0, 1500).await, expected(0, 100 * (round + 1)), "waited {wait}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn producers_are_known_again_after_a_crash() {
+    let mut world = World::new(5).await;
+    let sent = |sequence| {
+        let mut builder = proto::records::BatchBuilder::new().producer(9, 0, sequence);
+        builder.append(1, None, Some(b"x"), &[]);
+        builder.build()
+    };
+    let handle = world.lead(0, local()).await;
+    for sequence in 0..3 {
+        append(&world, &handle, &sent(sequence)).expect("in order").acked.await.expect("safe");
+    }
+    world.disk.cut_power();
+    world.reopen().await.expect("recovers");
+    let handle = world.lead(0, local()).await;
+    let again = append(&world, &handle, &sent(1)).expect("known");
+    assert_eq!((again.base_offset, again.duplicate), (1, true));
+    assert!(matches!(append(&world, &handle, &sent(7)), Err(AppendError::OutOfOrderSequence { last: 2, got: 7, .. })));
+    assert_eq!(append(&world, &handle, &sent(3)).expect("next").base_offset, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retention_drops_whole_segments_and_the_log_start_stays_where_it_went() {
+    let mut world = World::new(6).await;
+    let config = LogConfig { retention_bytes: 9000, ..local() };
+    let handle = world.lead(0, config.clone()).await;
+    fill(&world, &handle, 400).await;
+    handle.trim(world_now(&world));
+    let start = handle.offsets().log_start;
+    assert!(start > 0 && handle.size_bytes() >= 9000 && handle.size_bytes() < 9000 + 4096);
+    assert_eq!(read_all(&handle, start, 1000).await, expected(start, 400));
+    let below = read_once(&handle, start - 1, 1000).await;
+    assert_eq!(below, Err(ReadError::OffsetOutOfRange { log_start: start, log_end: 400, high_watermark: 400 }));
+    settle().await;
+    world.disk.cut_power();
+    world.reopen().await.expect("recovers");
+    let handle = world.lead(0, config).await;
+    assert_eq!(handle.offsets().log_start, start);
+    assert_eq!(read_all(&handle, start, 1000).await, expected(start, 400));
+}
+
+fn world_now(world: &World) -> i64 {
+    proto::host::Clock::now_ms(&*world.clock)
+}
+
+#[tokio::test(start_paused = true)]
+async fn deleted_records_stay_deleted() {
+    let mut world = World::new(7).await;
+    let handle = world.lead(0, local()).await;
+    fill(&world, &handle, 100).await;
+    let Ok(Deletion::Local(done, 41)) = handle.delete_records(41) else { panic!("not tiered") };
+    done.await.expect("durable");
+    world.disk.cut_power();
+    world.reopen().await.expect("recovers");
+    let handle = world.lead(0, local()).await;
+    assert_eq!(handle.offsets().log_start, 41);
+    assert_eq!(read_all(&handle, 41, 1000).await, expected(41, 100));
+    settle().await;
+    world.partitions.close().await.expect("closed");
+    world.reopen().await.expect("opened");
+    assert_eq!(world.lead(0, local()).await.offsets().log_start, 41);
+    assert!(matches!(
+        world.lead(0, local()).await.delete_records(101),
+        Err(ReadError::OffsetOutOfRange { high_watermark: 100, .. })
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn times_are_found() {
+    let world = World::new(8).await;
+    let handle = world.lead(0, local()).await;
+    fill(&world, &handle, 300).await;
+    settle().await;
+    for at in [0, 1, 57, 150, 298] {
+        let found = handle.offset_for_timestamp(1_000_000 + at, Isolation::ReadUncommitted).await;
+        let Ok(TimestampAnswer::Found(found)) = found else { panic!("{found:?}") };
+        assert_eq!((found.offset, found.timestamp, found.leader_epoch), (at, 1_000_000 + at, 0));
+    }
+    let after = handle.offset_for_timestamp(1_000_300, Isolation::ReadUncommitted).await;
+    assert_eq!(after, Ok(TimestampAnswer::None));
+    let newest = handle.max_timestamp(Isolation::ReadUncommitted).await.expect("readable").expect("a record");
+    assert_eq!((newest.offset, newest.timestamp), (299, 1_000_299));
+}
+
+#[tokio::test(start_paused = true)]
+async fn acknowledgements_from_the_page_cache_survive_the_process() {
+    let os = LogConfig { flush: crate::log::config::Flush::Os, ..local() };
+    let mut world = World::new(9).await;
+    let handle = world.lead(0, os.clone()).await;
+    fill(&world, &handle, 120).await;
+    assert_eq!(read_all(&handle, 0, 1000).await, expected(0, 120));
+    settle().await;
+    world.disk.cut_power();
+    world.reopen().await.expect("recovers");
+    let handle = world.lead(0, os).await;
+    assert_eq!(handle.offsets().log_end, 120, "it was settled long ago");
+    assert_eq!(read_all(&handle, 0, 1000).await, expected(0, 120));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tail_is_cut_and_stays_cut() {
+    for wait in [0, 10] {
+        let mut world = World::new(10).await;
+        let handle = world.lead(0, local()).await;
+        fill(&world, &handle, 100).await;
+        // Two replicas: nothing beyond 100 is committed.
+        let isr = vec![NODE, proto::ids::NodeId(1)];
+        handle.lead(core::Leadership { epoch: 0, leads: true, isr });
+        for at in (100..200).step_by(2) {
+            let values = [b"to be cut".to_vec(), value(at)];
+            drop(append(&world, &handle, &batch(5, &[&values[0], &values[1]])).expect("taken"));
+        }
+        tokio::time::sleep(Duration::from_secs(wait)).await;
+        assert!(matches!(handle.truncate(98).await, Err(RewindError::Committed { .. })));
+        handle.truncate(150).await.expect("cut");
+        handle.truncate(100).await.expect("cut");
+        assert_eq!(handle.offsets().log_end, 100);
+        handle.lead(core::Leadership { epoch: 0, leads: true, isr: vec![NODE] });
+        fill(&world, &handle, 30).await;
+        assert_eq!(read_all(&handle, 0, 1000).await, expected(0, 130));
+        world.disk.cut_power();
+        world.reopen().await.expect("recovers");
+        let handle = world.lead(0, local()).await;
+        assert_eq!(read_all(&handle, 0, 1000).await, expected(0, 130));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_starts_over_at_the_end_of_the_tier() {
+    let mut world = World::new(11).await;
+    let handle = world.lead(0, local()).await;
+    fill(&world, &handle, 100).await;
+    let state = handle.state_at(60).await.expect("a batch border");
+    let epochs = [crate::log::epochs::EpochEntry { epoch: 0, start: 0 }];
+    handle.reset(500, &epochs, &state.encode()).await.expect("reset");
+    assert_eq!((handle.offsets().local_start, handle.offsets().log_end), (500, 500));
+    fill(&world, &handle, 20).await;
+    for _ in 0..2 {
+        world.disk.cut_power();
+        world.reopen().await.expect("recovers");
+        let handle = world.lead(0, local()).await;
+        assert_eq!(handle.offsets().local_start, 500);
+        assert_eq!(read_all(&handle, 500, 1000).await, expected(500, 520));
+        settle().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_directory_takes_only_its_own_partitions() {
+    let mut world = World::with_dirs(12, 2).await;
+    let first = world.lead(0, local()).await;
+    let second = world.partitions.create(tp(1), "flights", world.dirs[1].id, local()).await.expect("online");
+    second.lead(core::Leadership { epoch: 0, leads: true, isr: vec![NODE] });
+    fill(&world, &first, 10).await;
+    fill(&world, &second, 10).await;
+    world.disk.inject(crate::disk::sim::Fault {
+        operation: crate::disk::Operation::WriteSync,
+        path: "/data0/".into(),
+        skip: 0,
+        times: u64::MAX,
+        errno: rustix::io::Errno::IO,
+    });
+    let lost = append(&world, &first, &batch(1, &[b"lost"])).expect("taken");
+    assert_eq!(lost.acked.await, Err(AckError::Offline));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(append(&world, &first, &batch(1, &[b"no"])).err(), Some(AppendError::Offline));
+    assert_eq!(read_once(&first, 0, 100).await, Err(ReadError::Offline));
+    fill(&world, &second, 10).await;
+    assert_eq!(read_all(&second, 0, 1000).await, expected(0, 20));
+    assert!(!world.partitions.all_offline());
+    world.disk.cut_power();
+    world.reopen().await.expect("recovers");
+    let first = world.lead(0, local()).await;
+    assert_eq!(read_all(&first, 0, 1000).await[..10], expected(0, 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn removed_partitions_are_gone_from_disk() {
+    let mut world = World::new(13).await;
+    let handle = world.lead(0, local()).await;
+    fill(&world, &handle, 100).await;
+    settle().await;
+    world.partitions.remove(tp(0)).await;
+    assert_eq!(append(&world, &handle, &batch(1, &[b"no"])).err(), Some(AppendError::Deleted));
+    settle().await;
+    world.disk.cut_power();
+    world.reopen().await.expect("recovers");
+    assert_eq!(world.partitions.all().len(), 0);
+    assert_eq!(world.lead(0, local()).await.offsets().log_end, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_waits_for_bytes_on_any_of_its_partitions() {
+    let world = World::new(14).await;
+    let (a, b) = (world.lead(0, local()).await, world.lead(1, local()).await);
+    let waiter = FetchWaiter::new(200);
+    a.subscribe(&waiter, Isolation::ReadUncommitted, 0);
+    b.subscribe(&waiter, Isolation::ReadUncommitted, 0);
+    produce(&world, &a, &[b"less than two hundred"]).await;
+    assert!(!waiter.is_done());
+    produce(&world, &b, &[&[7; 150]]).await;
+    tokio::time::timeout(Duration::from_secs(1), waiter.wait()).await.expect("enough");
+    let late = FetchWaiter::new(1);
+    a.subscribe(&late, Isolation::ReadUncommitted, 0);
+    assert!(late.is_done(), "what became visible before the subscription counts");
+    assert_eq!(a.available_bytes(0, Isolation::ReadUncommitted), a.size_bytes());
+}
