@@ -12,14 +12,23 @@ mod configs;
 
 mod delete_records;
 mod errors;
+mod find_coordinator;
+mod groups;
+mod heartbeat;
 
 mod init_producer_id;
+mod join_group;
+mod leave_group;
 mod list_offsets;
 mod log_dirs;
 mod metadata;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
 mod offset_for_leader_epoch;
 mod partitions;
 mod produce;
+mod sync_group;
 mod topics;
 
 use crate::metrics::ApiLabel;
@@ -88,6 +97,15 @@ apis! {
     Fetch(FetchRequest) 4..=18 => fetch::handle;
     ListOffsets(ListOffsetsRequest) 1..=10 => list_offsets::handle;
     Metadata(MetadataRequest) 0..=13 => metadata::handle;
+    OffsetCommit(OffsetCommitRequest) 2..=10 => offset_commit::handle;
+    OffsetFetch(OffsetFetchRequest) 1..=10 => offset_fetch::handle;
+    FindCoordinator(FindCoordinatorRequest) 0..=6 => find_coordinator::handle;
+    JoinGroup(JoinGroupRequest) 0..=9 => join_group::handle;
+    Heartbeat(HeartbeatRequest) 0..=4 => heartbeat::handle;
+    LeaveGroup(LeaveGroupRequest) 0..=5 => leave_group::handle;
+    SyncGroup(SyncGroupRequest) 0..=5 => sync_group::handle;
+    DescribeGroups(DescribeGroupsRequest) 0..=6 => groups::describe;
+    ListGroups(ListGroupsRequest) 0..=5 => groups::list;
     ApiVersions(ApiVersionsRequest) 0..=4 => api_versions::handle;
     CreateTopics(CreateTopicsRequest) 2..=7 => topics::create;
     DeleteTopics(DeleteTopicsRequest) 1..=6 => topics::delete;
@@ -98,7 +116,9 @@ apis! {
     AlterConfigs(AlterConfigsRequest) 0..=2 => configs::alter;
     DescribeLogDirs(DescribeLogDirsRequest) 1..=5 => log_dirs::handle;
     CreatePartitions(CreatePartitionsRequest) 0..=3 => topics::create_partitions;
+    DeleteGroups(DeleteGroupsRequest) 0..=2 => groups::delete;
     IncrementalAlterConfigs(IncrementalAlterConfigsRequest) 0..=1 => configs::incremental_alter;
+    OffsetDelete(OffsetDeleteRequest) 0..=0 => offset_delete::handle;
     DescribeCluster(DescribeClusterRequest) 0..=2 => cluster::describe;
     DescribeTopicPartitions(DescribeTopicPartitionsRequest) 0..=0 => metadata::describe_topic_partitions;
 }

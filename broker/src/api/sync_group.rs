@@ -1,0 +1,27 @@
+//! SyncGroup: the leader brings the assignment, every member gets its part.
+
+use super::Context;
+use crate::group::types::{MemberRef, Sync};
+use proto::errors::ErrorCode;
+use proto::messages::{SyncGroupRequest, SyncGroupResponse};
+
+/// Answers with the member's assignment.
+pub async fn handle(context: &Context<'_>, request: SyncGroupRequest) -> SyncGroupResponse {
+    let sync = Sync {
+        member: MemberRef { member_id: request.member_id, instance_id: request.group_instance_id },
+        generation: request.generation_id,
+        protocol_type: request.protocol_type,
+        protocol: request.protocol_name,
+        assignments: request.assignments.into_iter().map(|one| (one.member_id, one.assignment)).collect(),
+    };
+    match context.services.groups.sync(&request.group_id, sync).await {
+        Ok(synced) => SyncGroupResponse {
+            error_code: ErrorCode::None.code(),
+            protocol_type: synced.protocol_type,
+            protocol_name: synced.protocol,
+            assignment: synced.assignment,
+            ..Default::default()
+        },
+        Err(error) => SyncGroupResponse { error_code: error.code().code(), ..Default::default() },
+    }
+}
