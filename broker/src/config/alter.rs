@@ -310,8 +310,8 @@ fn check_switch_off(broker: &BrokerLayers<'_>, current: &Settings, new: &Setting
         return Ok(());
     }
     conflict(
-        "tiering cannot be switched off while the tiered history is kept: set remote.log.delete.on.disable=true with it, \
-         or keep the history readable with remote.storage.enable=true and remote.log.copy.disable=true"
+        "remote.storage.enable cannot be switched off for a topic whose history may be tiered; \
+         remote.log.copy.disable=true stops its uploads and keeps the history readable"
             .to_owned(),
     )
 }

@@ -9,12 +9,15 @@ pub(super) const CHUNKS: Effect = WithoutEffect("what is cached of cold history 
 pub(super) const COMPACTION: Effect = WithoutEffect("topics are not compacted yet");
 pub(super) const COORDINATOR: Effect = WithoutEffect("coordinators write through the same journal as everything else");
 pub(super) const DIRS: Effect = WithoutEffect("a failed directory takes only its own partitions offline, at once");
+pub(super) const EXPIRY: Effect = WithoutEffect("producers are looked at for expiry whenever their partition is");
 pub(super) const FILES: Effect =
     WithoutEffect("journal files are always filled ahead, segment files grow in large writes");
 pub(super) const FLUSH: Effect =
     WithoutEffect("firn.flush says when a record is on disk: before it is acknowledged, or when the system writes it");
 pub(super) const INDEX: Effect = WithoutEffect("indexes grow with their segment");
 pub(super) const INTERNAL: Effect = WithoutEffect("it exists for Kafka's own tests and diagnostics");
+pub(super) const JITTER: Effect =
+    WithoutEffect("rolling a segment is cheap, and uploads are bounded however many are due at a time");
 pub(super) const JOURNAL: Effect = WithoutEffect("the journal keeps this with every group it syncs");
 pub(super) const KIP848: Effect = WithoutEffect("the consumer protocol of KIP-848 is not served yet");
 pub(super) const LISTENERS: Effect =
@@ -30,6 +33,8 @@ pub(super) const REMOTE_WAIT: Effect = WithoutEffect(
 );
 pub(super) const REPLICATION: Effect = WithoutEffect("partitions have one replica in this version");
 pub(super) const SHARE: Effect = WithoutEffect("share groups (KIP-932) are not served yet");
+pub(super) const SOCKETS: Effect =
+    WithoutEffect("the operating system sizes the buffers and queues of sockets, and tunes them as they are used");
 pub(super) const STREAMS: Effect = WithoutEffect("streams groups (KIP-1071) are not served yet");
 pub(super) const TELEMETRY: Effect = WithoutEffect("pushes of client metrics (KIP-714) are not taken yet");
 pub(super) const THREADS: Effect = WithoutEffect("tasks share a few threads sized to the machine");
@@ -41,6 +46,8 @@ pub(super) const TIER_PLUGIN: Effect = WithoutEffect("it is a setting of a Java 
 pub(super) const TIER_RATE: Effect = WithoutEffect("tiering is bounded by memory and requests in flight, not by rate");
 pub(super) const TIER_TASKS: Effect = WithoutEffect("firn.tier.uploads and firn.remote.gets bound what runs at a time");
 pub(super) const TRANSACTIONS: Effect = WithoutEffect("transactions are not served yet");
+pub(super) const UNLINK: Effect =
+    WithoutEffect("files of dropped segments are deleted at once; reads that have begun on them end well");
 pub(super) const UNSTABLE: Effect = WithoutEffect("Firn advertises finished versions only");
 
 pub(super) const JAVA: Effect = Refused("Firn does not load Java classes");

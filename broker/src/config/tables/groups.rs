@@ -54,7 +54,7 @@ table! {
         "Shortest session timeout a member may ask for.";
     Int "offset.metadata.max.bytes" = "4096", Any, High ReadOnly, ACTED,
         "Most bytes of metadata with a committed offset.";
-    Int "offsets.commit.timeout.ms" = "5000", AtLeast(1), High ReadOnly, ACTED,
+    Int "offsets.commit.timeout.ms" = "5000", AtLeast(1), High ReadOnly, COORDINATOR,
         "Time an offset commit may take to be replicated.";
     Int "offsets.load.buffer.size" = "5242880", AtLeast(1), High ReadOnly, COORDINATOR,
         "Bytes read at a time when offsets are loaded.";
@@ -66,7 +66,7 @@ table! {
         "Codec number of the offsets topic's batches.";
     Int "offsets.topic.num.partitions" = "50", AtLeast(1), High ReadOnly, ACTED,
         "Partitions of the offsets topic when it is created.";
-    Short "offsets.topic.replication.factor" = "3", AtLeast(1), High ReadOnly, ACTED,
+    Short "offsets.topic.replication.factor" = "3", AtLeast(1), High ReadOnly, REPLICATION,
         "Replicas of the offsets topic when it is created.";
     Int "offsets.topic.segment.bytes" = "104857600", AtLeast(1), High ReadOnly, ACTED,
         "Segment size of the offsets topic when it is created.";

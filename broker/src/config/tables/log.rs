@@ -100,15 +100,15 @@ table! {
         "Default of retention.ms.";
     Int "log.roll.hours" = "168", AtLeast(1), High ReadOnly, ACTED,
         "Default of segment.ms, in hours; log.roll.ms wins over it.";
-    Int "log.roll.jitter.hours" = "0", AtLeast(0), High ReadOnly, ACTED,
+    Int "log.roll.jitter.hours" = "0", AtLeast(0), High ReadOnly, JITTER,
         "Default of segment.jitter.ms, in hours; log.roll.jitter.ms wins over it.";
-    Long "log.roll.jitter.ms" = NULL, Any, High ClusterWide, ACTED,
+    Long "log.roll.jitter.ms" = NULL, Any, High ClusterWide, JITTER,
         "Default of segment.jitter.ms.";
     Long "log.roll.ms" = NULL, Any, High ClusterWide, ACTED,
         "Default of segment.ms.";
     Int "log.segment.bytes" = "1073741824", AtLeast(1048576), High ClusterWide, ACTED,
         "Default of segment.bytes.";
-    Long "log.segment.delete.delay.ms" = "60000", AtLeast(0), High ClusterWide, ACTED,
+    Long "log.segment.delete.delay.ms" = "60000", AtLeast(0), High ClusterWide, UNLINK,
         "Default of file.delete.delay.ms.";
     Int "message.max.bytes" = "1048588", AtLeast(0), High ClusterWide, ACTED,
         "Default of max.message.bytes.";

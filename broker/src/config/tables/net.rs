@@ -76,7 +76,7 @@ table! {
         "Windows kept for client quotas.";
     Int "quota.window.size.seconds" = "1", AtLeast(1), Low ReadOnly, QUOTAS,
         "Length of a window for client quotas.";
-    Int "request.timeout.ms" = "30000", Any, High ReadOnly, ACTED,
+    Int "request.timeout.ms" = "30000", Any, High ReadOnly, REPLICATION,
         "How long this broker waits for answers to its own requests.";
     Long "server.max.startup.time.ms" = "9223372036854775807", AtLeast(0), Medium ReadOnly internal, INTERNAL,
         "Time a server may take to start.";
@@ -84,13 +84,13 @@ table! {
         "Longest wait for a connection to another broker.";
     Long "socket.connection.setup.timeout.ms" = "10000", Any, Medium ReadOnly, REPLICATION,
         "First wait for a connection to another broker.";
-    Int "socket.listen.backlog.size" = "50", AtLeast(1), Medium ReadOnly, ACTED,
+    Int "socket.listen.backlog.size" = "50", AtLeast(1), Medium ReadOnly, SOCKETS,
         "Connections the system may queue before they are accepted.";
-    Int "socket.receive.buffer.bytes" = "102400", Any, High ReadOnly, ACTED,
+    Int "socket.receive.buffer.bytes" = "102400", Any, High ReadOnly, SOCKETS,
         "Receive buffer of a socket; -1 leaves it to the system.";
     Int "socket.request.max.bytes" = "104857600", AtLeast(1), High ReadOnly, ACTED,
         "Largest request; a bigger one ends its connection.";
-    Int "socket.send.buffer.bytes" = "102400", Any, High ReadOnly, ACTED,
+    Int "socket.send.buffer.bytes" = "102400", Any, High ReadOnly, SOCKETS,
         "Send buffer of a socket; -1 leaves it to the system.";
     Int "telemetry.max.bytes" = "1048576", AtLeast(1), Low ReadOnly, TELEMETRY,
         "Largest push of client metrics.";

@@ -20,7 +20,7 @@ table! {
         "Level Firn uses when it compresses this topic's batches with zstd itself.";
     Long "delete.retention.ms" = "86400000", AtLeast(0), Medium ClusterWide, COMPACTION,
         "How long the tombstones of a compacted topic can still be read.";
-    Long "file.delete.delay.ms" = "60000", AtLeast(0), Medium ClusterWide, ACTED,
+    Long "file.delete.delay.ms" = "60000", AtLeast(0), Medium ClusterWide, UNLINK,
         "Wait between dropping a segment and deleting its files.";
     Long "flush.messages" = "9223372036854775807", AtLeast(1), Medium ClusterWide, FLUSH,
         "Number of records after which Kafka forces a sync.";
@@ -58,7 +58,7 @@ table! {
         "Whether segment files are allocated in full when they are created.";
     Boolean "remote.log.copy.disable" = "false", Any, Medium ClusterWide, ACTED,
         "Stops uploads while what is tiered stays readable.";
-    Boolean "remote.log.delete.on.disable" = "false", Any, Medium ClusterWide, ACTED,
+    Boolean "remote.log.delete.on.disable" = "false", Any, Medium ClusterWide, LATER,
         "Whether the tiered history is deleted when tiering is switched off.";
     Boolean "remote.storage.enable" = "true", Any, Medium ClusterWide, ACTED,
         "Whether the topic's history settles in object storage. Firn's default is true, Kafka's false.";
@@ -70,7 +70,7 @@ table! {
         "Size at which a segment is closed and may be uploaded.";
     Int "segment.index.bytes" = "10485760", AtLeast(4), Medium ClusterWide, INDEX,
         "Largest size of one index file.";
-    Long "segment.jitter.ms" = "0", AtLeast(0), Medium ClusterWide, ACTED,
+    Long "segment.jitter.ms" = "0", AtLeast(0), Medium ClusterWide, JITTER,
         "Largest random span taken off segment.ms so that partitions do not roll together.";
     Long "segment.ms" = "604800000", AtLeast(1), Medium ClusterWide, ACTED,
         "Age at which a segment is closed even if it is not full.";

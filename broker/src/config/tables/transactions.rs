@@ -12,7 +12,7 @@ table! {
         "Longest pause between tries to add partitions to a transaction.";
     Int "add.partitions.to.txn.retry.backoff.ms" = "20", AtLeast(1), High ReadOnly, TRANSACTIONS,
         "First pause between tries to add partitions to a transaction.";
-    Int "producer.id.expiration.check.interval.ms" = "600000", AtLeast(1), Low ReadOnly internal, ACTED,
+    Int "producer.id.expiration.check.interval.ms" = "600000", AtLeast(1), Low ReadOnly internal, EXPIRY,
         "How often producer ids are looked at for expiry.";
     Int "producer.id.expiration.ms" = "86400000", AtLeast(1), Low ClusterWide, ACTED,
         "How long a partition remembers an idempotent producer that stopped writing.";
