@@ -1,6 +1,8 @@
 mod core;
 mod faults;
+mod local;
 mod lookups;
+mod random;
 mod reading;
 mod sharing;
 mod walking;

@@ -247,6 +247,12 @@ impl World {
         self.reader = reader_of(settings, &self.source, &self.cache, &self.pointers, roots);
     }
 
+    /// The same with a small cache.
+    pub(super) fn limit_cache(&mut self, settings: ReaderSettings, bytes: u64) {
+        self.cache = Arc::new(LruChunks::new(bytes));
+        self.reader = reader_of(settings, &self.source, &self.cache, &self.pointers, Arc::new(NoRootStore));
+    }
+
     /// Uploads an object with at least `size` bytes that follow on what is there.
     pub(super) async fn upload(&mut self, size: u64, aborted: &[AbortedTxn]) -> Entry {
         let base = self.pointer.tier_end;
