@@ -41,15 +41,20 @@ def _digest(source):
 
 
 def _need(command, package):
-    if shutil.which(command):
-        return
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        print(f"installing {package} (for {command})", flush=True)
-        quiet = {"env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, "stdout": sys.stderr}
-        subprocess.run(["apt-get", "-qq", "update"], check=False, **quiet)
-        subprocess.run(["apt-get", "-qq", "install", "-y", "--no-install-recommends", package], check=False, **quiet)
+    if not shutil.which(command):
+        _install(package, command)
     if not shutil.which(command):
         raise RuntimeError(f"{command} is missing: install it (Debian: {package})")
+
+
+def _install(package, purpose):
+    """By apt-get where we may; where we may not, say what is missing."""
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise RuntimeError(f"{purpose} is missing: install it (Debian: {package})")
+    print(f"installing {package} (for {purpose})", flush=True)
+    quiet = {"env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, "stdout": sys.stderr}
+    subprocess.run(["apt-get", "-qq", "update"], check=False, **quiet)
+    subprocess.run(["apt-get", "-qq", "install", "-y", "--no-install-recommends", package], check=False, **quiet)
 
 
 def _run(*command, **more):
@@ -71,10 +76,10 @@ def _python(source, folder, done):
     python = os.path.join(folder, "venv", "bin", "python")
     if not done:
         try:
-            _run(sys.executable, "-m", "venv", os.path.join(folder, "venv"))
-        except RuntimeError:
-            _need("python3-venv is not a command", "python3-venv") if os.geteuid() else _run("apt-get", "-qq", "install", "-y", "python3-venv")
-            _run(sys.executable, "-m", "venv", os.path.join(folder, "venv"))
+            _run(sys.executable, "-m", "venv", "--clear", os.path.join(folder, "venv"))
+        except RuntimeError:  # Debian ships Python without it
+            _install("python3-venv", "python3 -m venv")
+            _run(sys.executable, "-m", "venv", "--clear", os.path.join(folder, "venv"))
         _run(python, "-m", "pip", "install", "-q", "-r", os.path.join(source, "requirements.txt"))
     return [python, os.path.join(source, "suite.py")]
 
