@@ -1,16 +1,15 @@
 //! The broker: everything that runs in a `firn` process.
 
-// pub mod api;
+pub mod api;
 pub mod cli;
 pub mod config;
 pub mod disk;
-#[allow(dead_code, reason = "its task and handle come with the next commit")]
 pub mod group;
 pub mod http;
 pub mod journal;
 pub mod log;
 pub mod metrics;
 pub mod net;
-// pub mod node;
+pub mod node;
 pub mod partition;
 pub mod telemetry;

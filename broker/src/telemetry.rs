@@ -7,12 +7,16 @@ use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use std::io::IsTerminal as _;
 use tracing_subscriber::filter::{EnvFilter, FilterFn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// The target of every span that is meant for a trace.
 pub const SPANS: &str = "firn::request";
+
+/// What is logged unless somebody asks for something else: the quorum's library narrates every vote at `info`.
+pub const DEFAULT_FILTER: &str = "info,openraft=warn";
 
 /// How logs are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,7 +32,7 @@ pub enum LogFormat {
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     pub format: LogFormat,
-    /// A filter such as `info,broker::journal=debug`; `info` when empty.
+    /// A filter such as `info,broker::journal=debug`; [`DEFAULT_FILTER`] when empty.
     pub filter: String,
     /// The OTLP/HTTP endpoint of a collector, such as `http://127.0.0.1:4318/v1/traces`.
     pub otlp_endpoint: Option<String>,
@@ -50,10 +54,11 @@ pub enum TelemetryError {
 
 /// Installs the process's logger and, when configured, its trace exporter.
 pub fn install(settings: &Settings) -> Result<Telemetry, TelemetryError> {
-    let wanted = if settings.filter.is_empty() { "info" } else { &settings.filter };
+    let wanted = if settings.filter.is_empty() { DEFAULT_FILTER } else { &settings.filter };
     let filter = EnvFilter::try_new(wanted)
         .map_err(|error| TelemetryError::Filter { filter: wanted.into(), error: error.to_string() })?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(true);
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let lines = match settings.format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().boxed(),

@@ -143,6 +143,11 @@ impl Spawner {
         self.cold.spawn(task)
     }
 
+    /// The runtime whose blocking pool calls that wait run on.
+    pub fn blocking(&self) -> &Handle {
+        &self.blocking
+    }
+
     /// Runs a call that blocks its thread.
     pub fn spawn_blocking<F, R>(&self, call: F) -> JoinHandle<R>
     where

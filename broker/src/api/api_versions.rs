@@ -11,7 +11,7 @@ const FEATURES: &[(&str, VersionRange)] =
     &[("metadata.version", VersionRange::new(7, 27)), ("kraft.version", VersionRange::new(0, 1))];
 
 /// Answers what is spoken, and the features the cluster has settled on.
-pub async fn handle(context: &Context<'_>, request: ApiVersionsRequest) -> ApiVersionsResponse {
+pub(super) async fn handle(context: &Context<'_>, request: ApiVersionsRequest) -> ApiVersionsResponse {
     if context.caller.version >= 3
         && !(well_formed(&request.client_software_name) && well_formed(&request.client_software_version))
     {
@@ -43,7 +43,7 @@ pub async fn handle(context: &Context<'_>, request: ApiVersionsRequest) -> ApiVe
 }
 
 /// What a client that is too new gets, in version 0.
-pub fn unsupported() -> ApiVersionsResponse {
+pub(super) fn unsupported() -> ApiVersionsResponse {
     ApiVersionsResponse {
         error_code: ErrorCode::UnsupportedVersion.code(),
         api_keys: spoken(ApiKey::ApiVersions)

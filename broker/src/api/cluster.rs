@@ -10,7 +10,7 @@ use proto::messages::{DescribeClusterRequest, DescribeClusterResponse};
 const BROKERS: i8 = 1;
 
 /// Answers which brokers there are; fenced ones only when asked for.
-pub async fn describe(context: &Context<'_>, request: DescribeClusterRequest) -> DescribeClusterResponse {
+pub(super) async fn describe(context: &Context<'_>, request: DescribeClusterRequest) -> DescribeClusterResponse {
     if request.endpoint_type != BROKERS {
         return DescribeClusterResponse {
             error_code: ErrorCode::MismatchedEndpointType.code(),

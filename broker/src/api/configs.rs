@@ -6,7 +6,8 @@ use super::Context;
 use super::errors::{refusal_code, submit_code};
 use super::services::Services;
 use crate::config::alter::{
-    Alteration, Operation, Reach, Settings, alter_broker, alter_topic, inherited_topic, replace_broker, replace_topic,
+    Alteration, Operation, Reach, Settings, alter_broker, alter_topic, inherited_broker, inherited_topic,
+    replace_broker, replace_topic,
 };
 use crate::config::describe::{Entry, describe_broker, describe_cluster, describe_topic};
 use crate::config::{BrokerLayers, ConfigError};
@@ -50,7 +51,9 @@ impl Resource {
             BROKER if name == services.node_id.to_string() => {
                 Ok(Resource::ThisBroker(ConfigResource::broker(services.node_id)))
             }
-            BROKER => Err((ErrorCode::InvalidRequest, format!("there is no broker {name}; this one is {}", services.node_id))),
+            BROKER => {
+                Err((ErrorCode::InvalidRequest, format!("there is no broker {name}; this one is {}", services.node_id)))
+            }
             _ => Err((ErrorCode::InvalidRequest, "only topics and brokers have settings here".to_owned())),
         }
     }
@@ -68,7 +71,7 @@ impl Resource {
 }
 
 /// Describes the settings of each resource: all of them, or those named.
-pub async fn describe(context: &Context<'_>, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+pub(super) async fn describe(context: &Context<'_>, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
     let services = context.services;
     let image = services.controller.image();
     let results = request
@@ -81,7 +84,10 @@ pub async fn describe(context: &Context<'_>, request: DescribeConfigsRequest) ->
                 configs: entries
                     .into_iter()
                     .filter(|entry| {
-                        asked.configuration_keys.as_ref().is_none_or(|keys| keys.is_empty() || keys.contains(&entry.name))
+                        asked
+                            .configuration_keys
+                            .as_ref()
+                            .is_none_or(|keys| keys.is_empty() || keys.contains(&entry.name))
                     })
                     .map(|entry| described(entry, request.include_synonyms, request.include_documentation))
                     .collect(),
@@ -135,7 +141,7 @@ fn described(entry: Entry, synonyms: bool, documentation: bool) -> DescribeConfi
 }
 
 /// Changes some settings of each resource, each resource for itself.
-pub async fn incremental_alter(
+pub(super) async fn incremental_alter(
     context: &Context<'_>,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
@@ -171,12 +177,11 @@ pub async fn incremental_alter(
 }
 
 /// Replaces the settings of each resource as a whole.
-pub async fn alter(context: &Context<'_>, request: AlterConfigsRequest) -> AlterConfigsResponse {
+pub(super) async fn alter(context: &Context<'_>, request: AlterConfigsRequest) -> AlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
     let image = context.services.controller.image();
     for asked in request.resources {
-        let new: Settings =
-            asked.configs.into_iter().filter_map(|config| Some((config.name, config.value?))).collect();
+        let new: Settings = asked.configs.into_iter().filter_map(|config| Some((config.name, config.value?))).collect();
         let change = plan_replace(context, &image, asked.resource_type, &asked.resource_name, new);
         let outcome = submit(context.services, change, request.validate_only).await;
         let (code, why) = outcome.err().map_or((ErrorCode::None, None), |(code, why)| (code, Some(why)));
@@ -210,11 +215,11 @@ fn plan_incremental(context: &Context<'_>, image: &Image, kind: i8, name: &str, 
             }
             Resource::ThisBroker(_) => {
                 alter_broker(Reach::Node, layers, &current, steps).map_err(invalid)?;
-                Box::new(|name: &str| crate::config::alter::inherited_broker_value(Reach::Node, layers, name))
+                Box::new(|name: &str| inherited_broker(Reach::Node, layers, name))
             }
             Resource::AllBrokers(_) => {
                 alter_broker(Reach::Cluster, layers, &current, steps).map_err(invalid)?;
-                Box::new(|name: &str| crate::config::alter::inherited_broker_value(Reach::Cluster, layers, name))
+                Box::new(|name: &str| inherited_broker(Reach::Cluster, layers, name))
             }
         };
         let ops = steps.iter().map(|step| {

@@ -14,7 +14,7 @@ use proto::metadata::Topic;
 use std::sync::Arc;
 
 /// Answers the new log start of each partition asked for.
-pub async fn handle(context: &Context<'_>, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
+pub(super) async fn handle(context: &Context<'_>, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
     let services = context.services;
     let image = services.controller.image();
     let mut topics = Vec::with_capacity(request.topics.len());

@@ -7,7 +7,7 @@ use proto::errors::ErrorCode;
 use proto::records::BatchError;
 
 /// Why a batch was not appended.
-pub fn append_code(error: &AppendError) -> ErrorCode {
+pub(super) fn append_code(error: &AppendError) -> ErrorCode {
     match error {
         AppendError::NotLeader => ErrorCode::NotLeaderOrFollower,
         AppendError::FencedLeaderEpoch { .. } => ErrorCode::FencedLeaderEpoch,
@@ -24,7 +24,7 @@ pub fn append_code(error: &AppendError) -> ErrorCode {
 }
 
 /// Why an appended batch is not acknowledged.
-pub fn ack_code(error: AckError) -> ErrorCode {
+pub(super) fn ack_code(error: AckError) -> ErrorCode {
     match error {
         AckError::Offline => ErrorCode::KafkaStorageError,
         AckError::NotLeader => ErrorCode::NotLeaderOrFollower,
@@ -33,7 +33,7 @@ pub fn ack_code(error: AckError) -> ErrorCode {
 }
 
 /// Why nothing can be read.
-pub fn read_code(error: &ReadError) -> ErrorCode {
+pub(super) fn read_code(error: &ReadError) -> ErrorCode {
     match error {
         ReadError::NotLeader => ErrorCode::NotLeaderOrFollower,
         ReadError::FencedLeaderEpoch { .. } => ErrorCode::FencedLeaderEpoch,
@@ -45,7 +45,7 @@ pub fn read_code(error: &ReadError) -> ErrorCode {
 }
 
 /// What is wrong with a batch a client sent.
-pub fn batch_code(error: &BatchError) -> ErrorCode {
+pub(super) fn batch_code(error: &BatchError) -> ErrorCode {
     match error {
         BatchError::Truncated { .. } | BatchError::Length(_) | BatchError::Trailing(_) | BatchError::Crc { .. } => {
             ErrorCode::CorruptMessage
@@ -70,7 +70,7 @@ pub fn batch_code(error: &BatchError) -> ErrorCode {
 }
 
 /// Why the controller refused.
-pub fn refusal_code(refusal: &Refusal) -> ErrorCode {
+pub(super) fn refusal_code(refusal: &Refusal) -> ErrorCode {
     match refusal {
         Refusal::InvalidTopicName(_) | Refusal::TopicCollides { .. } => ErrorCode::InvalidTopicException,
         Refusal::TopicExists(_) => ErrorCode::TopicAlreadyExists,
@@ -94,7 +94,7 @@ pub fn refusal_code(refusal: &Refusal) -> ErrorCode {
 }
 
 /// Why a command has no outcome. Unknown ends as a time-out: the client asks again, and commands may be repeated.
-pub fn submit_code(error: &SubmitError) -> ErrorCode {
+pub(super) fn submit_code(error: &SubmitError) -> ErrorCode {
     match error {
         SubmitError::Refused(refusal) => refusal_code(refusal),
         SubmitError::NotLeader { .. } => ErrorCode::NotController,

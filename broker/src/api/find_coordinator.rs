@@ -17,7 +17,7 @@ const MANY_KEYS: i16 = 4;
 
 /// Answers the coordinator of each key. The topic that groups are written down in comes into being with the first
 /// one who asks.
-pub async fn handle(context: &Context<'_>, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
+pub(super) async fn handle(context: &Context<'_>, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
     let many = context.caller.version >= MANY_KEYS;
     let keys = if many { request.coordinator_keys } else { vec![request.key] };
     let mut found = Vec::with_capacity(keys.len());

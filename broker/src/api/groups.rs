@@ -20,7 +20,7 @@ const NOT_FOUND: i16 = 6;
 const GROUP_OPERATIONS: i32 = (1 << 3) | (1 << 6) | (1 << 8);
 
 /// Answers the groups of this broker that pass the filters.
-pub async fn list(context: &Context<'_>, request: ListGroupsRequest) -> ListGroupsResponse {
+pub(super) async fn list(context: &Context<'_>, request: ListGroupsRequest) -> ListGroupsResponse {
     let groups = match context.services.groups.list().await {
         Ok(groups) => groups,
         Err(error) => return ListGroupsResponse { error_code: error.code().code(), ..Default::default() },
@@ -47,7 +47,7 @@ pub async fn list(context: &Context<'_>, request: ListGroupsRequest) -> ListGrou
 }
 
 /// Answers each group in detail.
-pub async fn describe(context: &Context<'_>, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
+pub(super) async fn describe(context: &Context<'_>, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
     let operations = if request.include_authorized_operations { GROUP_OPERATIONS } else { NO_OPERATIONS };
     let mut groups = Vec::with_capacity(request.groups.len());
     for group_id in request.groups {
@@ -98,7 +98,7 @@ fn refused(group_id: String, code: ErrorCode, error: GroupError) -> DescribedGro
 }
 
 /// Deletes groups that have no members.
-pub async fn delete(context: &Context<'_>, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
+pub(super) async fn delete(context: &Context<'_>, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
     let mut results = Vec::with_capacity(request.groups_names.len());
     for group_id in request.groups_names {
         let deleted = context.services.groups.delete(&group_id).await;

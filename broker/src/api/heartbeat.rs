@@ -6,7 +6,7 @@ use proto::errors::ErrorCode;
 use proto::messages::{HeartbeatRequest, HeartbeatResponse};
 
 /// Answers whether the member's generation is current.
-pub async fn handle(context: &Context<'_>, request: HeartbeatRequest) -> HeartbeatResponse {
+pub(super) async fn handle(context: &Context<'_>, request: HeartbeatRequest) -> HeartbeatResponse {
     let heartbeat = Heartbeat {
         member: MemberRef { member_id: request.member_id, instance_id: request.group_instance_id },
         generation: request.generation_id,

@@ -16,7 +16,7 @@ const CAN_SKIP: i16 = 9;
 const REBALANCE_TIMEOUT: i16 = 1;
 
 /// Answers with the generation that the member is in.
-pub async fn handle(context: &Context<'_>, request: JoinGroupRequest) -> JoinGroupResponse {
+pub(super) async fn handle(context: &Context<'_>, request: JoinGroupRequest) -> JoinGroupResponse {
     let version = context.caller.version;
     let join = Join {
         requires_member_id: version >= REQUIRES_MEMBER_ID && request.group_instance_id.is_none(),

@@ -10,7 +10,7 @@ use proto::messages::{LeaveGroupRequest, LeaveGroupResponse};
 const MANY_MEMBERS: i16 = 3;
 
 /// Answers for each member.
-pub async fn handle(context: &Context<'_>, request: LeaveGroupRequest) -> LeaveGroupResponse {
+pub(super) async fn handle(context: &Context<'_>, request: LeaveGroupRequest) -> LeaveGroupResponse {
     let many = context.caller.version >= MANY_MEMBERS;
     let members = if many {
         for member in &request.members {

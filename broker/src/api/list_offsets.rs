@@ -25,7 +25,7 @@ const EARLIEST_LOCAL: Millis = -4;
 const LATEST_TIERED: Millis = -5;
 
 /// Answers one offset per partition asked for.
-pub async fn handle(context: &Context<'_>, request: ListOffsetsRequest) -> ListOffsetsResponse {
+pub(super) async fn handle(context: &Context<'_>, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let services = context.services;
     let image = services.controller.image();
     let isolation = if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };

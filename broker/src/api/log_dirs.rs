@@ -9,7 +9,7 @@ use proto::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 use std::collections::{BTreeMap, HashMap};
 
 /// Answers every data directory with the partitions asked for: all of them when the list is null.
-pub async fn handle(context: &Context<'_>, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
+pub(super) async fn handle(context: &Context<'_>, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
     let services = context.services;
     let image = services.controller.image();
     let wanted: Option<HashMap<String, Vec<i32>>> =

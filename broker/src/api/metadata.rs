@@ -23,7 +23,7 @@ const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
 pub(super) const CLUSTER_OPERATIONS: i32 = 0b1_1111_0110_0100;
 
 /// Answers which brokers there are, and the topics asked for: all of them when the list is null.
-pub async fn handle(context: &Context<'_>, request: MetadataRequest) -> MetadataResponse {
+pub(super) async fn handle(context: &Context<'_>, request: MetadataRequest) -> MetadataResponse {
     let version = context.caller.version;
     let mut image = context.services.controller.image();
     // Version 0 has no null: an empty list means all topics.
@@ -126,12 +126,12 @@ fn describe(topic: &Topic, operations: i32) -> MetadataResponseTopic {
 }
 
 /// Answers page by page: at most `response_partition_limit` partitions, topics in order of their names.
-pub async fn describe_topic_partitions(
+pub(super) async fn describe_topic_partitions(
     context: &Context<'_>,
     request: DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
     let image = context.services.controller.image();
-    let most = usize::try_from(context.services.config.load().net.max_request_partitions).unwrap_or(usize::MAX);
+    let most = context.services.config.load().net.max_request_partitions;
     let limit = usize::try_from(request.response_partition_limit).unwrap_or(0).clamp(1, most.max(1));
     let (from, first_partition) = match &request.cursor {
         Some(cursor) => (cursor.topic_name.as_str(), cursor.partition_index.max(0)),

@@ -4,19 +4,17 @@
 //! differ at the codec, not in the logic.
 
 pub mod fetch;
+pub mod init_producer_id;
 pub mod services;
 
 mod api_versions;
 mod cluster;
 mod configs;
-
 mod delete_records;
 mod errors;
 mod find_coordinator;
 mod groups;
 mod heartbeat;
-
-mod init_producer_id;
 mod join_group;
 mod leave_group;
 mod list_offsets;

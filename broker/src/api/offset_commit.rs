@@ -15,7 +15,7 @@ use std::sync::Arc;
 const BY_ID: i16 = 10;
 
 /// Answers for each partition, once its offset is as safe as an acknowledged record.
-pub async fn handle(context: &Context<'_>, request: OffsetCommitRequest) -> OffsetCommitResponse {
+pub(super) async fn handle(context: &Context<'_>, request: OffsetCommitRequest) -> OffsetCommitResponse {
     let image = context.services.controller.image();
     let by_id = context.caller.version >= BY_ID;
     let mut offsets = Vec::new();

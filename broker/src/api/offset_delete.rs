@@ -9,7 +9,7 @@ use proto::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
 use std::collections::HashMap;
 
 /// Answers for each partition, or for the group as a whole.
-pub async fn handle(context: &Context<'_>, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
+pub(super) async fn handle(context: &Context<'_>, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
     let image = context.services.controller.image();
     let exists =
         |(name, index): &NamedPartition| topic_named(&image, name).is_ok_and(|topic| topic.partition(*index).is_some());

@@ -22,7 +22,7 @@ const BY_ID: i16 = 10;
 const GROUP_ERROR: i16 = 2;
 
 /// Answers the offsets of each group. There are no transactions yet, so that every offset is stable.
-pub async fn handle(context: &Context<'_>, request: OffsetFetchRequest) -> OffsetFetchResponse {
+pub(super) async fn handle(context: &Context<'_>, request: OffsetFetchRequest) -> OffsetFetchResponse {
     let version = context.caller.version;
     if version >= MANY_GROUPS {
         let mut groups = Vec::with_capacity(request.groups.len());

@@ -8,7 +8,10 @@ use proto::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetFo
 use proto::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 
 /// Answers the end of each epoch asked for; -1 where the epoch is not known.
-pub async fn handle(context: &Context<'_>, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
+pub(super) async fn handle(
+    context: &Context<'_>,
+    request: OffsetForLeaderEpochRequest,
+) -> OffsetForLeaderEpochResponse {
     let services = context.services;
     let image = services.controller.image();
     let mut topics = Vec::with_capacity(request.topics.len());

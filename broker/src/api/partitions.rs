@@ -9,25 +9,25 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 /// Topics that only Firn itself writes.
-pub const INTERNAL_TOPICS: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];
+pub(super) const INTERNAL_TOPICS: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];
 
 /// Whether `name` belongs to Firn itself.
-pub fn is_internal(name: &str) -> bool {
+pub(super) fn is_internal(name: &str) -> bool {
     INTERNAL_TOPICS.contains(&name)
 }
 
 /// A topic by name.
-pub fn topic_named<'a>(image: &'a Image, name: &str) -> Result<&'a Arc<Topic>, ErrorCode> {
+pub(super) fn topic_named<'a>(image: &'a Image, name: &str) -> Result<&'a Arc<Topic>, ErrorCode> {
     image.topic_named(name).ok_or(ErrorCode::UnknownTopicOrPartition)
 }
 
 /// A topic by id.
-pub fn topic_with_id(image: &Image, id: Uuid) -> Result<&Arc<Topic>, ErrorCode> {
+pub(super) fn topic_with_id(image: &Image, id: Uuid) -> Result<&Arc<Topic>, ErrorCode> {
     image.topic(TopicId(id)).ok_or(ErrorCode::UnknownTopicId)
 }
 
 /// The partition of a topic that exists, if this broker holds it.
-pub fn held(services: &Services, topic: &Topic, partition: i32) -> Result<PartitionHandle, ErrorCode> {
+pub(super) fn held(services: &Services, topic: &Topic, partition: i32) -> Result<PartitionHandle, ErrorCode> {
     if topic.partition(partition).is_none() {
         return Err(ErrorCode::UnknownTopicOrPartition);
     }

@@ -10,6 +10,7 @@ use crate::config::topic::TopicConfig;
 use crate::net::budget::Grant;
 use crate::net::connection::Started;
 use crate::partition::types::{AckFuture, Acks, Append, Origin};
+use crate::telemetry::SPANS;
 use bytes::{Bytes, BytesMut};
 use proto::errors::ErrorCode;
 use proto::ids::Millis;
@@ -26,6 +27,7 @@ use proto::records::{
 use proto::wire::{Decoder, WireError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tracing::Instrument;
 
 /// From this version on topics are named by id (KIP-516).
 const BY_ID: i16 = 13;
@@ -42,7 +44,12 @@ struct Owed {
 }
 
 /// Starts the request; the answer follows when it is acknowledged.
-pub async fn start(context: &Context<'_>, id: i32, body: &mut Decoder, grant: Grant) -> Result<Started, WireError> {
+pub(super) async fn start(
+    context: &Context<'_>,
+    id: i32,
+    body: &mut Decoder,
+    grant: Grant,
+) -> Result<Started, WireError> {
     let began = Instant::now();
     let version = context.caller.version;
     let request = ProduceRequest::decode(body, version)?;
@@ -70,7 +77,8 @@ pub async fn start(context: &Context<'_>, id: i32, body: &mut Decoder, grant: Gr
     }
     let services = Arc::clone(context.services);
     let finish = async move {
-        let response = acknowledge(owed, timeout).await;
+        let waits = tracing::info_span!(target: SPANS, "journal and acknowledge", partitions = owed.acks.len());
+        let response = acknowledge(owed, timeout).instrument(waits).await;
         services.metrics.produce_latency.observe(began.elapsed().as_secs_f64());
         let chunks = encode(ApiKey::Produce, version, id, |e| response.encode(e, version));
         match chunks {
@@ -81,7 +89,7 @@ pub async fn start(context: &Context<'_>, id: i32, body: &mut Decoder, grant: Gr
             }
         }
     };
-    Ok(pending(finish))
+    Ok(pending(finish.instrument(tracing::Span::current())))
 }
 
 async fn place(context: &Context<'_>, request: ProduceRequest, acks: Option<Acks>) -> Owed {

@@ -54,7 +54,7 @@ impl Services {
     pub fn topic_config(&self, topic: TopicId) -> Arc<TopicConfig> {
         match self.topic_configs.load().get(&topic) {
             Some(config) => Arc::clone(config),
-            None => Arc::new(self.config.load().topic_defaults.clone()),
+            None => Arc::new(self.config.load().topic_defaults),
         }
     }
 }

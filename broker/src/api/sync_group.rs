@@ -6,7 +6,7 @@ use proto::errors::ErrorCode;
 use proto::messages::{SyncGroupRequest, SyncGroupResponse};
 
 /// Answers with the member's assignment.
-pub async fn handle(context: &Context<'_>, request: SyncGroupRequest) -> SyncGroupResponse {
+pub(super) async fn handle(context: &Context<'_>, request: SyncGroupRequest) -> SyncGroupResponse {
     let sync = Sync {
         member: MemberRef { member_id: request.member_id, instance_id: request.group_instance_id },
         generation: request.generation_id,

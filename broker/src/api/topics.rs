@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Creates topics, each for itself: some may be refused.
-pub async fn create(context: &Context<'_>, request: CreateTopicsRequest) -> CreateTopicsResponse {
+pub(super) async fn create(context: &Context<'_>, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let mut names: HashMap<&str, usize> = HashMap::new();
     for topic in &request.topics {
         *names.entry(topic.name.as_str()).or_default() += 1;
@@ -58,7 +58,7 @@ pub async fn create(context: &Context<'_>, request: CreateTopicsRequest) -> Crea
 }
 
 /// Creates topics that a Metadata request named, with the broker's defaults. Answers those that were refused.
-pub async fn auto_create(services: &Arc<Services>, names: &[&str]) -> Vec<(String, ErrorCode)> {
+pub(super) async fn auto_create(services: &Arc<Services>, names: &[&str]) -> Vec<(String, ErrorCode)> {
     let topics: Vec<NewTopic> = names.iter().map(|name| internal_or_default(services, name)).collect();
     let outcomes = submit_create(services, topics, Mode::Commit).await;
     let refusals = names.iter().zip(outcomes).filter_map(|(name, outcome)| {
@@ -104,7 +104,8 @@ fn plan(services: &Services, topic: &CreatableTopic) -> Result<NewTopic, (ErrorC
                 format!("the setting {} has no value; leave it out for its default", config.name),
             )
         })?;
-        config::alter::validate_topic(&config.name, value).map_err(|error| (ErrorCode::InvalidConfig, error.to_string()))?;
+        config::alter::validate_topic(&config.name, value)
+            .map_err(|error| (ErrorCode::InvalidConfig, error.to_string()))?;
         configs.insert(config.name.clone(), value.to_owned());
     }
     let image = services.controller.image();
@@ -199,7 +200,7 @@ fn refused(name: &str, code: ErrorCode, why: &str) -> CreatableTopicResult {
 }
 
 /// Deletes topics by name or, from version 6, by id.
-pub async fn delete(context: &Context<'_>, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
+pub(super) async fn delete(context: &Context<'_>, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
     let named = request.topic_names.into_iter().map(|name| (Some(name), uuid::Uuid::nil()));
     let asked: Vec<(Option<String>, uuid::Uuid)> =
         named.chain(request.topics.into_iter().map(|topic| (topic.name, topic.topic_id))).collect();
@@ -250,7 +251,10 @@ pub async fn delete(context: &Context<'_>, request: DeleteTopicsRequest) -> Dele
 }
 
 /// Adds partitions to topics; their number only grows.
-pub async fn create_partitions(context: &Context<'_>, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
+pub(super) async fn create_partitions(
+    context: &Context<'_>,
+    request: CreatePartitionsRequest,
+) -> CreatePartitionsResponse {
     let names: Vec<String> = request.topics.iter().map(|topic| topic.name.clone()).collect();
     let topics = request
         .topics

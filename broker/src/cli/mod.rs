@@ -4,13 +4,15 @@ pub mod args;
 pub mod client;
 pub mod live;
 
+mod bucket;
 mod consume;
 mod dump;
 mod produce;
+mod serve;
 mod tier;
 mod topic;
 
-use args::{Cli, Command, LogCommand};
+use args::{BucketCommand, Cli, Command, ConfigCommand, LogCommand};
 use clap::CommandFactory;
 use client::ClientError;
 use proto::host::SystemClock;
@@ -19,9 +21,11 @@ use std::process::ExitCode;
 /// Carries out a command; the exit code says whether it worked.
 pub fn run(cli: Cli) -> ExitCode {
     let outcome = match cli.command {
-        Command::Dev(_) | Command::Server(_) | Command::Bucket(_) | Command::Config(_) | Command::Bench(_) => {
-            Err("follows".to_owned())
-        }
+        Command::Dev(args) => serve::dev(&args),
+        Command::Server(args) => serve::server(&args),
+        Command::Config(ConfigCommand::Check { file, json }) => serve::check_config(&file, json),
+        Command::Bucket(BucketCommand::Check { url, create, json }) => client(bucket::check(&url, create, json)),
+        Command::Bench(_) => Err("not in this build".to_owned()),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "firn", &mut std::io::stdout());
             Ok(())

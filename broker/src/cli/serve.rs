@@ -2,11 +2,12 @@
 
 use super::args::{DevArgs, ServerArgs};
 use super::live;
+use crate::config;
+use crate::config::server::{ServerConfig, Sources};
 use crate::http::Control;
-use crate::node::{Node, NodeSettings};
+use crate::node::Node;
 use crate::telemetry::{self, LogFormat};
 use proto::host::Spawner;
-use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -20,38 +21,62 @@ const REDRAW: Duration = Duration::from_secs(1);
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
 /// Runs one node with everything it needs below one directory.
-pub fn dev(args: &DevArgs) -> Result<(), String> {
+pub(super) fn dev(args: &DevArgs) -> Result<(), String> {
     std::fs::create_dir_all(&args.data).map_err(|error| {
         format!("the data directory {} cannot be made: {error} (--data names another)", args.data.display())
     })?;
     let data = args.data.canonicalize().map_err(|error| format!("{}: {error}", args.data.display()))?;
-    let object_store = match &args.object_store {
-        Some(url) => url.clone(),
-        None => directory_url(&data.join("bucket"))?,
-    };
-    let settings = NodeSettings {
-        node_id: 0,
-        log_dirs: vec![data.join("log")],
-        metadata_dir: data.join("metadata"),
-        kafka: args.kafka.clone(),
-        advertised: None,
-        http: args.http.clone(),
-        object_store,
-        fixed: args.overrides.set.iter().cloned().collect::<BTreeMap<_, _>>(),
-        rack: None,
-        directories_to_lock: vec![data],
-    };
-    serve(settings, std::io::stdout().is_terminal())
+    let mut presets = vec![
+        ("node.id".to_owned(), "0".to_owned()),
+        ("listeners".to_owned(), format!("PLAINTEXT://{}", args.kafka)),
+        ("firn.http.listeners".to_owned(), args.http.clone()),
+        ("log.dirs".to_owned(), data.display().to_string()),
+    ];
+    presets.extend(args.object_store.iter().map(|url| ("firn.object.store".to_owned(), url.clone())));
+    let sources =
+        Sources { presets, file: None, environment: std::env::vars().collect(), flags: args.overrides.set.clone() };
+    serve(load(&sources)?, std::io::stdout().is_terminal())
 }
 
 /// Runs a node from a configuration file.
-pub fn server(args: &ServerArgs) -> Result<(), String> {
-    let settings = crate::node::settings::from_file(&args.config, &args.overrides.set)?;
-    serve(settings, false)
+pub(super) fn server(args: &ServerArgs) -> Result<(), String> {
+    let path = &args.config;
+    let file = std::fs::read_to_string(path)
+        .map_err(|error| format!("the configuration file {} cannot be read: {error}", path.display()))?;
+    let environment = std::env::vars().collect();
+    let sources = Sources { presets: vec![], file: Some(file), environment, flags: args.overrides.set.clone() };
+    serve(load(&sources)?, false)
 }
 
-fn directory_url(path: &Path) -> Result<String, String> {
-    url::Url::from_file_path(path).map(String::from).map_err(|()| format!("{} is not an absolute path", path.display()))
+/// Explains what a configuration file sets, or everything that is wrong with it.
+pub(super) fn check_config(path: &Path, json: bool) -> Result<(), String> {
+    let file = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let environment = std::env::vars().collect();
+    let config = load(&Sources { presets: vec![], file: Some(file), environment, flags: vec![] })?;
+    let explained = config.explain();
+    if json {
+        let rows: Vec<_> = explained
+            .iter()
+            .map(|one| {
+                serde_json::json!({"name": one.definition.name, "value": one.value, "set_by": one.origin.to_string(),
+                    "acted_on": one.is_acted(), "documentation": one.documentation()})
+            })
+            .collect();
+        println!("{}", serde_json::Value::from(rows));
+        return Ok(());
+    }
+    for one in &explained {
+        println!("{one}");
+    }
+    println!("{} is good: {} settings, the rest are defaults", path.display(), explained.len());
+    Ok(())
+}
+
+fn load(sources: &Sources) -> Result<ServerConfig, String> {
+    ServerConfig::load(sources).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        lines.join("\n      ")
+    })
 }
 
 /// The runtimes of a node. Cold work has threads of its own, so that no acknowledgement waits for it (ISOLATED).
@@ -78,22 +103,24 @@ impl Runtimes {
     }
 }
 
-fn serve(settings: NodeSettings, live_view: bool) -> Result<(), String> {
+fn serve(config: ServerConfig, live_view: bool) -> Result<(), String> {
     let telemetry = telemetry::install(&telemetry::Settings {
-        format: match std::env::var("FIRN_LOG_FORMAT").as_deref() {
-            Ok("json") => LogFormat::Json,
-            _ => LogFormat::Text,
+        format: match config.log_format {
+            config::server::LogFormat::Text => LogFormat::Text,
+            config::server::LogFormat::Json => LogFormat::Json,
         },
-        filter: std::env::var("FIRN_LOG").unwrap_or_else(|_| if live_view { "warn" } else { "info" }.to_owned()),
-        otlp_endpoint: std::env::var("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").ok().or_else(|| {
-            let base = std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok()?;
-            Some(format!("{}/v1/traces", base.trim_end_matches('/')))
-        }),
+        // The live view and a stream of lines would overwrite each other.
+        filter: if live_view && !config.settings.contains_key("firn.log.filter") {
+            "warn".to_owned()
+        } else {
+            config.log_filter.clone()
+        },
+        otlp_endpoint: config.otlp_endpoint.clone(),
     });
     let telemetry = telemetry.map_err(|error| error.to_string())?;
     let runtimes = Runtimes::new().map_err(|error| format!("no threads to run on: {error}"))?;
     let spawner = runtimes.spawner();
-    let outcome = runtimes.hot.block_on(run(settings, spawner, live_view));
+    let outcome = runtimes.hot.block_on(run(config, spawner, live_view));
     // Downloads and uploads still under way are not waited for: whatever they would have done is done again.
     runtimes.cold.shutdown_background();
     runtimes.hot.shutdown_background();
@@ -101,10 +128,10 @@ fn serve(settings: NodeSettings, live_view: bool) -> Result<(), String> {
     outcome
 }
 
-async fn run(settings: NodeSettings, spawner: Spawner, live_view: bool) -> Result<(), String> {
+async fn run(config: ServerConfig, spawner: Spawner, live_view: bool) -> Result<(), String> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    let node = Node::start(settings, spawner).await.map_err(|error| error.to_string())?;
+    let node = Node::start(config, spawner).await.map_err(|error| error.to_string())?;
     println!(
         "Firn serves Kafka clients at {}, metrics at http://{}/metrics",
         node.kafka_address(),

@@ -153,7 +153,7 @@ pub fn alter_broker(
         }
         let definition = broker_definition(Scope::Broker, name)?;
         check_dynamic(reach, definition)?;
-        let inherited = || inherited_broker(reach, layers, definition);
+        let inherited = || inherited_broker(reach, layers, definition.name);
         let value = altered(Scope::Broker, definition, alteration, settings.get(name), inherited)?;
         check_value(Scope::Broker, definition, &value)?;
         settings.insert(name.clone(), value);
@@ -256,14 +256,15 @@ fn check_dynamic(reach: Reach, definition: &Definition) -> Result<(), ConfigErro
     Err(ConfigError { scope: Scope::Broker, fault })
 }
 
-fn inherited_broker(reach: Reach, layers: &BrokerLayers<'_>, definition: &Definition) -> String {
+/// What the broker config `name` is while `reach` does not set it: what Append and Subtract start from.
+pub fn inherited_broker(reach: Reach, layers: &BrokerLayers<'_>, name: &str) -> String {
     let cluster = match reach {
-        Reach::Node => layers.cluster.lookup(definition.name),
+        Reach::Node => layers.cluster.lookup(name),
         Reach::Cluster => None,
     };
     cluster
-        .or_else(|| layers.fixed.lookup(definition.name))
-        .or_else(|| definition.default.value())
+        .or_else(|| layers.fixed.lookup(name))
+        .or_else(|| tables::broker(name).and_then(|definition| definition.default.value()))
         .unwrap_or_default()
         .to_owned()
 }

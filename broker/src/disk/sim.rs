@@ -141,6 +141,11 @@ impl SimDisk {
         self.world.lock().faults.push(fault);
     }
 
+    /// Forgets all errors that were to be injected.
+    pub fn heal(&self) {
+        self.world.lock().faults.clear();
+    }
+
     /// How many operations changed, or tried to change, something.
     pub fn changes(&self) -> u64 {
         self.world.lock().changes

@@ -2,17 +2,19 @@
 
 use super::settings;
 use crate::api::services::Services;
+use crate::group::OFFSETS_TOPIC;
+use crate::group::log::PartitionLog;
+use crate::partition::PartitionHandle;
 use crate::partition::core::Leadership;
-use crate::partition::{PartitionHandle, Partitions};
 use proto::ids::{DirectoryId, TopicPartition};
-use proto::metadata::image::TopicChange;
-use proto::metadata::{Image, PartitionState, Topic};
+use proto::metadata::{Image, PartitionState, Topic, TopicChange};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tiering::runner::RunnerHandle;
 use tokio::sync::watch;
 
 /// Applies images one after another, each as its difference to the last.
-pub struct Follower {
+pub(super) struct Follower {
     pub services: Arc<Services>,
     pub tier: RunnerHandle,
     pub images: watch::Receiver<Arc<Image>>,
@@ -23,8 +25,20 @@ pub struct Follower {
 }
 
 impl Follower {
+    /// Drops what lies on the disks of topics that were deleted while this broker was down. The image must be complete.
+    pub(super) async fn drop_strays(&self, image: &Image) {
+        let partitions = &self.services.partitions;
+        for partition in partitions.all() {
+            let tp = partition.tp();
+            if image.partition(tp).is_none() {
+                tracing::info!(%tp, "dropping a partition whose topic was deleted");
+                partitions.remove(tp).await;
+            }
+        }
+    }
+
     /// Applies the newest image; done once before clients are served.
-    pub async fn catch_up(&mut self) {
+    pub(super) async fn catch_up(&mut self) {
         let image = Arc::clone(&self.images.borrow_and_update());
         self.apply(&image).await;
         self.seen = image;
@@ -32,7 +46,7 @@ impl Follower {
     }
 
     /// Follows until the controller is gone.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         while self.images.changed().await.is_ok() {
             self.catch_up().await;
         }
@@ -45,6 +59,8 @@ impl Follower {
         if configs_changed || !topics.is_empty() {
             self.resolve(image);
         }
+        let topics_same = topics.is_empty();
+        let mut removed = BTreeSet::new();
         for change in topics {
             match change {
                 TopicChange::Added(topic) => self.take(topic, 0).await,
@@ -52,11 +68,20 @@ impl Follower {
                     self.lead(old, new);
                     self.take(new, old.partitions.len()).await;
                 }
-                TopicChange::Removed(topic) => self.drop_topic(topic).await,
+                TopicChange::Removed(topic) => {
+                    removed.insert(topic.name.to_string());
+                    self.drop_topic(topic).await;
+                }
             }
         }
         if configs_changed {
             self.configure(image);
+        }
+        if !topics_same {
+            self.lead_groups(image);
+        }
+        if !removed.is_empty() {
+            self.services.groups.topics_deleted(&removed).await;
         }
         let now = self.services.clock.now_ms();
         for change in image.tiers_changed(&seen) {
@@ -76,10 +101,12 @@ impl Follower {
 
     fn configure(&self, image: &Image) {
         let expiration = self.services.config.load().producers.id_expiration_ms;
+        let now = self.services.clock.now_ms();
         for partition in self.services.partitions.all() {
             let tp = partition.tp();
             if image.topic(tp.topic).is_some() {
                 partition.configure(settings::log(&self.services.topic_config(tp.topic), expiration));
+                partition.trim(now);
                 self.tier.nudge(tp);
             }
         }
@@ -112,6 +139,23 @@ impl Follower {
         }
     }
 
+    /// Groups live in the partitions of one topic: whoever leads one coordinates its groups.
+    fn lead_groups(&self, image: &Image) {
+        let services = &self.services;
+        let Some(topic) = image.topic_named(OFFSETS_TOPIC) else { return };
+        services.groups.set_partitions(i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX));
+        for (index, state) in topic.indexed() {
+            let tp = TopicPartition { topic: topic.id, partition: index };
+            match services.partitions.get(tp) {
+                Some(partition) if state.leader == Some(services.node_id) => {
+                    let log = PartitionLog::new(partition, state.leader_epoch, Arc::clone(&services.clock));
+                    services.groups.elected(index, state.leader_epoch, Arc::new(log));
+                }
+                Some(_) | None => services.groups.resigned(index),
+            }
+        }
+    }
+
     async fn drop_topic(&self, topic: &Topic) {
         for (partition, _) in topic.indexed() {
             let tp = TopicPartition { topic: topic.id, partition };
@@ -127,23 +171,10 @@ fn directory_of(services: &Services, state: &PartitionState) -> Option<Directory
 }
 
 /// Tells a partition who leads it.
-pub fn lead_one(services: &Services, partition: &PartitionHandle, state: &PartitionState) {
+pub(super) fn lead_one(services: &Services, partition: &PartitionHandle, state: &PartitionState) {
     partition.lead(leadership(services, state));
 }
 
 fn leadership(services: &Services, state: &PartitionState) -> Leadership {
-    Leadership {
-        epoch: state.leader_epoch,
-        leads: state.leader == Some(services.node_id),
-        isr: state.isr.clone(),
-    }
-}
-
-/// Whether the partitions that exist on disk are all known to the image; used at start to drop those of deleted topics.
-pub async fn drop_unknown(partitions: &Partitions, image: &Image) {
-    for partition in partitions.all() {
-        if image.partition(partition.tp()).is_none() {
-            partitions.remove(partition.tp()).await;
-        }
-    }
+    Leadership { epoch: state.leader_epoch, leads: state.leader == Some(services.node_id), isr: state.isr.clone() }
 }

@@ -11,17 +11,17 @@ use crate::api::fetch::session::Sessions;
 use crate::api::init_producer_id::ProducerIds;
 use crate::api::services::Services;
 use crate::config::BrokerConfig;
-use crate::disk::lock::DirectoryLock;
-use crate::disk::meta::Meta;
-use crate::disk::{Disk, LocalDisk};
+use crate::config::server::ServerConfig;
+use crate::disk::{DirectoryLock, Disk, LocalDisk, meta::Meta};
 use crate::group::GroupHandle;
 use crate::http;
+use crate::journal;
 use crate::log::dir::DirConfig;
 use crate::metrics::Metrics;
 use crate::net::budget::Budget;
 use crate::net::connection::Limits;
 use crate::net::server;
-use crate::partition::{DirSpec, Partitions};
+use crate::partition::{DirSpec, Open, Partitions};
 use arc_swap::ArcSwap;
 use control::NodeControl;
 use controller::command::{FormCluster, RegisterBroker};
@@ -31,11 +31,11 @@ use pointers::QuorumPointers;
 use proto::host::{Clock, Entropy, Spawner, SystemClock, SystemEntropy};
 use proto::ids::{DirectoryId, NodeId};
 use proto::metadata::{Endpoint, Image, SecurityProtocol};
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tiering::bucket::{BucketAdmin, Severity};
 use tiering::cache::MokaChunks;
 use tiering::reader::{NoRootStore, ReaderSettings, RemoteReader, StoreSource};
 use tiering::runner::{self, RunnerConfig, RunnerHandle};
@@ -44,29 +44,6 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// What a node is told at its start.
-#[derive(Clone, Debug)]
-pub struct NodeSettings {
-    pub node_id: i32,
-    /// Data directories, each with a journal of its own (`log.dirs`).
-    pub log_dirs: Vec<PathBuf>,
-    /// Where the metadata quorum keeps its log.
-    pub metadata_dir: PathBuf,
-    /// Where Kafka clients connect, host:port.
-    pub kafka: String,
-    /// What clients are told to connect to, if it is another address.
-    pub advertised: Option<String>,
-    /// Where metrics and health are served, host:port.
-    pub http: String,
-    /// The URL of the object store.
-    pub object_store: String,
-    /// Settings of the file, the environment and the command line, under Kafka's names.
-    pub fixed: BTreeMap<String, String>,
-    pub rack: Option<String>,
-    /// Directories that only one process may use.
-    pub directories_to_lock: Vec<PathBuf>,
-}
 
 /// Why a node did not start, in one line that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +58,8 @@ impl StartError {
 
 /// A running node.
 pub struct Node {
-    settings: NodeSettings,
+    data: Vec<PathBuf>,
+    object_store: String,
     kafka: SocketAddr,
     http: SocketAddr,
     services: Arc<Services>,
@@ -95,33 +73,41 @@ pub struct Node {
 
 impl Node {
     /// Starts every part. When it returns, clients are served.
-    pub async fn start(settings: NodeSettings, spawner: Spawner) -> Result<Node, StartError> {
+    pub async fn start(server: ServerConfig, spawner: Spawner) -> Result<Node, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         // Addresses first: a port that is taken is found before anything is recovered.
-        let kafka = bind("--kafka", &settings.kafka).await?;
-        let http = bind("--http", &settings.http).await?;
-        let locks = lock(&settings)?;
-        let node_id = NodeId(settings.node_id);
-        let config = NodeConfig { dir: settings.metadata_dir.clone(), node_id };
+        let listener = server.listeners.first().ok_or_else(|| StartError("listeners names none".to_owned()))?;
+        let kafka = bind("listeners", &listener.bind_address()).await?;
+        let http = bind("firn.http.listeners", server.http.first().map_or("127.0.0.1:0", String::as_str)).await?;
+        let first =
+            server.data_dirs.first().ok_or_else(|| StartError("log.dirs names no directory".to_owned()))?.clone();
+        let object_store = match &server.object_store {
+            Some(url) => url.clone(),
+            None => directory_url(&first.join("bucket"))?,
+        };
+        let locks = lock(&server.data_dirs)?;
+        let node_id = NodeId(server.node_id);
+        let config = NodeConfig { dir: first.join("metadata"), node_id };
         let (controller, handle) =
             ControllerNode::start(config, Arc::clone(&clock), &spawner).await.map_err(StartError::because)?;
         let cluster_id = form(&handle, entropy.as_ref()).await?;
-        let disk: Arc<dyn Disk> = Arc::new(LocalDisk::new(spawner.blocking.clone()));
-        let directories = claim(&settings, disk.as_ref(), &cluster_id, entropy.as_ref()).await?;
+        let disk: Arc<dyn Disk> = Arc::new(LocalDisk::new(spawner.blocking().clone()));
+        let directories = claim(&server, disk.as_ref(), &cluster_id, entropy.as_ref()).await?;
         let kafka_address = kafka.local_addr().map_err(StartError::because)?;
-        let broker_epoch = register(&settings, &handle, kafka_address, &directories, entropy.as_ref()).await?;
+        let broker_epoch = register(&server, &handle, kafka_address, &directories, entropy.as_ref()).await?;
         let image = handle.image();
-        let broker_config = settings::broker(&image, node_id, &settings.fixed);
+        let broker_config = settings::broker(&image, node_id, &server.settings);
         let metrics = Arc::new(Metrics::new());
         let pointers = Arc::new(QuorumPointers::new(handle.clone()));
-        let store = open_store(&settings, &cluster_id, &metrics)?;
+        let store = open_store(&object_store, &cluster_id, &metrics)?;
+        look_at_bucket(&object_store, &spawner, entropy.uuid())?;
         let reader = reader(&broker_config, &store, &pointers, &spawner, &entropy);
-        let partitions =
-            open_partitions(&settings, &broker_config, &image, directories, &disk, &clock, &spawner, &reader).await?;
+        let partitions = open_partitions(node_id, &broker_config, directories, &disk, &clock, &spawner).await?;
         let tier = start_tier(&broker_config, store, &pointers, &partitions, &clock, &entropy, &spawner);
         let (applied, applied_seen) = watch::channel(0);
-        let groups = GroupHandle::start(handle.clone(), partitions.clone(), Arc::clone(&clock), Arc::clone(&entropy), &spawner);
+        let groups =
+            GroupHandle::new(broker_config.groups.clone(), Arc::clone(&clock), Arc::clone(&entropy), spawner.clone());
         let services = Arc::new(Services {
             node_id,
             cluster_id,
@@ -131,8 +117,8 @@ impl Node {
             partitions,
             groups,
             remote: reader,
-            topic_configs: ArcSwap::from_pointee(settings::topics(&image, node_id, &settings.fixed)),
-            static_config: settings.fixed.clone(),
+            topic_configs: ArcSwap::from_pointee(settings::topics(&image, node_id, &server.settings)),
+            static_config: server.settings,
             sessions: Sessions::new(broker_config.net.fetch_session_slots),
             fetch_memory: Budget::new(broker_config.firn.request_memory_bytes),
             config: ArcSwap::from_pointee(broker_config),
@@ -152,7 +138,8 @@ impl Node {
         let node = Node {
             kafka: kafka_address,
             http: http.local_addr().map_err(StartError::because)?,
-            settings,
+            data: server.data_dirs,
+            object_store,
             control,
             services,
             controller,
@@ -178,6 +165,7 @@ impl Node {
             },
             requests,
         };
+        follower.drop_strays(&self.services.controller.image()).await;
         follower.catch_up().await;
         self.tasks.spawn(follower.run());
         let listener = Arc::new(Listener::new(Arc::clone(&self.services)));
@@ -204,7 +192,9 @@ impl Node {
     pub async fn shutdown(self) {
         self.stop.cancel();
         self.tier.stop().await;
-        self.services.groups.stop().await;
+        for partition in self.services.groups.led() {
+            self.services.groups.resigned(partition);
+        }
         if let Err(error) = self.services.partitions.close().await {
             tracing::error!(%error, "a log could not be closed cleanly; it recovers at the next start");
         }
@@ -225,13 +215,13 @@ impl Node {
 
     /// Where records are kept, for a person.
     pub fn data(&self) -> String {
-        let dirs: Vec<String> = self.settings.log_dirs.iter().map(|dir| dir.display().to_string()).collect();
+        let dirs: Vec<String> = self.data.iter().map(|dir| dir.display().to_string()).collect();
         dirs.join(", ")
     }
 
     /// Where cold records are kept, for a person.
     pub fn object_store(&self) -> &str {
-        &self.settings.object_store
+        &self.object_store
     }
 
     /// What the HTTP side asks.
@@ -240,14 +230,19 @@ impl Node {
     }
 }
 
-async fn bind(flag: &str, address: &str) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|error| {
-        StartError(format!("cannot listen on {address}: {error} ({flag} names another address)"))
-    })
+async fn bind(setting: &str, address: &str) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| StartError(format!("cannot listen on {address}: {error} ({setting} names the address)")))
 }
 
-fn lock(settings: &NodeSettings) -> Result<Vec<DirectoryLock>, StartError> {
-    settings.directories_to_lock.iter().map(|dir| DirectoryLock::acquire(dir).map_err(StartError::because)).collect()
+fn directory_url(path: &Path) -> Result<String, StartError> {
+    let url = url::Url::from_file_path(path);
+    url.map(String::from).map_err(|()| StartError(format!("{} is not an absolute path", path.display())))
+}
+
+fn lock(directories: &[PathBuf]) -> Result<Vec<DirectoryLock>, StartError> {
+    directories.iter().map(|dir| DirectoryLock::acquire(dir).map_err(StartError::because)).collect()
 }
 
 /// Gives a new cluster its id; an old one keeps what it has.
@@ -262,41 +257,34 @@ async fn form(controller: &ControllerHandle, entropy: &dyn Entropy) -> Result<St
 
 /// Claims the data directories for this node of this cluster.
 async fn claim(
-    settings: &NodeSettings,
+    server: &ServerConfig,
     disk: &dyn Disk,
     cluster_id: &str,
     entropy: &dyn Entropy,
 ) -> Result<Vec<(DirectoryId, PathBuf)>, StartError> {
     let mut directories = Vec::new();
-    for dir in &settings.log_dirs {
+    for dir in &server.data_dirs {
         disk.create_dir_all(dir).await.map_err(StartError::because)?;
         let fresh = DirectoryId(entropy.uuid());
-        let meta = Meta::claim(disk, dir, cluster_id, NodeId(settings.node_id), fresh).await;
+        let meta = Meta::claim(disk, dir, cluster_id, NodeId(server.node_id), fresh).await;
         directories.push((meta.map_err(StartError::because)?.directory_id, dir.clone()));
     }
     Ok(directories)
 }
 
 async fn register(
-    settings: &NodeSettings,
+    server: &ServerConfig,
     controller: &ControllerHandle,
     listening: SocketAddr,
     directories: &[(DirectoryId, PathBuf)],
     entropy: &dyn Entropy,
 ) -> Result<i64, StartError> {
-    let (host, port) = match &settings.advertised {
-        Some(address) => address
-            .rsplit_once(':')
-            .and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)))
-            .ok_or_else(|| StartError(format!("the advertised address `{address}` is not host:port")))?,
-        None => {
-            // The host as it was asked for, so that clients are told a name they can reach.
-            let host = settings.kafka.rsplit_once(':').map_or("127.0.0.1", |(host, _)| host);
-            (host.to_owned(), listening.port())
-        }
-    };
+    let advertised = server.advertised.first();
+    // Port 0 stands for the one that the system chose.
+    let port = advertised.map(|listener| listener.port).filter(|port| *port != 0).unwrap_or(listening.port());
+    let host = advertised.map_or_else(|| listening.ip().to_string(), |listener| listener.host.clone());
     let broker = RegisterBroker {
-        id: NodeId(settings.node_id),
+        id: NodeId(server.node_id),
         incarnation: entropy.uuid(),
         endpoints: vec![Endpoint {
             listener: "PLAINTEXT".to_owned(),
@@ -304,19 +292,35 @@ async fn register(
             port,
             protocol: SecurityProtocol::Plaintext,
         }],
-        rack: settings.rack.clone(),
+        rack: server.rack.clone(),
         directories: directories.iter().map(|(id, _)| *id).collect(),
         ready: true,
     };
     controller.register_broker(broker).await.map_err(StartError::because)
 }
 
-fn open_store(settings: &NodeSettings, cluster_id: &str, metrics: &Arc<Metrics>) -> Result<Store, StartError> {
-    let location = Location::parse(&settings.object_store).map_err(StartError::because)?;
+fn open_store(url: &str, cluster_id: &str, metrics: &Arc<Metrics>) -> Result<Store, StartError> {
+    let location = Location::parse(url).map_err(StartError::because)?;
     let timeouts = Timeouts::default();
     let client = location.open(std::env::vars(), timeouts).map_err(StartError::because)?;
     let layout = Layout::new(location.prefix(), cluster_id);
     Ok(Store::new(client, layout, timeouts, Arc::new(observe::StoreReports::new(Arc::clone(metrics)))))
+}
+
+/// Says what is wrong with an S3 bucket, beside the start: hot records do not wait for the object store (ISOLATED).
+fn look_at_bucket(url: &str, spawner: &Spawner, probe: uuid::Uuid) -> Result<(), StartError> {
+    if let Location::S3 { bucket, prefix } = Location::parse(url).map_err(StartError::because)? {
+        spawner.spawn_cold(async move {
+            for finding in BucketAdmin::connect(&bucket, &prefix).await.check(probe).await {
+                match finding.severity {
+                    Severity::Fine | Severity::Note => tracing::info!(%bucket, "{finding}"),
+                    Severity::Warning => tracing::warn!(%bucket, "{finding}"),
+                    Severity::Broken => tracing::error!(%bucket, "{finding}"),
+                }
+            }
+        });
+    }
+    Ok(())
 }
 
 fn reader(
@@ -340,4 +344,60 @@ fn reader(
         entropy: Arc::clone(entropy),
     };
     RemoteReader::new(settings, parts)
+}
+
+async fn open_partitions(
+    node: NodeId,
+    config: &BrokerConfig,
+    directories: Vec<(DirectoryId, PathBuf)>,
+    disk: &Arc<dyn Disk>,
+    clock: &Arc<dyn Clock>,
+    spawner: &Spawner,
+) -> Result<Partitions, StartError> {
+    let firn = &config.firn;
+    let open = Open {
+        node,
+        disk: Arc::clone(disk),
+        dirs: directories.into_iter().map(|(id, path)| DirSpec { id, path }).collect(),
+        journal: journal::Config {
+            file_bytes: firn.journal_file_bytes,
+            max_bytes: firn.journal_bytes,
+            ..journal::Config::default()
+        },
+        dir: DirConfig {
+            tail_bytes: firn.tail_cache_bytes,
+            max_backlog_bytes: firn.writeback_bytes,
+            reserve_bytes: firn.disk_reserve_bytes,
+            ..DirConfig::default()
+        },
+        clock: Arc::clone(clock),
+        spawner: spawner.clone(),
+    };
+    Partitions::open(open).await.map_err(StartError::because)
+}
+
+fn start_tier(
+    config: &BrokerConfig,
+    store: Store,
+    pointers: &Arc<QuorumPointers>,
+    partitions: &Partitions,
+    clock: &Arc<dyn Clock>,
+    entropy: &Arc<dyn Entropy>,
+    spawner: &Spawner,
+) -> RunnerHandle {
+    let settings = RunnerConfig {
+        partitions_at_once: config.firn.tier_uploads,
+        tick: Duration::from_millis(config.firn.tier_check_interval_ms.unsigned_abs()),
+        retention_check_ms: config.retention_check_interval_ms,
+        grace_ms: config.firn.tier_delete_grace_ms,
+        ..RunnerConfig::default()
+    };
+    let parts = runner::Parts {
+        store,
+        pointers: Arc::clone(pointers) as _,
+        locals: Arc::new(partitions.clone()),
+        clock: Arc::clone(clock),
+        entropy: Arc::clone(entropy),
+    };
+    runner::start(settings, parts, spawner)
 }

@@ -10,13 +10,13 @@ use tiering::runner::RunnerHandle;
 use tiering::store::{RequestKind, StoreMetrics};
 
 /// Counts object-store requests.
-pub struct StoreReports {
+pub(super) struct StoreReports {
     metrics: Arc<Metrics>,
 }
 
 impl StoreReports {
     /// Reports into `metrics`.
-    pub fn new(metrics: Arc<Metrics>) -> StoreReports {
+    pub(super) fn new(metrics: Arc<Metrics>) -> StoreReports {
         StoreReports { metrics }
     }
 }
@@ -33,7 +33,7 @@ impl StoreMetrics for StoreReports {
 }
 
 /// Lets each scrape read the present state of budgets, caches and the tier.
-pub fn install(services: &Arc<Services>, requests: &Budget, tier: &RunnerHandle) {
+pub(super) fn install(services: &Arc<Services>, requests: &Budget, tier: &RunnerHandle) {
     let weak = Arc::downgrade(services);
     let requests = requests.clone();
     let tier = tier.clone();

@@ -10,13 +10,13 @@ use tiering::ports::{Commit, CommitError, DeletedPartition, PointerError, Pointe
 
 /// [`Pointers`] over a controller.
 #[derive(Clone, Debug)]
-pub struct QuorumPointers {
+pub(super) struct QuorumPointers {
     controller: ControllerHandle,
 }
 
 impl QuorumPointers {
     /// Pointers read from and committed to `controller`.
-    pub fn new(controller: ControllerHandle) -> QuorumPointers {
+    pub(super) fn new(controller: ControllerHandle) -> QuorumPointers {
         QuorumPointers { controller }
     }
 }
@@ -53,10 +53,13 @@ impl Pointers for QuorumPointers {
             })
             .collect();
         match self.controller.commit_tier(commits).await {
-            Ok(outcomes) => outcomes.into_iter().map(|outcome| match outcome {
-                Ok(pointer) => Ok(pointer.as_ref().clone()),
-                Err(refusal) => Err(refused(refusal)),
-            }).collect(),
+            Ok(outcomes) => outcomes
+                .into_iter()
+                .map(|outcome| match outcome {
+                    Ok(pointer) => Ok(pointer.as_ref().clone()),
+                    Err(refusal) => Err(refused(refusal)),
+                })
+                .collect(),
             Err(error) => vec![Err(unfinished(&error)); count],
         }
     }
@@ -79,9 +82,10 @@ impl Pointers for QuorumPointers {
         let done: Vec<_> = image
             .pending_deletes()
             .filter(|topic| {
-                topic.tiers.iter().all(|(partition, _)| {
-                    swept.contains(&TopicPartition { topic: topic.id, partition: *partition })
-                })
+                topic
+                    .tiers
+                    .iter()
+                    .all(|(partition, _)| swept.contains(&TopicPartition { topic: topic.id, partition: *partition }))
             })
             .map(|topic| topic.id)
             .collect();

@@ -14,6 +14,7 @@ use crate::net::budget::Grant;
 use crate::partition::PartitionHandle;
 use crate::partition::types::{Isolation, Read, ReadData, ReadError, ReadResult};
 use crate::partition::waiters::FetchWaiter;
+use crate::telemetry::SPANS;
 use futures::future::{FutureExt, join_all};
 use proto::errors::ErrorCode;
 use proto::ids::{LeaderEpoch, NodeId, Offset, TopicPartition};
@@ -24,10 +25,11 @@ use std::time::Duration;
 use tiering::ports::PointerError;
 use tiering::reader::RemoteError;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 /// What bounds a fetch.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(super) struct Limits {
     pub max_wait: Duration,
     pub min_bytes: usize,
     pub max_bytes: usize,
@@ -36,7 +38,7 @@ pub struct Limits {
 
 impl Limits {
     /// As the client asked; `fetch.max.bytes` of the broker bounds the answer in any case.
-    pub fn of(request: &FetchRequest, broker_max_bytes: usize) -> Limits {
+    pub(super) fn of(request: &FetchRequest, broker_max_bytes: usize) -> Limits {
         let max_bytes = usize::try_from(request.max_bytes).unwrap_or(0).min(broker_max_bytes);
         Limits {
             max_wait: Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),
@@ -48,7 +50,7 @@ impl Limits {
 }
 
 /// A partition to read, or why it cannot be.
-pub struct Target {
+pub(super) struct Target {
     wanted: Wanted,
     tp: Option<TopicPartition>,
     partition: Result<PartitionHandle, ErrorCode>,
@@ -57,14 +59,14 @@ pub struct Target {
 
 /// A transaction whose records the reader must skip, from `first_offset` to its marker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Aborted {
+pub(super) struct Aborted {
     pub producer_id: i64,
     pub first_offset: Offset,
 }
 
 /// What was found of one partition.
 #[derive(Debug)]
-pub struct Found {
+pub(super) struct Found {
     pub error: ErrorCode,
     pub high_watermark: Offset,
     pub last_stable: Offset,
@@ -78,13 +80,13 @@ pub struct Found {
 }
 
 /// What a fetch answers, and the memory it pins.
-pub struct Gathered {
+pub(super) struct Gathered {
     pub partitions: Vec<Found>,
     pub grant: Option<Grant>,
 }
 
 /// Finds the partition that `key` names.
-pub fn resolve(services: &Services, image: &Image, key: &Key, wanted: &Wanted) -> Target {
+pub(super) fn resolve(services: &Services, image: &Image, key: &Key, wanted: &Wanted) -> Target {
     let topic = match &key.topic {
         TopicRef::Name(name) => topic_named(image, name),
         TopicRef::Id(id) => topic_with_id(image, *id),
@@ -99,7 +101,7 @@ pub fn resolve(services: &Services, image: &Image, key: &Key, wanted: &Wanted) -
 }
 
 /// Reads until `min_bytes` are found, something is worth answering at once, or `max_wait` has passed.
-pub async fn gather(services: &Services, targets: Vec<Target>, limits: Limits) -> Gathered {
+pub(super) async fn gather(services: &Services, targets: Vec<Target>, limits: Limits) -> Gathered {
     let deadline = Instant::now() + limits.max_wait;
     loop {
         let Pass { found, seen, bytes, urgent, grant } = pass(services, &targets, limits, deadline).await;
@@ -253,8 +255,9 @@ async fn read_cold(
         let pointer = image.tier(read.tp).cloned();
         async move {
             let pointer = pointer?;
+            let span = tracing::info_span!(target: SPANS, "remote tier", partition = %read.tp, offset = read.from);
             let data = services.remote.read(read.tp, &pointer, read.from, read.max_bytes, read.min_one);
-            Some(data.await)
+            Some(data.instrument(span).await)
         }
     });
     let enough = pass.bytes > 0 && pass.bytes >= limits.min_bytes;
@@ -274,7 +277,9 @@ async fn read_cold(
                 if let Some(aborted) = &mut found.aborted {
                     aborted.clear();
                     let cold = data.aborted.iter();
-                    aborted.extend(cold.map(|txn| Aborted { producer_id: txn.producer_id, first_offset: txn.first_offset }));
+                    aborted.extend(
+                        cold.map(|txn| Aborted { producer_id: txn.producer_id, first_offset: txn.first_offset }),
+                    );
                 }
             }
             Some(Err(error)) => {

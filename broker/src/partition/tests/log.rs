@@ -1,3 +1,5 @@
+//! The life of a log: append, roll, recover, trim, fail.
+
 use std::time::Duration;
 
 use super::world::*;
@@ -265,6 +267,7 @@ async fn a_failed_directory_takes_only_its_own_partitions() {
     assert_eq!(read_all(&second, 0, 1000).await, expected(0, 20));
     assert!(!world.partitions.all_offline());
     world.disk.cut_power();
+    world.disk.heal();
     world.reopen().await.expect("recovers");
     let first = world.lead(0, local()).await;
     assert_eq!(read_all(&first, 0, 1000).await[..10], expected(0, 10));

@@ -92,7 +92,7 @@ impl World {
 
     /// Starts again after the disk was cut off, or after a close.
     pub(super) async fn reopen(&mut self) -> Result<(), NoDirectory> {
-        self.disk.restart();
+        self.disk = self.disk.restart();
         self.partitions = open(&self.disk, &self.dirs, &self.clock).await?;
         self.epoch += 1;
         Ok(())
