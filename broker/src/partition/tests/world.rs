@@ -1,3 +1,5 @@
+//! A broker's logs on a simulated disk that may lose power, and short cuts to fill and read them.
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

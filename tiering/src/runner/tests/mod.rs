@@ -1,3 +1,5 @@
+//! The runner against a store and a quorum that fail.
+
 mod world;
 
 use std::time::Duration;
