@@ -1,12 +1,16 @@
 //! A list of byte slices that stands for their concatenation.
 
 use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
 
 /// Bytes in pieces, none of them empty. Cloning copies the list, never the bytes. Two lists are equal when their
 /// concatenations are, wherever they are cut.
+///
+/// A single piece lies in the list itself: the records field of a message that is decoded is always one, and allocating
+/// for it would let small fields take many times their size.
 #[derive(Debug, Clone, Default)]
 pub struct Chunks {
-    parts: Vec<Bytes>,
+    parts: SmallVec<[Bytes; 1]>,
     len: usize,
 }
 
@@ -16,7 +20,7 @@ pub type RecordChunks = Chunks;
 impl Chunks {
     /// No bytes at all.
     pub const fn new() -> Self {
-        Self { parts: Vec::new(), len: 0 }
+        Self { parts: SmallVec::new_const(), len: 0 }
     }
 
     /// Appends a piece; an empty one is dropped.
@@ -49,7 +53,7 @@ impl Chunks {
 
     /// The pieces, given away.
     pub fn into_parts(self) -> Vec<Bytes> {
-        self.parts
+        self.parts.into_vec()
     }
 
     /// The concatenation. Copies only if there is more than one piece.
@@ -108,7 +112,7 @@ impl Extend<Bytes> for Chunks {
 
 impl IntoIterator for Chunks {
     type Item = Bytes;
-    type IntoIter = std::vec::IntoIter<Bytes>;
+    type IntoIter = smallvec::IntoIter<[Bytes; 1]>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.parts.into_iter()

@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use proto::{
-    messages::codecs::{CODECS, Codec},
+    messages::{
+        codecs::{CODECS, Codec},
+        share_fetch_response,
+    },
     wire::{Decoder, Encoder, WireError},
 };
 
@@ -80,8 +83,32 @@ fn a_lying_count_reserves_nothing() {
     }
 }
 
+/// A records field is a slice of the frame: it takes nothing beyond its place in the structure it stands in, however
+/// few bytes it has.
+#[test]
+fn a_records_field_takes_no_memory_of_its_own() {
+    let partition = share_fetch_response::PartitionData {
+        error_message: Some("x".repeat(size_of::<share_fetch_response::PartitionData>())),
+        records: Some(Bytes::from_static(b"x").into()),
+        ..Default::default()
+    };
+    let topic =
+        share_fetch_response::ShareFetchableTopicResponse { partitions: vec![partition; 100], ..Default::default() };
+    let response = share_fetch_response::ShareFetchResponse { responses: vec![topic], ..Default::default() };
+    let mut e = Encoder::new();
+    response.encode(&mut e, 1).expect("a valid response");
+    let codec = CODECS.iter().find(|codec| codec.name == "ShareFetchResponse").expect("it is one of Kafka's");
+    assert_eq!(check(codec, &e.into_bytes().expect("it is short"), 1), Ok(()));
+}
+
+/// As many cases as `PROPTEST_CASES` asks for, at least 4,000.
+fn config() -> ProptestConfig {
+    let asked = ProptestConfig::default();
+    ProptestConfig { cases: asked.cases.max(4_000), failure_persistence: None, ..asked }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn arbitrary_bytes_neither_panic_nor_blow_up(
