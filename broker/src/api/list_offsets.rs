@@ -23,6 +23,8 @@ const MAX_TIMESTAMP: Millis = -3;
 const EARLIEST_LOCAL: Millis = -4;
 /// The last offset in the remote tier (KIP-1005), from version 9.
 const LATEST_TIERED: Millis = -5;
+/// From this version on an answer carries the leader epoch of the record found (KIP-320).
+const NAMES_EPOCH: i16 = 4;
 
 /// Answers one offset per partition asked for.
 pub(super) async fn handle(context: &Context<'_>, request: ListOffsetsRequest) -> ListOffsetsResponse {
@@ -41,7 +43,7 @@ pub(super) async fn handle(context: &Context<'_>, request: ListOffsetsRequest) -
                 },
                 Err(code) => Err(*code),
             };
-            partitions.push(answer(wanted.partition_index, found));
+            partitions.push(answer(wanted.partition_index, found, context.caller.version));
         }
         topics.push(ListOffsetsTopicResponse { name: asked.name, partitions });
     }
@@ -148,14 +150,14 @@ async fn newest(
     }))
 }
 
-fn answer(partition_index: i32, found: Result<Listed, ErrorCode>) -> ListOffsetsPartitionResponse {
+fn answer(partition_index: i32, found: Result<Listed, ErrorCode>, version: i16) -> ListOffsetsPartitionResponse {
     match found {
         Ok(listed) => ListOffsetsPartitionResponse {
             partition_index,
             error_code: 0,
             timestamp: listed.timestamp,
             offset: listed.offset,
-            leader_epoch: listed.leader_epoch,
+            leader_epoch: if version >= NAMES_EPOCH { listed.leader_epoch } else { -1 },
         },
         Err(code) => ListOffsetsPartitionResponse {
             partition_index,
@@ -164,5 +166,23 @@ fn answer(partition_index: i32, found: Result<Listed, ErrorCode>) -> ListOffsets
             offset: -1,
             leader_epoch: -1,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::wire::Encoder;
+
+    #[test]
+    fn an_answer_fits_the_version_it_is_asked_in() {
+        for version in 1..=10 {
+            let listed = Listed { offset: 7, timestamp: 9, leader_epoch: 3 };
+            let partitions = vec![answer(0, Ok(listed), version)];
+            assert_eq!(partitions[0].leader_epoch, if version >= 4 { 3 } else { -1 });
+            let topics = vec![ListOffsetsTopicResponse { name: "t".to_owned(), partitions }];
+            let response = ListOffsetsResponse { topics, ..Default::default() };
+            response.encode(&mut Encoder::frame(), version).expect("every version can be written");
+        }
     }
 }
