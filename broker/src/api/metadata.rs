@@ -34,6 +34,7 @@ pub(super) async fn handle(context: &Context<'_>, request: MetadataRequest) -> M
     {
         let missing: Vec<&str> = topics
             .iter()
+            .filter(|topic| topic.topic_id.is_nil())
             .filter_map(|topic| topic.name.as_deref())
             .filter(|name| image.topic_named(name).is_none())
             .collect();
@@ -80,9 +81,9 @@ fn one(
     operations: i32,
 ) -> MetadataResponseTopic {
     let by_id = !asked.topic_id.is_nil();
+    // An id counts before a name: clients that ask by id send an empty name beside it.
     let found = match (&asked.name, by_id) {
-        (Some(_), true) => Err(ErrorCode::InvalidRequest),
-        (None, true) => image.topic(TopicId(asked.topic_id)).ok_or(ErrorCode::UnknownTopicId),
+        (_, true) => image.topic(TopicId(asked.topic_id)).ok_or(ErrorCode::UnknownTopicId),
         (Some(name), false) => image.topic_named(name).ok_or_else(|| {
             let refusal = refused.iter().find(|(topic, _)| topic == name).map(|(_, code)| *code);
             let legal = controller::decide::check_topic_name(name).is_ok();

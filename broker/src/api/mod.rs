@@ -11,6 +11,7 @@ mod api_versions;
 mod cluster;
 mod configs;
 mod delete_records;
+mod describe_producers;
 mod errors;
 mod find_coordinator;
 mod groups;
@@ -117,6 +118,7 @@ apis! {
     DeleteGroups(DeleteGroupsRequest) 0..=2 => groups::delete;
     IncrementalAlterConfigs(IncrementalAlterConfigsRequest) 0..=1 => configs::incremental_alter;
     OffsetDelete(OffsetDeleteRequest) 0..=0 => offset_delete::handle;
+    DescribeProducers(DescribeProducersRequest) 0..=0 => describe_producers::handle;
     DescribeCluster(DescribeClusterRequest) 0..=2 => cluster::describe;
     DescribeTopicPartitions(DescribeTopicPartitionsRequest) 0..=0 => metadata::describe_topic_partitions;
 }
