@@ -2,5 +2,6 @@
 //!
 //! Nothing here knows how the broker works inside: it is started, spoken to over its ports, and killed.
 
+pub mod calls;
 pub mod client;
 pub mod process;

@@ -241,8 +241,15 @@ fn directory_url(path: &Path) -> Result<String, StartError> {
     url.map(String::from).map_err(|()| StartError(format!("{} is not an absolute path", path.display())))
 }
 
+/// Takes the data directories, which are made if they are not there.
 fn lock(directories: &[PathBuf]) -> Result<Vec<DirectoryLock>, StartError> {
-    directories.iter().map(|dir| DirectoryLock::acquire(dir).map_err(StartError::because)).collect()
+    let take = |dir: &PathBuf| {
+        std::fs::create_dir_all(dir).map_err(|error| {
+            StartError(format!("the data directory {} cannot be made: {error} (log.dirs names it)", dir.display()))
+        })?;
+        DirectoryLock::acquire(dir).map_err(StartError::because)
+    };
+    directories.iter().map(take).collect()
 }
 
 /// Gives a new cluster its id; an old one keeps what it has.

@@ -1,0 +1,278 @@
+//! The requests that suites make all the time, about one partition each, with Kafka's error codes as errors.
+
+use crate::client::{Client, ClientError};
+use bytes::Bytes;
+use proto::errors::ErrorCode;
+use proto::ids::Offset;
+use proto::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use proto::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+use proto::messages::delete_topics_request::DeleteTopicState;
+use proto::messages::fetch_request::{FetchPartition, FetchTopic};
+use proto::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use proto::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use proto::messages::{
+    CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, FetchRequest, FindCoordinatorRequest,
+    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest, ProduceResponse,
+};
+
+/// ListOffsets: the end of what may be read.
+pub const LATEST: i64 = -1;
+/// ListOffsets: the log start.
+pub const EARLIEST: i64 = -2;
+/// ListOffsets: the first offset on local disk (KIP-405).
+pub const EARLIEST_LOCAL: i64 = -4;
+/// ListOffsets: the last offset in the tier, -1 if there is none (KIP-1005).
+pub const LATEST_TIERED: i64 = -5;
+
+/// The last version of Produce that names topics instead of giving their ids.
+pub const PRODUCE_BY_NAME: i16 = 12;
+/// The last version of Fetch that does.
+pub const FETCH_BY_NAME: i16 = 12;
+
+/// Acks of a produce request that waits for the in-sync replicas.
+pub const ACKS_ALL: i16 = -1;
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// There is no answer.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The answer is an error.
+    #[error("{} ({message})", code.name())]
+    Refused {
+        /// Which.
+        code: ErrorCode,
+        /// Said with it.
+        message: String,
+    },
+    /// The answer does not speak of what was asked.
+    #[error("the answer says nothing of {0}")]
+    Missing(String),
+}
+
+impl CallError {
+    /// The error code, if the broker answered with one.
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            CallError::Refused { code, .. } => Some(*code),
+            CallError::Client(_) | CallError::Missing(_) => None,
+        }
+    }
+}
+
+/// What a fetch brought.
+#[derive(Debug)]
+pub struct Fetched {
+    /// End of what may be read.
+    pub high_watermark: Offset,
+    /// First offset of the partition.
+    pub log_start: Offset,
+    /// Whole batches, one after the other.
+    pub records: Bytes,
+}
+
+fn judge(code: i16, message: Option<&str>) -> Result<(), CallError> {
+    match ErrorCode::from_code(code) {
+        Some(ErrorCode::None) => Ok(()),
+        Some(code) => Err(CallError::Refused { code, message: message.unwrap_or_default().to_owned() }),
+        None => Err(CallError::Missing(format!("a known error code: {code}"))),
+    }
+}
+
+fn first<T>(found: Vec<T>, what: &str) -> Result<T, CallError> {
+    found.into_iter().next().ok_or_else(|| CallError::Missing(what.to_owned()))
+}
+
+/// One batch for one partition.
+pub fn produce_request(topic: &str, partition: i32, acks: i16, batch: Bytes) -> ProduceRequest {
+    ProduceRequest {
+        acks,
+        timeout_ms: 30_000,
+        topic_data: vec![TopicProduceData {
+            name: topic.to_owned(),
+            partition_data: vec![PartitionProduceData { index: partition, records: Some(batch) }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+/// The base offset that a produce request of one batch was answered with.
+///
+/// # Errors
+/// See [`CallError`].
+pub fn produced(answer: ProduceResponse) -> Result<Offset, CallError> {
+    let topic = first(answer.responses, "the topic")?;
+    let partition = first(topic.partition_responses, "the partition")?;
+    judge(partition.error_code, partition.error_message.as_deref())?;
+    Ok(partition.base_offset)
+}
+
+/// Reads one partition from `offset` on, without a session.
+pub fn fetch_request(topic: &str, partition: i32, offset: Offset, max_bytes: i32) -> FetchRequest {
+    FetchRequest {
+        replica_id: -1,
+        max_wait_ms: 10_000,
+        min_bytes: 1,
+        max_bytes,
+        session_epoch: -1,
+        topics: vec![FetchTopic {
+            topic: topic.to_owned(),
+            partitions: vec![FetchPartition {
+                partition,
+                current_leader_epoch: -1,
+                fetch_offset: offset,
+                last_fetched_epoch: -1,
+                log_start_offset: -1,
+                partition_max_bytes: max_bytes,
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+impl Client {
+    /// Produces one batch with acks=all; its base offset.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn produce(&mut self, topic: &str, partition: i32, batch: Bytes) -> Result<Offset, CallError> {
+        let request = produce_request(topic, partition, ACKS_ALL, batch);
+        produced(self.call_in(&request, PRODUCE_BY_NAME).await?)
+    }
+
+    /// Reads batches from `offset` on, waiting up to 10 s for the first.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn fetch(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        offset: Offset,
+        max_bytes: i32,
+    ) -> Result<Fetched, CallError> {
+        let answer = self.call_in(&fetch_request(topic, partition, offset, max_bytes), FETCH_BY_NAME).await?;
+        judge(answer.error_code, None)?;
+        let topic = first(answer.responses, "the topic")?;
+        let partition = first(topic.partitions, "the partition")?;
+        judge(partition.error_code, None)?;
+        Ok(Fetched {
+            high_watermark: partition.high_watermark,
+            log_start: partition.log_start_offset,
+            records: partition.records.unwrap_or_default().to_bytes(),
+        })
+    }
+
+    /// The offset that ListOffsets names for `timestamp`, which may be one of the special ones.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn offset(&mut self, topic: &str, partition: i32, timestamp: i64) -> Result<Offset, CallError> {
+        let request = ListOffsetsRequest {
+            replica_id: -1,
+            topics: vec![ListOffsetsTopic {
+                name: topic.to_owned(),
+                partitions: vec![ListOffsetsPartition {
+                    partition_index: partition,
+                    current_leader_epoch: -1,
+                    timestamp,
+                }],
+            }],
+            timeout_ms: 30_000,
+            ..Default::default()
+        };
+        let answer = self.call_in(&request, 10).await?;
+        let partition = first(first(answer.topics, "the topic")?.partitions, "the partition")?;
+        judge(partition.error_code, None)?;
+        Ok(partition.offset)
+    }
+
+    /// Creates a topic of one replica.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn create_topic(
+        &mut self,
+        name: &str,
+        partitions: i32,
+        configs: &[(&str, &str)],
+    ) -> Result<(), CallError> {
+        let configs = configs
+            .iter()
+            .map(|(name, value)| CreatableTopicConfig { name: (*name).to_owned(), value: Some((*value).to_owned()) });
+        let topic = CreatableTopic {
+            name: name.to_owned(),
+            num_partitions: partitions,
+            replication_factor: 1,
+            configs: configs.collect(),
+            ..Default::default()
+        };
+        let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 30_000, validate_only: false };
+        let created = first(self.call(&request).await?.topics, "the topic")?;
+        judge(created.error_code, created.error_message.as_deref())
+    }
+
+    /// Deletes a topic.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn delete_topic(&mut self, name: &str) -> Result<(), CallError> {
+        let topics = vec![DeleteTopicState { name: Some(name.to_owned()), ..Default::default() }];
+        let request = DeleteTopicsRequest { topics, timeout_ms: 30_000, ..Default::default() };
+        let deleted = first(self.call(&request).await?.responses, "the topic")?;
+        judge(deleted.error_code, deleted.error_message.as_deref())
+    }
+
+    /// Names of all topics.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn topics(&mut self) -> Result<Vec<String>, CallError> {
+        let answer = self.call(&MetadataRequest { topics: None, ..Default::default() }).await?;
+        Ok(answer.topics.into_iter().filter_map(|topic| topic.name).collect())
+    }
+
+    /// Deletes all records of a partition below `offset`; the log start afterwards.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn delete_records(&mut self, topic: &str, partition: i32, offset: Offset) -> Result<Offset, CallError> {
+        let partitions = vec![DeleteRecordsPartition { partition_index: partition, offset }];
+        let topics = vec![DeleteRecordsTopic { name: topic.to_owned(), partitions }];
+        let answer = self.call(&DeleteRecordsRequest { topics, timeout_ms: 30_000 }).await?;
+        let partition = first(first(answer.topics, "the topic")?.partitions, "the partition")?;
+        judge(partition.error_code, None)?;
+        Ok(partition.low_watermark)
+    }
+
+    /// A producer id and epoch for an idempotent producer.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn producer_id(&mut self) -> Result<(i64, i16), CallError> {
+        let request = InitProducerIdRequest {
+            transactional_id: None,
+            transaction_timeout_ms: 60_000,
+            producer_id: -1,
+            producer_epoch: -1,
+            ..Default::default()
+        };
+        let answer = self.call_in(&request, 4).await?;
+        judge(answer.error_code, None)?;
+        Ok((answer.producer_id, answer.producer_epoch))
+    }
+
+    /// Has the coordinator of a group found, and what it keeps made if this is the first group.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn find_coordinator(&mut self, group: &str) -> Result<(), CallError> {
+        let request = FindCoordinatorRequest { coordinator_keys: vec![group.to_owned()], ..Default::default() };
+        let found = first(self.call_in(&request, 4).await?.coordinators, "the group")?;
+        judge(found.error_code, found.error_message.as_deref())
+    }
+}
