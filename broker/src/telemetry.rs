@@ -15,9 +15,6 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// The target of every span that is meant for a trace.
 pub const SPANS: &str = "firn::request";
 
-/// What is logged unless somebody asks for something else: the quorum's library narrates every vote at `info`.
-pub const DEFAULT_FILTER: &str = "info,openraft=warn";
-
 /// How logs are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
@@ -32,7 +29,7 @@ pub enum LogFormat {
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     pub format: LogFormat,
-    /// A filter such as `info,broker::journal=debug`; [`DEFAULT_FILTER`] when empty.
+    /// A filter such as `info,broker::journal=debug`; everything when empty.
     pub filter: String,
     /// The OTLP/HTTP endpoint of a collector, such as `http://127.0.0.1:4318/v1/traces`.
     pub otlp_endpoint: Option<String>,
@@ -54,9 +51,9 @@ pub enum TelemetryError {
 
 /// Installs the process's logger and, when configured, its trace exporter.
 pub fn install(settings: &Settings) -> Result<Telemetry, TelemetryError> {
-    let wanted = if settings.filter.is_empty() { DEFAULT_FILTER } else { &settings.filter };
+    let wanted = &settings.filter;
     let filter = EnvFilter::try_new(wanted)
-        .map_err(|error| TelemetryError::Filter { filter: wanted.into(), error: error.to_string() })?;
+        .map_err(|error| TelemetryError::Filter { filter: wanted.clone(), error: error.to_string() })?;
     let lines =
         tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let lines = match settings.format {

@@ -27,7 +27,7 @@ table! {
         "Disk space for the journal of each data directory.";
     Long "firn.journal.file.bytes" = "67108864", AtLeast(1048576), Low ReadOnly, ACTED,
         "Size of one journal file.";
-    String "firn.log.filter" = "info", NotEmpty, Medium ReadOnly, ACTED,
+    String "firn.log.filter" = "info,openraft=warn", NotEmpty, Medium ReadOnly, ACTED,
         "Which log lines are written, such as `info` or `info,broker::journal=debug`.";
     String "firn.log.format" = "text", OneOf(&["text", "json"]), Low ReadOnly, ACTED,
         "Whether log lines are text or JSON.";
