@@ -1,6 +1,6 @@
 //! What every round needs, and requests that are tried more than once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -30,33 +30,53 @@ pub(super) struct Context {
     /// One permit per KiB of objects in memory.
     pub(super) budget: Arc<Semaphore>,
     pub(super) manifests: ManifestCache,
+    /// The last failure of a request in each round that is under way.
+    pub(super) troubles: Mutex<BTreeMap<TopicPartition, String>>,
 }
 
 impl Context {
     /// Tries a request until it is done, refused for good, or has been tried often enough. An unknown
     /// outcome is tried again like a failed one, so the request must be one that may be repeated: all
-    /// of ours are, because names are unique and objects immutable.
-    pub(super) async fn insist<T, F>(&self, doing: &'static str, request: impl Fn() -> F) -> Result<T, RoundError>
+    /// of ours are, because names are unique and objects immutable. Attempts take long when the store
+    /// hangs, so what is wrong can be seen before the last one has failed.
+    pub(super) async fn insist<T, F>(
+        &self,
+        tp: TopicPartition,
+        doing: &'static str,
+        request: impl Fn() -> F,
+    ) -> Result<T, RoundError>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
         let mut failures = 0;
         loop {
             let error = match request().await {
-                Ok(done) => return Ok(done),
-                Err(error) => error,
+                Ok(done) => {
+                    if failures > 0 {
+                        self.troubles.lock().remove(&tp);
+                    }
+                    return Ok(done);
+                }
+                Err(error) => RoundError::Store { doing, error },
             };
             failures += 1;
             if failures >= self.config.attempts || !error.may_pass() {
-                return Err(RoundError::Store { doing, error });
+                return Err(error);
             }
-            tracing::debug!(doing, %error, failures, "object store request failed, trying again");
+            tracing::debug!(partition = %tp, %error, failures, "object store request failed, trying again");
+            self.troubles.lock().insert(tp, error.to_string());
             tokio::time::sleep(self.config.backoff.wait(failures, &*self.entropy)).await;
         }
     }
 
-    pub(super) async fn create(&self, doing: &'static str, key: &Key, chunks: &[Bytes]) -> Result<(), RoundError> {
-        self.insist(doing, || self.store.create(key, chunks)).await.map(drop)
+    pub(super) async fn create(
+        &self,
+        tp: TopicPartition,
+        doing: &'static str,
+        key: &Key,
+        chunks: &[Bytes],
+    ) -> Result<(), RoundError> {
+        self.insist(tp, doing, || self.store.create(key, chunks)).await.map(drop)
     }
 
     /// The root that `reference` names.
@@ -65,7 +85,7 @@ impl Context {
             return Ok(root);
         }
         let key = self.store.layout().root(tp, reference);
-        let bytes = self.insist("reading a manifest root", || self.store.get_whole(&key, reference.size)).await?;
+        let bytes = self.insist(tp, "reading a manifest root", || self.store.get_whole(&key, reference.size)).await?;
         let root = Arc::new(Manifest::decode_referenced(&bytes, tp, reference)?);
         self.manifests.put(reference.uuid, Cached::Root(root.clone()), reference.size);
         Ok(root)
@@ -77,7 +97,7 @@ impl Context {
             return Ok(leaf);
         }
         let key = self.store.layout().leaf(tp, reference);
-        let bytes = self.insist("reading a manifest leaf", || self.store.get_whole(&key, reference.size)).await?;
+        let bytes = self.insist(tp, "reading a manifest leaf", || self.store.get_whole(&key, reference.size)).await?;
         let leaf = Arc::new(Leaf::decode(&bytes, tp, reference)?);
         self.manifests.put(reference.uuid, Cached::Leaf(leaf.clone()), reference.size);
         Ok(leaf)

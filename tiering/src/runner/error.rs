@@ -38,6 +38,11 @@ pub enum RoundError {
 }
 
 impl RoundError {
+    /// Whether the same request may succeed a little later.
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(self, Self::Store { error, .. } if error.may_pass())
+    }
+
     pub(super) const fn store(doing: &'static str) -> impl Fn(StoreError) -> Self {
         move |error| Self::Store { doing, error }
     }

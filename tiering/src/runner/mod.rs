@@ -34,6 +34,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use proto::host::{Clock, Entropy, Spawner};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -74,6 +75,7 @@ pub fn start(config: RunnerConfig, parts: Parts, spawner: &Spawner) -> RunnerHan
     let context = Arc::new(Context {
         budget: Arc::new(Semaphore::new(budget_kib.clamp(1, Semaphore::MAX_PERMITS))),
         manifests: ManifestCache::new(config.manifest_cache_bytes),
+        troubles: Mutex::default(),
         config,
         store: parts.store,
         pointers: parts.pointers,

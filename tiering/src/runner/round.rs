@@ -41,7 +41,9 @@ impl Context {
 
     /// Runs a round. It may be dropped at any await: what it did so far is found again.
     pub(super) async fn round(&self, lane: &mut Lane) -> Outcome {
-        match Box::pin(self.steps(lane)).await {
+        let ended = Box::pin(self.steps(lane)).await;
+        self.troubles.lock().remove(&lane.tp);
+        match ended {
             Ok(outcome) => {
                 lane.failures = 0;
                 lane.last_error = None;

@@ -1,9 +1,9 @@
 //! Which partition's round runs when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use proto::ids::{Offset, TopicPartition};
+use proto::ids::{Millis, Offset, TopicPartition};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -20,6 +20,8 @@ pub(super) struct Schedule {
     board: Arc<Board>,
     lanes: BTreeMap<TopicPartition, Slot>,
     rounds: JoinSet<(Box<Lane>, Outcome)>,
+    /// Whose round each task is, should it be lost.
+    running: HashMap<tokio::task::Id, TopicPartition>,
     sweeps: JoinSet<Option<TopicPartition>>,
     sweeping: Vec<TopicPartition>,
     /// Where the search for work goes on, so that no partition starves another.
@@ -42,6 +44,7 @@ impl Schedule {
             board,
             lanes: BTreeMap::new(),
             rounds: JoinSet::new(),
+            running: HashMap::new(),
             sweeps: JoinSet::new(),
             sweeping: Vec::new(),
             next: None,
@@ -61,8 +64,11 @@ impl Schedule {
                     // Without handles there is nobody to ask; the work goes on.
                     None => { ticks.tick().await; self.on_tick(); }
                 },
-                Some(ended) = self.rounds.join_next() => match ended {
-                    Ok((lane, outcome)) => self.on_round(lane, outcome),
+                Some(ended) = self.rounds.join_next_with_id() => match ended {
+                    Ok((task, (lane, outcome))) => {
+                        self.running.remove(&task);
+                        self.on_round(lane, outcome);
+                    }
                     Err(error) => self.on_lost_round(&error),
                 },
                 Some(ended) = self.sweeps.join_next() => self.on_swept(ended.ok().flatten()).await,
@@ -150,21 +156,20 @@ impl Schedule {
             }
             return false;
         }
-        let away = Slot::Away { flush_to: None, last_error: lane.last_error.clone() };
+        let away = Slot::Away { flush_to: lane.flush_to, last_error: lane.last_error.clone() };
         let Slot::Here(mut lane) = std::mem::replace(slot, away) else { return false };
         let context = Arc::clone(&self.context);
-        self.rounds.spawn(async move {
+        let task = self.rounds.spawn(async move {
             let outcome = context.round(&mut lane).await;
             (lane, outcome)
         });
+        self.running.insert(task.id(), tp);
         true
     }
 
     fn on_round(&mut self, mut lane: Box<Lane>, outcome: Outcome) {
         let tp = lane.tp;
-        if let Some(Slot::Away { flush_to, .. }) = self.lanes.get(&tp)
-            && flush_to.is_some()
-        {
+        if let Some(Slot::Away { flush_to, .. }) = self.lanes.get(&tp) {
             lane.flush_to = lane.flush_to.max(*flush_to);
         }
         match outcome {
@@ -187,8 +192,16 @@ impl Schedule {
 
     /// A round that panicked: its lane is lost and made anew, as after a crash.
     fn on_lost_round(&mut self, error: &tokio::task::JoinError) {
-        tracing::error!(%error, "a tiering round ended by a defect; its partition starts over");
-        self.lanes.retain(|_, slot| matches!(slot, Slot::Here(_)));
+        let Some(tp) = self.running.remove(&error.id()) else { return };
+        tracing::error!(partition = %tp, %error, "a tiering round ended by a defect; its partition starts over");
+        let mut lane = Box::new(Lane::new(tp));
+        if let Some(Slot::Away { flush_to, .. }) = self.lanes.get(&tp) {
+            lane.flush_to = *flush_to;
+        }
+        lane.last_error = Some(format!("a defect ended the round: {error}"));
+        lane.not_before = self.context.clock.now_ms() + self.context.config.backoff.cap.as_millis() as Millis;
+        self.lanes.insert(tp, Slot::Here(lane));
+        self.context.troubles.lock().remove(&tp);
     }
 
     fn meet(&mut self, tp: TopicPartition) {
@@ -197,12 +210,27 @@ impl Schedule {
 
     fn post(&self, tp: TopicPartition) {
         let Some(local) = self.context.locals.state(tp) else { return };
-        if let Some(Slot::Here(lane)) = self.lanes.get(&tp)
-            && local.is_leader
-            && lane.epoch.is_some()
-        {
-            self.board.post(PartitionStatus::new(lane, &local, self.context.clock.now_ms()));
+        let now = self.context.clock.now_ms();
+        match self.lanes.get(&tp) {
+            Some(Slot::Here(lane)) if local.is_leader && lane.epoch.is_some() => {
+                self.board.post(PartitionStatus::new(lane, &local, now));
+            }
+            Some(Slot::Away { last_error, .. }) if local.is_leader => {
+                let known = self.board.get(tp).unwrap_or_else(|| {
+                    let mut lane = Lane::new(tp);
+                    lane.learn(self.context.pointers.current(tp).unwrap_or_default());
+                    PartitionStatus::new(&lane, &local, now)
+                });
+                let error = self.trouble(tp).or_else(|| last_error.clone());
+                self.board.post(known.meanwhile(&local, now, error));
+            }
+            Some(Slot::Here(_) | Slot::Away { .. }) | None => {}
         }
+    }
+
+    /// The last failure in the round of this partition that is under way.
+    fn trouble(&self, tp: TopicPartition) -> Option<String> {
+        self.context.troubles.lock().get(&tp).cloned()
     }
 
     fn hold(&self, tp: TopicPartition, target: Offset) -> Option<Hold> {
@@ -211,7 +239,8 @@ impl Schedule {
             Some(Slot::Here(lane)) => plan::hold(&local, &lane.pointer, target, lane.last_error.as_deref()),
             Some(Slot::Away { last_error, .. }) => {
                 let pointer = self.context.pointers.current(tp).unwrap_or_default();
-                plan::hold(&local, &pointer, target, last_error.as_deref())
+                let error = self.trouble(tp).or_else(|| last_error.clone());
+                plan::hold(&local, &pointer, target, error.as_deref())
             }
             None => Some(Hold::NotLeader),
         }

@@ -285,7 +285,7 @@ impl Context {
         };
         let key = self.store.layout().root(lane.tp, &reference);
         written.push((key.clone(), reference.uuid));
-        self.create("writing a manifest root", &key, &[bytes]).await?;
+        self.create(lane.tp, "writing a manifest root", &key, &[bytes]).await?;
         let manifest = Arc::new(manifest);
         self.manifests.put(reference.uuid, Cached::Root(manifest.clone()), reference.size);
         Ok((reference, manifest))
@@ -302,7 +302,7 @@ impl Context {
         let (bytes, reference) = leaf.encode(lane.tp, uuid, local.leader_epoch).expect("a full leaf has entries");
         let key = self.store.layout().leaf(lane.tp, &reference);
         written.push((key.clone(), uuid));
-        self.create("writing a manifest leaf", &key, &[bytes]).await?;
+        self.create(lane.tp, "writing a manifest leaf", &key, &[bytes]).await?;
         self.manifests.put(uuid, Cached::Leaf(Arc::new(leaf)), reference.size);
         Ok(reference)
     }

@@ -39,7 +39,7 @@ pub struct PartitionStatus {
     pub lag_ms: Millis,
     /// Objects that wait for their deletion.
     pub doomed: usize,
-    /// Why the last round failed, None if it did not.
+    /// What is wrong: why the last round failed, or the last request of the present one.
     pub error: Option<String>,
 }
 
@@ -65,6 +65,19 @@ impl PartitionStatus {
             lag_ms: local.oldest_untiered_ms.map_or(0, |oldest| now.saturating_sub(oldest).max(0)),
             doomed: lane.doomed.len(),
             error: lane.last_error.clone(),
+        }
+    }
+
+    /// What can be told while the partition's round runs: the local side is known, the tier's is as it was.
+    pub(super) fn meanwhile(self, local: &LocalState, now: Millis, error: Option<String>) -> Self {
+        Self {
+            local_start: local.local_start,
+            last_stable: local.last_stable,
+            log_end: local.log_end,
+            lag_bytes: local.untiered_bytes,
+            lag_ms: local.oldest_untiered_ms.map_or(0, |oldest| now.saturating_sub(oldest).max(0)),
+            error,
+            ..self
         }
     }
 }

@@ -112,7 +112,7 @@ impl Context {
         };
         let entry = entry(&sealed, key, local);
         let name = self.store.layout().data(&entry);
-        let result = self.create("storing a segment", &name, &sealed.chunks).await;
+        let result = self.create(tp, "storing a segment", &name, &sealed.chunks).await;
         drop(permit);
         (entry, result)
     }

@@ -21,8 +21,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use futures::TryStreamExt;
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, Fuse};
+use futures::{StreamExt, TryStreamExt};
 use object_store::{
     GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload,
 };
@@ -175,7 +175,7 @@ impl Store {
 
     /// Lists what lies under `prefix`, page by page.
     pub fn list(&self, prefix: &Key) -> Lister {
-        Lister { stream: self.inner.list(Some(prefix.path())), store: self.clone() }
+        Lister { stream: self.inner.list(Some(prefix.path())).fuse(), store: self.clone() }
     }
 
     async fn get(&self, key: &Key, range: GetRange, max_bytes: u64) -> Result<(Bytes, u64), StoreError> {
@@ -275,7 +275,8 @@ impl Store {
 
 /// A listing under way.
 pub struct Lister {
-    stream: BoxStream<'static, object_store::Result<object_store::ObjectMeta>>,
+    /// Fused: the page after the last one asks again.
+    stream: Fuse<BoxStream<'static, object_store::Result<object_store::ObjectMeta>>>,
     store: Store,
 }
 

@@ -66,6 +66,26 @@ async fn an_open_segment_waits_for_the_lag_bound() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_round_that_panics_takes_no_other_with_it_and_is_tried_again() {
+    let mut world = World::new(14, 2);
+    world.locals.defects.lock().insert(P0());
+    let runner = world.start();
+    fill(&world, P0(), 1);
+    fill(&world, partition(1), 1);
+    let flush = runner.flush(P0().topic, Duration::from_secs(5), |_| {}).await;
+    let held = flush.expect_err("it waits before it tries again").held;
+    assert!(matches!(&held[..], [(tp, Some(Hold::Failing(why)))] if *tp == P0() && why.contains("defect")), "{held:?}");
+    assert_eq!(world.quorum.pointer(partition(1)).tier_end, world.locals.end(partition(1)));
+    pass(60_000).await;
+    assert_eq!(
+        world.quorum.pointer(P0()).tier_end,
+        world.locals.end(P0()),
+        "what the flush asked for is not forgotten"
+    );
+    world.check();
+}
+
+#[tokio::test(start_paused = true)]
 async fn few_requests_for_many_segments() {
     let mut world = World::new(4, 1);
     world.config.objects_at_once = 1;

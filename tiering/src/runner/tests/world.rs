@@ -262,6 +262,8 @@ pub(super) struct Locals {
     logs: Mutex<BTreeMap<TopicPartition, Log>>,
     epoch: Mutex<i32>,
     pub(super) settings: Mutex<TierSettings>,
+    /// Partitions whose next read panics.
+    pub(super) defects: Mutex<BTreeSet<TopicPartition>>,
     clock: Arc<TokioClock>,
     quorum: Quorum,
 }
@@ -346,6 +348,8 @@ impl LocalLog for Locals {
     }
 
     async fn read(&self, tp: TopicPartition, from: Offset, to: Offset, max: usize) -> Result<Vec<Bytes>, LocalError> {
+        let defect = self.defects.lock().remove(&tp);
+        assert!(!defect, "a defect, for the test");
         let logs = self.logs.lock();
         let log = logs.get(&tp).ok_or(LocalError::OutOfRange)?;
         if from < log.local_start {
@@ -512,6 +516,7 @@ impl World {
             logs: Mutex::new((0..partitions).map(|index| (partition(index), log())).collect()),
             epoch: Mutex::new(0),
             settings: Mutex::new(settings),
+            defects: Mutex::default(),
             clock: clock.clone(),
             quorum: quorum.clone(),
         });
