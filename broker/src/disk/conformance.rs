@@ -71,6 +71,13 @@ async fn contents(disk: &dyn Disk, dir: &Path) {
     file.write_at(100, many.clone()).await.expect("many pieces");
     assert_eq!(file.read_at(100, 12_000).await.expect("read"), many.concat());
     assert_eq!(file.size().await.expect("size"), 12_100);
+    // Much at once, off any block: it may take another way to the disk than little does.
+    let much: Vec<_> = (0..40u8).map(|n| Bytes::from(vec![n; 10_001])).collect();
+    for at in [12_100, 412_140] {
+        file.write_at(at, much.clone()).await.expect("much");
+        assert!(file.read_at(at, 400_040).await.expect("read") == much.concat(), "written at {at}");
+    }
+    assert_eq!(file.read_at(100, 12_000).await.expect("read"), many.concat(), "what lies before is as it was");
     if let Some(cached) = file.read_at_nowait(3, 7).expect("read what is cached") {
         assert!(b"one two".starts_with(&cached), "{cached:?}");
     }

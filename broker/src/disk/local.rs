@@ -23,6 +23,10 @@ use super::{BLOCK, DirEntry, Disk, DiskError, DiskFile, EntryKind, OpenMode, Ope
 const MAX_PIECES: usize = 1024;
 /// Zeros are written in pieces of this size.
 const ZEROS: usize = 1 << 20;
+/// A write of at least this much goes past the page cache: see [`write_bulk`].
+const BULK: usize = 128 << 10;
+/// `RWF_DONTCACHE` (Linux 6.14).
+const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 /// A read from the page cache takes memory first, so it asks for this much at most.
 const MAX_NOWAIT: usize = 4 << 20;
 
@@ -75,6 +79,7 @@ impl Disk for LocalDisk {
             fd: Arc::new(fd),
             path: path.to_owned(),
             dsync: AtomicBool::new(true),
+            uncached: Arc::new(AtomicBool::new(true)),
             blocking: self.blocking.clone(),
         }))
     }
@@ -231,6 +236,8 @@ struct LocalFile {
     path: PathBuf,
     /// Whether the file system still is believed to take a synced write in one call.
     dsync: AtomicBool,
+    /// Whether the file system still is believed to take writes that leave nothing in the page cache.
+    uncached: Arc<AtomicBool>,
     blocking: Handle,
 }
 
@@ -267,7 +274,7 @@ impl LocalFile {
         if data.is_empty() {
             return Ok(());
         }
-        write_all(&self.fd, offset, &[data])?;
+        write_all(&self.fd, offset, &[data], ReadWriteFlags::empty())?;
         rustix::fs::fdatasync(&self.fd)
     }
 }
@@ -304,9 +311,10 @@ impl DiskFile for LocalFile {
     }
 
     async fn write_at(&self, offset: u64, data: Vec<Bytes>) -> Result<(), DiskError> {
+        let uncached = Arc::clone(&self.uncached);
         self.run(Operation::Write, move |fd| {
             let pieces: Vec<&[u8]> = data.iter().map(AsRef::as_ref).collect();
-            write_all(fd, offset, &pieces)
+            write_bulk(fd, offset, &pieces, &uncached)
         })
         .await
     }
@@ -370,13 +378,47 @@ fn read_full(fd: &OwnedFd, offset: u64, len: usize) -> Result<Bytes, Errno> {
     Ok(memory.into())
 }
 
-fn write_all(fd: &OwnedFd, mut offset: u64, pieces: &[&[u8]]) -> Result<(), Errno> {
+/// Writes much without leaving it in the page cache (`RWF_DONTCACHE`). What was just written is read from the
+/// tail cache; filling fresh pages with it costs several times the write itself, and makes the kernel
+/// write back in bursts. The last, partial block stays cached: the next write begins in it.
+fn write_bulk(fd: &OwnedFd, offset: u64, pieces: &[&[u8]], uncached: &AtomicBool) -> Result<(), Errno> {
+    let total: usize = pieces.iter().map(|piece| piece.len()).sum();
+    let end = offset + total as u64;
+    if total < BULK || !uncached.load(Ordering::Relaxed) {
+        return write_all(fd, offset, pieces, ReadWriteFlags::empty());
+    }
+    let whole = total - usize::try_from(end % BLOCK as u64).unwrap_or(0);
+    let (body, rest) = split(pieces, whole);
+    match write_all(fd, offset, &body, DONTCACHE) {
+        Ok(()) => write_all(fd, offset + whole as u64, &rest, ReadWriteFlags::empty()),
+        // Refused as a whole, before anything was written.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+            uncached.store(false, Ordering::Relaxed);
+            write_all(fd, offset, pieces, ReadWriteFlags::empty())
+        }
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The first `at` bytes of `pieces`, and the rest.
+fn split<'a>(pieces: &[&'a [u8]], mut at: usize) -> (Vec<&'a [u8]>, Vec<&'a [u8]>) {
+    let (mut before, mut after) = (Vec::with_capacity(pieces.len()), Vec::new());
+    for piece in pieces {
+        let (head, tail) = piece.split_at(at.min(piece.len()));
+        at -= head.len();
+        before.extend((!head.is_empty()).then_some(head));
+        after.extend((!tail.is_empty()).then_some(tail));
+    }
+    (before, after)
+}
+
+fn write_all(fd: &OwnedFd, mut offset: u64, pieces: &[&[u8]], flags: ReadWriteFlags) -> Result<(), Errno> {
     for window in pieces.chunks(MAX_PIECES) {
         let mut slices: Vec<IoSlice<'_>> = window.iter().map(|piece| IoSlice::new(piece)).collect();
         let mut left = slices.as_mut_slice();
         IoSlice::advance_slices(&mut left, 0);
         while !left.is_empty() {
-            match rustix::io::pwritev(fd, left, offset) {
+            match rustix::io::pwritev2(fd, left, offset, flags) {
                 Ok(0) => return Err(Errno::IO),
                 Ok(written) => {
                     offset += written as u64;
@@ -402,7 +444,7 @@ fn zero_fill(fd: &OwnedFd, len: u64) -> Result<(), Errno> {
     let mut at = 0;
     while at < len {
         let piece = usize::try_from(len - at).map_or(ZEROS, |left| left.min(ZEROS));
-        write_all(fd, at, &[zeros.get(..piece).unwrap_or(zeros)])?;
+        write_all(fd, at, &[zeros.get(..piece).unwrap_or(zeros)], ReadWriteFlags::empty())?;
         at += piece as u64;
     }
     rustix::fs::fsync(fd)

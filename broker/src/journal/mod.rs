@@ -72,7 +72,7 @@ impl Default for Config {
             max_bytes: 1 << 30,
             max_group_bytes: 4 << 20,
             block_bytes: 8 << 20,
-            idle_blocks: 4,
+            idle_blocks: 16,
             max_unsynced_bytes: 64 << 20,
         }
     }
