@@ -12,4 +12,5 @@ pub mod metrics;
 pub mod net;
 pub mod node;
 pub mod partition;
+pub mod process;
 pub mod telemetry;

@@ -3,11 +3,13 @@
 //! Names carry their unit and explain themselves; what is a state rather than an event (lags, budgets) is read at scrape
 //! time from its owner through [`Metrics::on_scrape`], so that no hot path keeps a gauge up to date.
 
+use crate::process::Usage;
 use parking_lot::Mutex;
-use prometheus_client::encoding::{EncodeLabelSet, text};
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
@@ -57,11 +59,35 @@ pub struct Gauges {
     pub partitions_offline: Gauge,
 }
 
+/// The name under which every Prometheus client library gives the CPU time of its process.
+pub const PROCESS_CPU_SECONDS: &str = "process_cpu_seconds_total";
+/// Likewise its resident memory.
+pub const PROCESS_RESIDENT_BYTES: &str = "process_resident_memory_bytes";
+
+/// What the kernel says of this process, at each scrape.
+#[derive(Debug)]
+struct OwnProcess;
+
+impl Collector for OwnProcess {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        // Without /proc there is nothing to tell.
+        let Ok(usage) = Usage::own() else { return Ok(()) };
+        let cpu = ConstCounter::new(usage.cpu_seconds);
+        let help = "User and system CPU time";
+        cpu.encode(encoder.encode_descriptor("process_cpu", help, Some(&Unit::Seconds), cpu.metric_type())?)?;
+        let rss = ConstGauge::new(usage.rss_bytes);
+        let help = "Memory that is resident";
+        rss.encode(encoder.encode_descriptor("process_resident_memory", help, Some(&Unit::Bytes), rss.metric_type())?)
+    }
+}
+
 type Scrape = Box<dyn Fn(&Gauges) + Send + Sync>;
 
 /// All metrics of one broker.
 pub struct Metrics {
     registry: Registry,
+    /// Under the names that are the same everywhere, hence without our prefix.
+    process: Registry,
     scrapes: Mutex<Vec<Scrape>>,
     pub gauges: Gauges,
     pub produce_latency: Histogram,
@@ -94,6 +120,7 @@ impl Metrics {
         let latency = || Histogram::new(exponential_buckets(0.0001, 2.0, 18));
         let mut metrics = Metrics {
             registry: Registry::with_prefix("firn"),
+            process: Registry::default(),
             scrapes: Mutex::default(),
             gauges: Gauges::default(),
             produce_latency: latency(),
@@ -113,6 +140,7 @@ impl Metrics {
             connections_total: Counter::default(),
         };
         metrics.register();
+        metrics.process.register_collector(Box::new(OwnProcess));
         metrics
     }
 
@@ -127,7 +155,10 @@ impl Metrics {
             read(&self.gauges);
         }
         let mut out = String::new();
-        text::encode(&mut out, &self.registry).expect("writing to a string does not fail");
+        let written = text::encode_registry(&mut out, &self.registry)
+            .and_then(|()| text::encode_registry(&mut out, &self.process))
+            .and_then(|()| text::encode_eof(&mut out));
+        written.expect("writing to a string does not fail");
         out
     }
 

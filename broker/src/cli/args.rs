@@ -322,12 +322,24 @@ pub struct BenchArgs {
     /// Partitions of the second throughput run; the first has one.
     #[arg(long, default_value = "8")]
     pub partitions: i32,
+    /// Bytes of a batch, as a producer's batch.size.
+    #[arg(long, default_value = "1000000")]
+    pub batch_bytes: usize,
+    /// Requests under way at a time at full speed.
+    #[arg(long, default_value = "5")]
+    pub in_flight: usize,
+    /// A setting of the topics that are made. May be repeated.
+    #[arg(long = "config", value_name = "NAME=VALUE", value_parser = key_value)]
+    pub config: Vec<(String, String)>,
     /// MiB per second of the latency run.
     #[arg(long, default_value = "10")]
     pub rate_mib: u64,
     /// Seconds of the latency run.
     #[arg(long, default_value = "10")]
     pub seconds: u64,
+    /// The broker's process id: its CPU time and memory are read there instead of from its /metrics.
+    #[arg(long)]
+    pub pid: Option<i32>,
     /// Leave out the cold reads.
     #[arg(long)]
     pub skip_cold: bool,

@@ -1,5 +1,6 @@
 //! A small Kafka client for the command line: one connection per broker, requests pipelined by hand where it pays.
 
+use crate::net::connection::write_all;
 use bytes::BytesMut;
 use proto::errors::ErrorCode;
 use proto::messages::api_table::Request;
@@ -8,9 +9,11 @@ use proto::messages::metadata_response::MetadataResponseTopic;
 use proto::messages::{ApiKey, ApiVersionsRequest, MetadataRequest, MetadataResponse};
 use proto::wire::{Chunks, Decoder, Encoder, RequestHeader, ResponseHeader, WireError};
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use uuid::Uuid;
 
 /// How long a broker may take to accept a connection.
@@ -55,14 +58,33 @@ pub fn check(what: &str, code: i16, message: Option<&str>) -> Result<(), ClientE
 
 /// A connection to one broker.
 pub struct Connection {
-    address: String,
-    stream: TcpStream,
+    sending: Sending,
+    receiving: Receiving,
+    outstanding: VecDeque<Sent>,
+}
+
+/// The half of a connection that requests leave by.
+pub struct Sending {
+    address: Arc<str>,
+    write: OwnedWriteHalf,
     /// Lowest and highest version of each API the broker speaks.
     spoken: HashMap<i16, (i16, i16)>,
     next_id: i32,
-    /// Requests sent and not yet answered.
-    outstanding: VecDeque<(i32, ApiKey, i16)>,
+}
+
+/// The half of a connection that answers come by, in the order of the requests.
+pub struct Receiving {
+    address: Arc<str>,
+    read: OwnedReadHalf,
     buffer: BytesMut,
+}
+
+/// A request under way: what its answer is read by.
+#[derive(Debug, Clone, Copy)]
+pub struct Sent {
+    id: i32,
+    key: ApiKey,
+    version: i16,
 }
 
 impl Connection {
@@ -74,13 +96,13 @@ impl Connection {
             Ok(Err(_)) | Err(_) => return Err(ClientError::Unreachable(address.to_owned())),
         };
         stream.set_nodelay(true).map_err(|error| ClientError::Broken(address.to_owned(), error))?;
+        let (read, write) = stream.into_split();
+        let address: Arc<str> = address.into();
+        let spoken = HashMap::from([(ApiKey::ApiVersions.code(), (0, 3))]);
         let mut connection = Connection {
-            address: address.to_owned(),
-            stream,
-            spoken: HashMap::from([(ApiKey::ApiVersions.code(), (0, 3))]),
-            next_id: 0,
+            sending: Sending { address: Arc::clone(&address), write, spoken, next_id: 0 },
+            receiving: Receiving { address, read, buffer: BytesMut::new() },
             outstanding: VecDeque::new(),
-            buffer: BytesMut::new(),
         };
         let hello = ApiVersionsRequest {
             client_software_name: NAME.to_owned(),
@@ -88,7 +110,7 @@ impl Connection {
         };
         let versions = connection.call(&hello).await?;
         check("asking what the broker speaks", versions.error_code, None)?;
-        connection.spoken =
+        connection.sending.spoken =
             versions.api_keys.iter().map(|api| (api.api_key, (api.min_version, api.max_version))).collect();
         Ok(connection)
     }
@@ -101,40 +123,45 @@ impl Connection {
 
     /// Sends a request without waiting for its answer.
     pub async fn send<R: Request>(&mut self, request: &R) -> Result<(), ClientError> {
-        let (frame, version) = self.frame(request)?;
-        self.outstanding.push_back((self.next_id, R::KEY, version));
-        self.next_id = self.next_id.wrapping_add(1);
-        for part in frame {
-            self.stream.write_all(&part).await.map_err(|error| ClientError::Broken(self.address.clone(), error))?;
-        }
+        let sent = self.sending.send(request).await?;
+        self.outstanding.push_back(sent);
         Ok(())
     }
 
     /// The answer to the oldest request that has none yet, which must have been an `R`.
     pub async fn receive<R: Request>(&mut self) -> Result<R::Response, ClientError> {
-        let (id, key, version) =
+        let sent =
             self.outstanding.pop_front().ok_or_else(|| ClientError::Other("no request is outstanding".to_owned()))?;
-        debug_assert_eq!(key, R::KEY, "answers come in the order of requests");
-        let read = tokio::time::timeout(ANSWER, self.read_frame()).await;
-        let frame = read.map_err(|_| ClientError::Silent(self.address.clone(), ANSWER.as_secs()))?;
-        let frame = frame.map_err(|error| ClientError::Broken(self.address.clone(), error))?;
-        let garbled = |error| ClientError::Garbled(self.address.clone(), error);
-        let mut body = Decoder::new(frame.freeze());
-        let header = ResponseHeader::decode(&mut body, key, version).map_err(garbled)?;
-        if header.correlation_id != id {
-            return Err(ClientError::Other(format!("{} answered another request than the one asked", self.address)));
-        }
-        R::decode_response(&mut body, version).map_err(garbled)
+        self.receiving.receive::<R>(sent).await
+    }
+
+    /// Takes the halves apart, for who sends while answers come in. No answer may be outstanding.
+    pub fn split(self) -> (Sending, Receiving) {
+        debug_assert!(self.outstanding.is_empty(), "their answers would be taken for others");
+        (self.sending, self.receiving)
+    }
+}
+
+impl Sending {
+    /// Sends a request; [`Receiving::receive`] takes the answers in the same order.
+    pub async fn send<R: Request>(&mut self, request: &R) -> Result<Sent, ClientError> {
+        let (frame, version) = self.frame(request)?;
+        let sent = Sent { id: self.next_id, key: R::KEY, version };
+        self.next_id = self.next_id.wrapping_add(1);
+        let written = write_all(&mut self.write, frame.into_parts().into()).await;
+        written.map_err(|error| ClientError::Broken(self.address.to_string(), error))?;
+        Ok(sent)
     }
 
     fn frame<R: Request>(&self, request: &R) -> Result<(Chunks, i16), ClientError> {
+        let address = || self.address.to_string();
         let ours = R::KEY.versions();
         let highest = if R::KEY.latest_version_is_unstable() { ours.max - 1 } else { ours.max };
         let version = match self.spoken.get(&R::KEY.code()) {
             Some((low, high)) if (*low).max(ours.min) <= (*high).min(highest) => (*high).min(highest),
-            _ => return Err(ClientError::NotSpoken { address: self.address.clone(), api: R::KEY.name() }),
+            _ => return Err(ClientError::NotSpoken { address: address(), api: R::KEY.name() }),
         };
-        let garbled = |error| ClientError::Garbled(self.address.clone(), error);
+        let garbled = |error| ClientError::Garbled(address(), error);
         let mut encoder = Encoder::frame();
         RequestHeader {
             api_key: R::KEY.code(),
@@ -146,6 +173,23 @@ impl Connection {
         .map_err(garbled)?;
         request.encode_request(&mut encoder, version).map_err(garbled)?;
         Ok((encoder.finish().map_err(garbled)?, version))
+    }
+}
+
+impl Receiving {
+    /// The answer to `sent`, the oldest request that has none yet, which must have been an `R`.
+    pub async fn receive<R: Request>(&mut self, sent: Sent) -> Result<R::Response, ClientError> {
+        debug_assert_eq!(sent.key, R::KEY, "answers come in the order of requests");
+        let read = tokio::time::timeout(ANSWER, self.read_frame()).await;
+        let frame = read.map_err(|_| ClientError::Silent(self.address.to_string(), ANSWER.as_secs()))?;
+        let frame = frame.map_err(|error| ClientError::Broken(self.address.to_string(), error))?;
+        let garbled = |error| ClientError::Garbled(self.address.to_string(), error);
+        let mut body = Decoder::new(frame.freeze());
+        let header = ResponseHeader::decode(&mut body, sent.key, sent.version).map_err(garbled)?;
+        if header.correlation_id != sent.id {
+            return Err(ClientError::Other(format!("{} answered another request than the one asked", self.address)));
+        }
+        R::decode_response(&mut body, sent.version).map_err(garbled)
     }
 
     async fn read_frame(&mut self) -> std::io::Result<BytesMut> {
@@ -162,7 +206,7 @@ impl Connection {
     async fn fill(&mut self, wanted: usize) -> std::io::Result<()> {
         while self.buffer.len() < wanted {
             self.buffer.reserve((wanted - self.buffer.len()).max(64 << 10));
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+            if self.read.read_buf(&mut self.buffer).await? == 0 {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
             }
         }
@@ -214,6 +258,12 @@ impl Client {
             self.connections.insert(id, Connection::open(&address).await?);
         }
         self.connections.get_mut(&id).ok_or_else(|| ClientError::Other(format!("no connection to broker {id}")))
+    }
+
+    /// A new connection to one broker, for its taker alone.
+    pub async fn own(&mut self, id: i32) -> Result<Connection, ClientError> {
+        self.node(id).await?;
+        self.connections.remove(&id).ok_or_else(|| ClientError::Other(format!("no connection to broker {id}")))
     }
 
     /// All topics, in order of their names.

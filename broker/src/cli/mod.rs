@@ -4,6 +4,7 @@ pub mod args;
 pub mod client;
 pub mod live;
 
+mod bench;
 mod bucket;
 mod consume;
 mod dump;
@@ -15,7 +16,7 @@ mod topic;
 use args::{BucketCommand, Cli, Command, ConfigCommand, LogCommand};
 use clap::CommandFactory;
 use client::ClientError;
-use proto::host::SystemClock;
+use proto::host::{SystemClock, SystemEntropy};
 use std::process::ExitCode;
 
 /// Carries out a command; the exit code says whether it worked.
@@ -25,7 +26,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Server(args) => serve::server(&args),
         Command::Config(ConfigCommand::Check { file, json }) => serve::check_config(&file, json),
         Command::Bucket(BucketCommand::Check { url, create, json }) => client(bucket::check(&url, create, json)),
-        Command::Bench(_) => Err("not in this build".to_owned()),
+        Command::Bench(args) => client(bench::run(args, &SystemClock, &SystemEntropy)),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "firn", &mut std::io::stdout());
             Ok(())

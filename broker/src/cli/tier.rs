@@ -24,14 +24,19 @@ pub(super) async fn run(command: TierCommand) -> Result<(), ClientError> {
             Ok(())
         }
         TierCommand::Flush { topic, timeout, at } => {
-            let timeout_ms = timeout.as_millis().to_string();
-            let query = [("topic", topic.as_str()), ("timeout_ms", timeout_ms.as_str())];
-            let request = http()?.post(url(&at, "/v1/tier/flush")).query(&query).timeout(timeout + ANSWER);
-            send(&at, request).await?;
+            flush(&at, &topic, timeout).await?;
             println!("{topic} is tiered");
             Ok(())
         }
     }
+}
+
+/// Uploads all of a topic that may be uploaded; an error names what holds it back at the end of `timeout`.
+pub(super) async fn flush(at: &Admin, topic: &str, timeout: Duration) -> Result<(), ClientError> {
+    let timeout_ms = timeout.as_millis().to_string();
+    let query = [("topic", topic), ("timeout_ms", timeout_ms.as_str())];
+    let request = http()?.post(url(at, "/v1/tier/flush")).query(&query).timeout(timeout + ANSWER);
+    send(at, request).await.map(drop)
 }
 
 async fn status(at: &Admin, topic: Option<&str>) -> Result<String, ClientError> {

@@ -47,14 +47,26 @@ pub(super) async fn run(command: TopicCommand) -> Result<(), ClientError> {
     }
 }
 
-/// Creates a topic; `None` leaves a number to the broker.
-pub(super) async fn create(
+async fn create(
     client: &mut Client,
     name: &str,
     partitions: Option<i32>,
     replication_factor: Option<i16>,
     config: Vec<(String, String)>,
 ) -> Result<(), ClientError> {
+    let partitions = make(client, name, partitions, replication_factor, config).await?;
+    println!("created {name} with {partitions} partitions");
+    Ok(())
+}
+
+/// Makes a topic and answers how many partitions it has; `None` leaves a number to the broker.
+pub(super) async fn make(
+    client: &mut Client,
+    name: &str,
+    partitions: Option<i32>,
+    replication_factor: Option<i16>,
+    config: Vec<(String, String)>,
+) -> Result<i32, ClientError> {
     let configs = config.into_iter().map(|(name, value)| CreatableTopicConfig { name, value: Some(value) }).collect();
     let topic = CreatableTopic {
         name: name.to_owned(),
@@ -65,11 +77,10 @@ pub(super) async fn create(
     };
     let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: TIMEOUT_MS, validate_only: false };
     let answer = client.call(&request).await?;
-    for topic in answer.topics {
-        check(&format!("creating topic {name}"), topic.error_code, topic.error_message.as_deref())?;
-        println!("created {name} with {} partitions", topic.num_partitions);
-    }
-    Ok(())
+    let made = answer.topics.first();
+    let made = made.ok_or_else(|| ClientError::Other("an empty answer to CreateTopics".to_owned()))?;
+    check(&format!("creating topic {name}"), made.error_code, made.error_message.as_deref())?;
+    Ok(made.num_partitions)
 }
 
 async fn list(client: &mut Client, internal: bool, json: bool) -> Result<(), ClientError> {
@@ -197,6 +208,13 @@ async fn alter(
 }
 
 async fn delete(client: &mut Client, name: &str) -> Result<(), ClientError> {
+    remove(client, name).await?;
+    println!("deleted {name}");
+    Ok(())
+}
+
+/// Deletes a topic with all its records.
+pub(super) async fn remove(client: &mut Client, name: &str) -> Result<(), ClientError> {
     let request = DeleteTopicsRequest {
         topics: vec![DeleteTopicState { name: Some(name.to_owned()), ..Default::default() }],
         topic_names: vec![],
@@ -205,6 +223,5 @@ async fn delete(client: &mut Client, name: &str) -> Result<(), ClientError> {
     for result in client.call(&request).await?.responses {
         check(&format!("deleting topic {name}"), result.error_code, result.error_message.as_deref())?;
     }
-    println!("deleted {name}");
     Ok(())
 }

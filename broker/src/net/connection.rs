@@ -135,7 +135,8 @@ async fn write_answers<W: AsyncWrite + Unpin>(
     write.shutdown().await
 }
 
-async fn write_all<W: AsyncWrite + Unpin>(write: &mut W, mut chunks: VecDeque<Bytes>) -> io::Result<()> {
+/// Writes all of `chunks`, many with each call.
+pub(crate) async fn write_all<W: AsyncWrite + Unpin>(write: &mut W, mut chunks: VecDeque<Bytes>) -> io::Result<()> {
     while !chunks.is_empty() {
         let slices: Vec<IoSlice<'_>> = chunks.iter().take(MAX_SLICES).map(|chunk| IoSlice::new(chunk)).collect();
         let mut written = write.write_vectored(&slices).await?;
