@@ -200,6 +200,12 @@ impl Writer {
                     blocked: false,
                 }
             });
+            if group.journaled && entry.kind != Kind::Append {
+                // What is handed over is durable. The journal tells the partition so a moment later, which would be too
+                // late for a change that is looked at only now.
+                let mut inner = dirty.partition.inner.lock();
+                inner.synced_lsn = inner.synced_lsn.max(entry.lsn);
+            }
             dirty.bytes += entry.range.len();
             dirty.blocked = false;
             dirty.urgent |= entry.kind != Kind::Append || !group.journaled;

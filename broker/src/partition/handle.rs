@@ -328,7 +328,8 @@ impl PartitionHandle {
         for command in commands {
             if let Some(to) = inner.perform(command) {
                 inner.save_fresh_segment();
-                self.record(inner, Record::TrimHead { tp: self.shared.tp, to }, OpKind::Trim(to));
+                let first = inner.core.layout().first_base();
+                self.record(inner, Record::TrimHead { tp: self.shared.tp, to }, OpKind::Trim { to, first });
             }
         }
     }

@@ -72,8 +72,9 @@ pub(crate) struct FileOp {
 
 #[derive(Debug, Clone)]
 pub(crate) enum OpKind {
-    /// The log starts here.
-    Trim(Offset),
+    /// The log starts at `to`, in the segment `first`. Later trims may have moved on in memory, but only what their own
+    /// records made durable may go.
+    Trim { to: Offset, first: Offset },
     /// The log ends at `end`, at byte `position` of `segment`.
     Cut { end: Offset, segment: Offset, position: u64 },
     /// The log starts anew at `start`; its state there, encoded.

@@ -180,8 +180,8 @@ impl Writer {
             inner.processed_lsn = inner.processed_lsn.max(op.lsn);
         }
         match op.kind {
-            OpKind::Trim(to) => {
-                self.trim(partition, op.lsn, to);
+            OpKind::Trim { to, first } => {
+                self.trim(partition, op.lsn, to, first);
                 Ok(())
             }
             OpKind::Cut { end, segment, position } => self.cut(partition, op.lsn, end, segment, position).await,
@@ -191,10 +191,9 @@ impl Writer {
     }
 
     /// Files go once the checkpoint does not need them: recovery begins at its mark.
-    fn trim(&mut self, partition: &Arc<Shared>, lsn: Lsn, to: Offset) {
+    fn trim(&mut self, partition: &Arc<Shared>, lsn: Lsn, to: Offset, first: Offset) {
         let (dropped, place) = {
             let mut inner = partition.inner.lock();
-            let first = inner.core.layout().first_base();
             let keep = inner.files.split_off(&first);
             let dropped: Vec<Offset> = std::mem::replace(&mut inner.files, keep).into_keys().collect();
             (dropped, inner.written_place())

@@ -1,0 +1,159 @@
+//! What an operator sees of a running broker: traces in a collector, metrics, health, log lines a program can read.
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::routing::post;
+use integration::client::Client;
+use integration::process::{Firn, Running};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message;
+use proto::records::BatchBuilder;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+const FIRN: &str = env!("CARGO_BIN_EXE_firn-under-test");
+/// Nothing here takes long; this is when a test gives up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_trace_shows_a_produce_through_the_journal_and_a_fetch_into_the_tier() {
+    let (collector, endpoint) = Collector::start().await;
+    let home = tempfile::tempdir().expect("a directory");
+    let firn = Firn::dev(FIRN, &home.path().join("data")).set("firn.otlp.endpoint", endpoint);
+    let running = firn.start().await.expect("starts");
+    let mut client = Client::connect(running.kafka()).await.expect("connects");
+    go_cold(&running, &mut client).await;
+    let fetched = client.fetch("seen", 0, 0, 1 << 20).await.expect("a cold read");
+    assert!(!fetched.records.is_empty());
+    collector.wait_for_child("journal and acknowledge", "Produce").await;
+    collector.wait_for_child("remote tier", "Fetch").await;
+    running.terminate(PATIENCE).await.expect("ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_explain_themselves_and_move() {
+    let home = tempfile::tempdir().expect("a directory");
+    let running = Firn::dev(FIRN, &home.path().join("data")).start().await.expect("starts");
+    let mut client = Client::connect(running.kafka()).await.expect("connects");
+    go_cold(&running, &mut client).await;
+    client.fetch("seen", 0, 0, 1 << 20).await.expect("a cold read");
+    assert_eq!(get(running.http(), "/healthz").await.0, 200);
+    assert_eq!(get(running.http(), "/readyz").await.0, 200);
+    let (_, metrics) = get(running.http(), "/metrics").await;
+    for moved in [
+        r#"firn_request_seconds_count{api="Produce"}"#,
+        r#"firn_request_seconds_count{api="Fetch"}"#,
+        "firn_journal_sync_seconds_count",
+        "firn_journal_group_bytes_count",
+        "firn_connections_open",
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+    ] {
+        let value = metrics.lines().find_map(|line| line.strip_prefix(moved)?.trim().parse::<f64>().ok());
+        assert!(value.is_some_and(|value| value > 0.0), "{moved} in\n{metrics}");
+    }
+    for named in [
+        "firn_tail_cache",
+        "firn_tier_lag_bytes",
+        "firn_tier_lag_seconds",
+        "firn_object_store_requests_total",
+        "firn_remote_asked_bytes_total",
+        "firn_remote_served_bytes_total",
+        "firn_memory_budget",
+    ] {
+        assert!(metrics.contains(named), "{named} in\n{metrics}");
+    }
+    for line in metrics.lines().filter(|line| line.starts_with("# HELP")) {
+        assert!(line.split_whitespace().count() > 5, "says what it means: {line}");
+    }
+    running.terminate(PATIENCE).await.expect("ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_lines_are_objects_for_a_program_that_asks() {
+    let home = tempfile::tempdir().expect("a directory");
+    let firn = Firn::dev(FIRN, &home.path().join("data")).set("firn.log.format", "json");
+    let running = firn.start().await.expect("starts");
+    running.terminate(PATIENCE).await.expect("ends");
+    let log = firn.log();
+    let lines: Vec<serde_json::Value> =
+        log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect();
+    let ready = lines.iter().find(|line| line["fields"]["message"] == "ready").expect("says when it is ready");
+    assert_eq!(ready["level"], "INFO");
+}
+
+/// A topic whose first records lie in the object store only.
+async fn go_cold(running: &Running, client: &mut Client) {
+    let small = [("segment.bytes", "16384"), ("local.retention.bytes", "1"), ("firn.tier.max.lag.ms", "100")];
+    client.create_topic("seen", 1, &small).await.expect("created");
+    let deadline = Instant::now() + PATIENCE;
+    while client.offset("seen", 0, EARLIEST_LOCAL).await.expect("listed") == 0 {
+        assert!(Instant::now() < deadline, "does not go cold:\n{}", running.log());
+        client.produce("seen", 0, batch()).await.expect("acknowledged");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// ListOffsets' first offset on local disk (KIP-405).
+const EARLIEST_LOCAL: i64 = -4;
+
+fn batch() -> bytes::Bytes {
+    let mut batch = BatchBuilder::new();
+    for _ in 0..8 {
+        batch.append(0, None, Some(&[7; 1024]), &[]);
+    }
+    batch.build()
+}
+
+async fn get(from: SocketAddr, path: &str) -> (u16, String) {
+    let answer = reqwest::get(format!("http://{from}{path}")).await.expect("answers");
+    (answer.status().as_u16(), answer.text().await.expect("text"))
+}
+
+/// An OTLP/HTTP collector that keeps what it is sent.
+#[derive(Clone, Default)]
+struct Collector {
+    spans: Arc<Mutex<Vec<Span>>>,
+}
+
+impl Collector {
+    async fn start() -> (Collector, String) {
+        let collector = Collector::default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let endpoint = format!("http://{}/v1/traces", listener.local_addr().expect("bound"));
+        let router = axum::Router::new().route("/v1/traces", post(take)).with_state(collector.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (collector, endpoint)
+    }
+
+    /// Waits for a span called `name` whose parent, in the same trace, is a request of `api`.
+    async fn wait_for_child(&self, name: &str, api: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            {
+                let spans = self.spans.lock().expect("no test panics while it holds it");
+                let is_child = |child: &&Span| {
+                    spans.iter().any(|parent| {
+                        parent.span_id == child.parent_span_id
+                            && parent.trace_id == child.trace_id
+                            && parent.attributes.iter().any(|a| a.key == "api" && format!("{a:?}").contains(api))
+                    })
+                };
+                if spans.iter().filter(|span| span.name == name).any(|span| is_child(&span)) {
+                    return;
+                }
+                assert!(Instant::now() < deadline, "no `{name}` under {api} in {spans:#?}");
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+async fn take(State(collector): State<Collector>, body: Bytes) {
+    let export = ExportTraceServiceRequest::decode(body).expect("OTLP");
+    let spans = export.resource_spans.into_iter().flat_map(|r| r.scope_spans).flat_map(|scope| scope.spans);
+    collector.spans.lock().expect("no test panics while it holds it").extend(spans);
+}
