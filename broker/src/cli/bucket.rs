@@ -11,7 +11,11 @@ pub(super) async fn check(url: &str, create: bool, json: bool) -> Result<(), Cli
     let other = |error: &dyn std::fmt::Display| ClientError::Other(error.to_string());
     let location = Location::parse(url).map_err(|error| other(&error))?;
     let Location::S3 { bucket, prefix } = &location else {
-        println!("{url} is no bucket: there is nothing to check");
+        if json {
+            print(&[], json);
+        } else {
+            println!("{url} is no bucket: there is nothing to check");
+        }
         return Ok(());
     };
     let admin = BucketAdmin::connect(bucket, prefix).await;

@@ -6,7 +6,7 @@ use aws_config::BehaviorVersion;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::Region;
+use aws_sdk_s3::config::{ProvideCredentials, Region, SharedCredentialsProvider};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{
@@ -29,6 +29,9 @@ pub struct BucketAdmin {
     bucket: String,
     prefix: String,
     region: Option<String>,
+    /// None for Amazon's own.
+    endpoint: Option<String>,
+    credentials: Option<SharedCredentialsProvider>,
 }
 
 /// Why a setting could not be read.
@@ -54,30 +57,42 @@ impl BucketAdmin {
             .retry_config(RetryConfig::standard().with_max_attempts(2))
             .load()
             .await;
+        let own = std::env::var("AWS_ENDPOINT_URL_S3").ok().filter(|url| !url.is_empty());
+        let endpoint = own.or_else(|| shared.endpoint_url().map(ToOwned::to_owned));
         let config = aws_sdk_s3::config::Builder::from(&shared);
-        Self::with_config(config, bucket, prefix)
+        Self::with_config(config, endpoint, shared.credentials_provider(), bucket, prefix)
     }
 
-    /// Like [`connect`](Self::connect), with everything given. Stores of one's own are addressed by path.
-    pub(super) fn with_config(config: aws_sdk_s3::config::Builder, bucket: &str, prefix: &str) -> Self {
-        let built = config.clone().build();
-        let own_endpoint = std::env::var_os("AWS_ENDPOINT_URL").is_some()
-            || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some()
-            || cfg!(test);
-        let region = built.region().map(ToString::to_string);
+    /// Like [`connect`](Self::connect), with everything given. Stores of one's own have an `endpoint` and are addressed by path.
+    pub(super) fn with_config(
+        mut config: aws_sdk_s3::config::Builder,
+        endpoint: Option<String>,
+        credentials: Option<SharedCredentialsProvider>,
+        bucket: &str,
+        prefix: &str,
+    ) -> Self {
+        config.set_endpoint_url(endpoint.clone());
+        config.set_credentials_provider(credentials.clone());
+        let region = config.clone().build().region().map(ToString::to_string);
         // Requests cannot be signed without a region; S3 itself answers with the right one.
         let config = if region.is_none() { config.region(Region::from_static("us-east-1")) } else { config };
         Self {
-            client: Client::from_conf(config.force_path_style(own_endpoint).build()),
+            client: Client::from_conf(config.force_path_style(endpoint.is_some()).build()),
             bucket: bucket.to_owned(),
             prefix: prefix.trim_matches('/').to_owned(),
             region,
+            endpoint,
+            credentials,
         }
     }
 
     /// Looks at everything, in the order in which it matters. Writes and deletes one small object whose
-    /// name carries `probe`. If the bucket cannot be reached, that is the only finding.
+    /// name carries `probe`. What would only follow from an earlier finding is not looked at: a bucket that cannot be
+    /// reached or is in another region.
     pub async fn check(&self, probe: Uuid) -> Vec<Finding> {
+        if let Err(finding) = self.identity().await {
+            return vec![finding];
+        }
         let bucket_region = match self.reach().await {
             Ok(region) => region,
             Err(finding) => return vec![finding],
@@ -87,7 +102,12 @@ impl BucketAdmin {
             severity: Severity::Fine,
             line: format!("bucket '{}' can be reached", self.bucket),
         }];
-        findings.push(judge::region(bucket_region.as_deref(), self.region.as_deref()));
+        let region = judge::region(bucket_region.as_deref(), self.region.as_deref());
+        let elsewhere = region.severity == Severity::Broken;
+        findings.push(region);
+        if elsewhere {
+            return findings;
+        }
         findings.push(self.conditional_writes(probe).await);
         let rules = self.lifecycle_rules().await;
         findings.push(self.versioning(rules.as_deref().unwrap_or_default()).await);
@@ -121,10 +141,40 @@ impl BucketAdmin {
                         "somebody else owns a bucket of that name: choose another".to_owned()
                     }
                     Some("AccessDenied") => "access denied: the credentials need s3:CreateBucket".to_owned(),
-                    _ => one_line(&error),
+                    _ => self.reason(&error),
                 };
                 Err(CreateError { bucket: self.bucket.clone(), reason })
             }
+        }
+    }
+
+    /// Whether there are credentials at all; whether they are good shows in the first request.
+    async fn identity(&self) -> Result<(), Finding> {
+        let why = match &self.credentials {
+            None => String::new(),
+            Some(credentials) => {
+                match tokio::time::timeout(OPERATION_TIMEOUT, credentials.provide_credentials()).await {
+                    Ok(Ok(_)) => return Ok(()),
+                    Ok(Err(error)) => format!(" ({})", innermost(&error)),
+                    Err(_) => format!(" (no answer within {} s)", OPERATION_TIMEOUT.as_secs()),
+                }
+            }
+        };
+        let line = format!(
+            "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine a profile \
+             or role{why}"
+        );
+        Err(Finding { check: Check::Reachable, severity: Severity::Broken, line: bounded(&line) })
+    }
+
+    /// What the store said, or that it said nothing, in one line.
+    fn reason<E: ProvideErrorMetadata + std::error::Error + 'static>(&self, error: &SdkError<E>) -> String {
+        match error {
+            SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) => {
+                let place = self.endpoint.as_deref().unwrap_or("Amazon S3");
+                bounded(&format!("{place} does not answer: {}; check AWS_ENDPOINT_URL", innermost(error)))
+            }
+            _ => one_line(error),
         }
     }
 
@@ -141,14 +191,17 @@ impl BucketAdmin {
         let line = match (status, redirected) {
             (Some(301 | 400), Some(region)) => return Ok(Some(region)),
             (Some(404), _) => {
-                format!("bucket '{bucket}' does not exist: create it with firn bucket check --create")
+                let prefix = if self.prefix.is_empty() { String::new() } else { format!("/{}", self.prefix) };
+                format!(
+                    "bucket '{bucket}' does not exist: create it with firn bucket check s3://{bucket}{prefix} --create"
+                )
             }
             (Some(403), _) => format!(
                 "access to bucket '{bucket}' is denied: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and that the \
                  credentials may s3:ListBucket"
             ),
             (Some(status), _) => format!("bucket '{bucket}' answers with HTTP status {status}: {}", one_line(&error)),
-            (None, _) => format!("bucket '{bucket}' cannot be reached: {}; check AWS_ENDPOINT_URL", one_line(&error)),
+            (None, _) => format!("bucket '{bucket}' cannot be reached: {}", self.reason(&error)),
         };
         Err(Finding { check: Check::Reachable, severity: Severity::Broken, line })
     }
@@ -275,9 +328,17 @@ fn rule(rule: &SdkRule) -> LifecycleRule {
     }
 }
 
+/// What is at the bottom of an error: what happened, without who was told.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
 /// What the store said, or why it was not reached, in one line of bounded length.
 fn one_line<E: ProvideErrorMetadata + std::error::Error + 'static>(error: &SdkError<E>) -> String {
-    const LIMIT: usize = 300;
     let text = match (error.code(), error.message()) {
         (Some(code), Some(message)) => format!("{code}: {message}"),
         (Some(code), None) => code.to_owned(),
@@ -291,6 +352,11 @@ fn one_line<E: ProvideErrorMetadata + std::error::Error + 'static>(error: &SdkEr
             text
         }
     };
+    bounded(&text)
+}
+
+fn bounded(text: &str) -> String {
+    const LIMIT: usize = 300;
     let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.len() > LIMIT {
         let cut = (0..=LIMIT).rev().find(|at| line.is_char_boundary(*at));

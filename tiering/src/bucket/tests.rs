@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -89,10 +89,9 @@ async fn serve(answers: Answers, honours_conditions: bool) -> Server {
     });
     let config = aws_sdk_s3::config::Builder::new()
         .behavior_version(BehaviorVersion::latest())
-        .region(Region::from_static("eu-west-1"))
-        .credentials_provider(Credentials::new("key", "secret", None, None, "test"))
-        .endpoint_url(endpoint);
-    Server { admin: BucketAdmin::with_config(config, "b", "/pre/"), seen }
+        .region(Region::from_static("eu-west-1"));
+    let credentials = SharedCredentialsProvider::new(Credentials::new("key", "secret", None, None, "test"));
+    Server { admin: BucketAdmin::with_config(config, Some(endpoint), Some(credentials), "b", "/pre/"), seen }
 }
 
 async fn connection(mut stream: TcpStream, answers: Answers, honours: bool, log: Arc<Mutex<Vec<String>>>) {
