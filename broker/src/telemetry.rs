@@ -8,8 +8,10 @@ use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use std::io::IsTerminal as _;
+use tracing::Subscriber;
 use tracing_subscriber::filter::{EnvFilter, FilterFn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// The target of every span that is meant for a trace.
@@ -51,6 +53,24 @@ pub enum TelemetryError {
 
 /// Installs the process's logger and, when configured, its trace exporter.
 pub fn install(settings: &Settings) -> Result<Telemetry, TelemetryError> {
+    let provider = settings.otlp_endpoint.as_deref().map(exporter).transpose()?;
+    let logger = logger(settings)?;
+    match &provider {
+        Some(provider) => {
+            let spans = tracing_opentelemetry::layer()
+                .with_tracer(provider.tracer("firn"))
+                .with_filter(FilterFn::new(|meta| meta.is_span() && meta.target() == SPANS));
+            logger.with(spans).init();
+        }
+        // Not a layer that is none: that would count as one that wants every span.
+        None => logger.init(),
+    }
+    Ok(Telemetry { provider })
+}
+
+fn logger(
+    settings: &Settings,
+) -> Result<impl Subscriber + for<'span> LookupSpan<'span> + Send + Sync + use<>, TelemetryError> {
     let wanted = &settings.filter;
     let filter = EnvFilter::try_new(wanted)
         .map_err(|error| TelemetryError::Filter { filter: wanted.clone(), error: error.to_string() })?;
@@ -60,16 +80,9 @@ pub fn install(settings: &Settings) -> Result<Telemetry, TelemetryError> {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().boxed(),
     };
-    let provider = settings.otlp_endpoint.as_deref().map(exporter).transpose()?;
-    let spans = provider.as_ref().map(|provider| {
-        tracing_opentelemetry::layer()
-            .with_tracer(provider.tracer("firn"))
-            .with_filter(FilterFn::new(|meta| meta.is_span() && meta.target() == SPANS))
-    });
     // Request spans are for traces; in log lines they would only repeat.
     let lines = lines.with_filter(filter).with_filter(FilterFn::new(|meta| meta.target() != SPANS));
-    tracing_subscriber::registry().with(spans).with(lines).init();
-    Ok(Telemetry { provider })
+    Ok(tracing_subscriber::registry().with(lines))
 }
 
 fn exporter(endpoint: &str) -> Result<SdkTracerProvider, TelemetryError> {
@@ -87,5 +100,20 @@ impl Drop for Telemetry {
         {
             tracing::warn!(%error, "some spans could not be sent");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_collector_a_request_makes_no_span() {
+        let settings = Settings { filter: "info".to_owned(), ..Settings::default() };
+        let logger = logger(&settings).expect("the filter can be read");
+        tracing::subscriber::with_default(logger, || {
+            assert!(tracing::info_span!(target: SPANS, "request").is_disabled());
+            assert!(!tracing::info_span!("another").is_disabled(), "other spans are for log lines");
+        });
     }
 }

@@ -3,7 +3,7 @@
 //! Calls that may wait for the device run on the blocking pool, except those that by contract run on a
 //! thread of their own ([`DiskFile::write_sync_at`]).
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSlice;
 use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -17,16 +17,11 @@ use rustix::fs::{Advice, AtFlags, CWD, Dir, FallocateFlags, FileType, Mode, OFla
 use rustix::io::{Errno, ReadWriteFlags};
 use tokio::runtime::Handle;
 
+use super::bulk::{Bulk, Memory, write_all};
 use super::{BLOCK, DirEntry, Disk, DiskError, DiskFile, EntryKind, OpenMode, Operation, Space};
 
-/// Most pieces one vectored call takes (`IOV_MAX`).
-const MAX_PIECES: usize = 1024;
 /// Zeros are written in pieces of this size.
 const ZEROS: usize = 1 << 20;
-/// A write of at least this much goes past the page cache: see [`write_bulk`].
-const BULK: usize = 128 << 10;
-/// `RWF_DONTCACHE` (Linux 6.14).
-const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 /// A read from the page cache takes memory first, so it asks for this much at most.
 const MAX_NOWAIT: usize = 4 << 20;
 
@@ -34,12 +29,14 @@ const MAX_NOWAIT: usize = 4 << 20;
 #[derive(Debug, Clone)]
 pub struct LocalDisk {
     blocking: Handle,
+    /// Of reads, of all files together.
+    memory: Arc<Memory>,
 }
 
 impl LocalDisk {
     /// A disk whose waiting calls run on the blocking pool of `blocking`.
-    pub const fn new(blocking: Handle) -> Self {
-        Self { blocking }
+    pub fn new(blocking: Handle) -> Self {
+        Self { blocking, memory: Arc::default() }
     }
 
     async fn run<T: Send + 'static>(
@@ -79,7 +76,7 @@ impl Disk for LocalDisk {
             fd: Arc::new(fd),
             path: path.to_owned(),
             dsync: AtomicBool::new(true),
-            uncached: Arc::new(AtomicBool::new(true)),
+            bulk: Bulk::new(&self.memory),
             blocking: self.blocking.clone(),
         }))
     }
@@ -236,8 +233,7 @@ struct LocalFile {
     path: PathBuf,
     /// Whether the file system still is believed to take a synced write in one call.
     dsync: AtomicBool,
-    /// Whether the file system still is believed to take writes that leave nothing in the page cache.
-    uncached: Arc<AtomicBool>,
+    bulk: Arc<Bulk>,
     blocking: Handle,
 }
 
@@ -293,28 +289,20 @@ impl DiskFile for LocalFile {
     }
 
     async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, DiskError> {
-        self.run(Operation::Read, move |fd| read_full(fd, offset, len)).await
+        let bulk = Arc::clone(&self.bulk);
+        self.run(Operation::Read, move |fd| bulk.read(fd, offset, len)).await
     }
 
     fn read_at_nowait(&self, offset: u64, len: usize) -> Result<Option<Bytes>, DiskError> {
-        let mut memory = vec![0; len.min(MAX_NOWAIT)];
-        let mut into = [IoSliceMut::new(&mut memory)];
-        match rustix::io::preadv2(&self.fd, &mut into, offset, ReadWriteFlags::NOWAIT) {
-            Ok(read) => {
-                memory.truncate(read);
-                Ok(Some(memory.into()))
-            }
-            // The last two: a file system without it never has an answer without waiting.
-            Err(Errno::AGAIN | Errno::INTR | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(None),
-            Err(errno) => Err(DiskError::new(Operation::Read, &self.path, errno)),
-        }
+        let read = self.bulk.read_now(&self.fd, offset, len.min(MAX_NOWAIT));
+        read.map_err(|errno| DiskError::new(Operation::Read, &self.path, errno))
     }
 
     async fn write_at(&self, offset: u64, data: Vec<Bytes>) -> Result<(), DiskError> {
-        let uncached = Arc::clone(&self.uncached);
+        let bulk = Arc::clone(&self.bulk);
         self.run(Operation::Write, move |fd| {
             let pieces: Vec<&[u8]> = data.iter().map(AsRef::as_ref).collect();
-            write_bulk(fd, offset, &pieces, &uncached)
+            bulk.write(fd, offset, &pieces)
         })
         .await
     }
@@ -356,80 +344,6 @@ fn is_aligned(offset: u64, data: &[u8]) -> bool {
     offset.is_multiple_of(BLOCK as u64)
         && data.len().is_multiple_of(BLOCK)
         && data.as_ptr().addr().is_multiple_of(BLOCK)
-}
-
-fn read_full(fd: &OwnedFd, offset: u64, len: usize) -> Result<Bytes, Errno> {
-    // Asking for more than there is must not reserve memory for it.
-    let size = u64::try_from(rustix::fs::fstat(fd)?.st_size).unwrap_or(0);
-    let there = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX);
-    let len = len.min(there);
-    let mut memory: Vec<u8> = Vec::with_capacity(len);
-    while memory.len() < len {
-        let at = offset + memory.len() as u64;
-        let left = len - memory.len();
-        // The vector may own a little more than was asked for; the copy of the tail is bounded by it.
-        match rustix::io::pread(fd, rustix::buffer::spare_capacity(&mut memory), at) {
-            Ok(0) => break,
-            Ok(read) if read > left => memory.truncate(len),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(memory.into())
-}
-
-/// Writes much without leaving it in the page cache (`RWF_DONTCACHE`). What was just written is read from the
-/// tail cache; filling fresh pages with it costs several times the write itself, and makes the kernel
-/// write back in bursts. The last, partial block stays cached: the next write begins in it.
-fn write_bulk(fd: &OwnedFd, offset: u64, pieces: &[&[u8]], uncached: &AtomicBool) -> Result<(), Errno> {
-    let total: usize = pieces.iter().map(|piece| piece.len()).sum();
-    let end = offset + total as u64;
-    if total < BULK || !uncached.load(Ordering::Relaxed) {
-        return write_all(fd, offset, pieces, ReadWriteFlags::empty());
-    }
-    let whole = total - usize::try_from(end % BLOCK as u64).unwrap_or(0);
-    let (body, rest) = split(pieces, whole);
-    match write_all(fd, offset, &body, DONTCACHE) {
-        Ok(()) => write_all(fd, offset + whole as u64, &rest, ReadWriteFlags::empty()),
-        // Refused as a whole, before anything was written.
-        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
-            uncached.store(false, Ordering::Relaxed);
-            write_all(fd, offset, pieces, ReadWriteFlags::empty())
-        }
-        Err(errno) => Err(errno),
-    }
-}
-
-/// The first `at` bytes of `pieces`, and the rest.
-fn split<'a>(pieces: &[&'a [u8]], mut at: usize) -> (Vec<&'a [u8]>, Vec<&'a [u8]>) {
-    let (mut before, mut after) = (Vec::with_capacity(pieces.len()), Vec::new());
-    for piece in pieces {
-        let (head, tail) = piece.split_at(at.min(piece.len()));
-        at -= head.len();
-        before.extend((!head.is_empty()).then_some(head));
-        after.extend((!tail.is_empty()).then_some(tail));
-    }
-    (before, after)
-}
-
-fn write_all(fd: &OwnedFd, mut offset: u64, pieces: &[&[u8]], flags: ReadWriteFlags) -> Result<(), Errno> {
-    for window in pieces.chunks(MAX_PIECES) {
-        let mut slices: Vec<IoSlice<'_>> = window.iter().map(|piece| IoSlice::new(piece)).collect();
-        let mut left = slices.as_mut_slice();
-        IoSlice::advance_slices(&mut left, 0);
-        while !left.is_empty() {
-            match rustix::io::pwritev2(fd, left, offset, flags) {
-                Ok(0) => return Err(Errno::IO),
-                Ok(written) => {
-                    offset += written as u64;
-                    IoSlice::advance_slices(&mut left, written);
-                }
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-    }
-    Ok(())
 }
 
 fn zero_fill(fd: &OwnedFd, len: u64) -> Result<(), Errno> {

@@ -4,6 +4,7 @@
 //! Both implementations answer to [`conformance::check`]. Nothing here retries: a failed sync is
 //! reported once and for good, because the kernel may have dropped the dirty pages with it.
 
+mod bulk;
 pub mod conformance;
 mod error;
 mod local;

@@ -352,7 +352,7 @@ pub struct BatchRange {
 }
 
 /// From this size on it is cheaper to combine a batch's CRC than to compute it again.
-const COMBINE_FROM: usize = 32 << 10;
+const COMBINE_FROM: usize = 512 << 10;
 
 /// The CRC of `entries` after `crc`, making use of the CRCs that large batches bring along.
 fn crc_with_batches(mut crc: u32, entries: &[u8], batches: &[BatchRange]) -> u32 {

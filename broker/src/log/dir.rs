@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use super::tail::TailCache;
 use crate::disk::{Disk, Space};
-use crate::journal::{Group, GroupSink, Journal, Offline, Permit, Pressure};
+use crate::journal::{Group, GroupSink, Journal, Kind, Offline, Permit, Pressure};
 use crate::partition::shared::Shared;
 
 /// Sizes of a data directory's memory and pace, all in bytes.
@@ -63,6 +63,10 @@ impl Default for DirConfig {
 pub(crate) struct Inbox {
     /// Sealed groups, oldest first. Bounded by admission.
     pub(crate) sealed: VecDeque<Arc<Group>>,
+    /// Bytes of these.
+    pub(crate) sealed_bytes: usize,
+    /// The writer looks in by itself soon: it is not to be woken for less than this many bytes.
+    pub(crate) patience_bytes: usize,
     /// Unjournaled records can be taken.
     pub(crate) loose: bool,
     /// What holds the journal's oldest file.
@@ -284,8 +288,16 @@ pub(crate) struct Sink(pub(crate) Arc<LogDir>);
 impl GroupSink for Sink {
     fn sealed(&self, group: Arc<Group>) {
         self.0.tail.insert(Arc::clone(&group));
-        self.0.inbox.lock().sealed.push_back(group);
-        self.0.work.notify_one();
+        let wake = {
+            let mut inbox = self.0.inbox.lock();
+            inbox.sealed_bytes += group.bytes();
+            let urgent = group.entries.iter().any(|entry| entry.kind != Kind::Append);
+            inbox.sealed.push_back(group);
+            urgent || inbox.sealed_bytes > inbox.patience_bytes
+        };
+        if wake {
+            self.0.work.notify_one();
+        }
     }
 
     fn unjournaled(&self) {

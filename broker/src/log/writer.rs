@@ -109,20 +109,31 @@ impl Writer {
             }
             self.write_due().await?;
             self.settle_due().await?;
-            if self.inbox_is_empty() {
+            if self.may_wait() {
                 self.wait().await?;
             }
         }
     }
 
-    fn inbox_is_empty(&self) -> bool {
-        let inbox = self.dir.inbox.lock();
-        inbox.sealed.is_empty() && !inbox.loose && !inbox.close && inbox.settle.is_empty()
+    /// Whether nothing is in the inbox. From then on little is gathered there until the next tick, if there
+    /// is one: waking for each group would cost more than the rest of what is done for it.
+    fn may_wait(&self) -> bool {
+        let mut inbox = self.dir.inbox.lock();
+        let empty = inbox.sealed.is_empty() && !inbox.loose && !inbox.close && inbox.settle.is_empty();
+        let config = self.dir.config();
+        let patience = config.write_bytes.min(config.backlog_target_bytes / 2);
+        inbox.patience_bytes = if empty && self.is_timed() { patience } else { 0 };
+        empty
+    }
+
+    /// Whether there is something to look at again after a while.
+    fn is_timed(&self) -> bool {
+        !self.dirty.is_empty() || !self.unsettled.is_empty()
     }
 
     /// Waits for something to do: work, the end of a settling, or time.
     async fn wait(&mut self) -> Result<(), DiskError> {
-        let timed = !self.dirty.is_empty() || !self.unsettled.is_empty();
+        let timed = self.is_timed();
         let settled = {
             let settling = async {
                 match &mut self.settling {
@@ -154,7 +165,7 @@ impl Writer {
 
     /// Takes what waits in the inbox; answers whether to close.
     fn ingest(&mut self) -> bool {
-        let Inbox { sealed, loose, pressure, settle, close } = std::mem::take(&mut *self.dir.inbox.lock());
+        let Inbox { sealed, loose, pressure, settle, close, .. } = std::mem::take(&mut *self.dir.inbox.lock());
         for group in sealed {
             self.ingest_group(&group);
         }
