@@ -176,5 +176,10 @@ pub(super) fn lead_one(services: &Services, partition: &PartitionHandle, state: 
 }
 
 fn leadership(services: &Services, state: &PartitionState) -> Leadership {
-    Leadership { epoch: state.leader_epoch, leads: state.leader == Some(services.node_id), isr: state.isr.clone() }
+    Leadership {
+        epoch: state.leader_epoch,
+        leads: state.leader == Some(services.node_id),
+        isr: state.isr.clone(),
+        replicas: state.replicas.len(),
+    }
 }

@@ -28,6 +28,8 @@ pub struct Leadership {
     pub leads: bool,
     /// Replicas in sync, the leader included.
     pub isr: Vec<NodeId>,
+    /// How many replicas there are, in sync or not.
+    pub replicas: usize,
 }
 
 /// All that can happen to a partition, appends apart.
@@ -180,7 +182,7 @@ impl Core {
             node,
             config,
             health: Health::Good,
-            leadership: Leadership { epoch: -1, leads: false, isr: Vec::new() },
+            leadership: Leadership { epoch: -1, leads: false, isr: Vec::new(), replicas: 0 },
             replicas: BTreeMap::new(),
             log_start: log.local_start,
             local_start: log.local_start,
@@ -245,7 +247,7 @@ impl Core {
         if self.leadership.leads == (origin == Origin::Replica) {
             return Err(AppendError::NotLeader);
         }
-        let (in_sync, required) = (self.leadership.isr.len(), self.config.min_insync_replicas);
+        let (in_sync, required) = (self.leadership.isr.len(), self.required_in_sync());
         if all_acks && in_sync < required {
             return Err(AppendError::NotEnoughReplicas { in_sync, required });
         }
@@ -363,9 +365,15 @@ impl Core {
         commands
     }
 
+    /// `min.insync.replicas`, but never more than there are replicas, as in Kafka: a cluster-wide 2 does not make topics of one
+    /// replica useless.
+    fn required_in_sync(&self) -> usize {
+        self.config.min_insync_replicas.min(self.leadership.replicas)
+    }
+
     fn advance_high_watermark(&mut self) -> Vec<Command> {
         let leadership = &self.leadership;
-        if !leadership.leads || leadership.isr.len() < self.config.min_insync_replicas {
+        if !leadership.leads || leadership.isr.len() < self.required_in_sync() {
             return Vec::new();
         }
         let end_of = |replica: &NodeId| {

@@ -103,7 +103,7 @@ impl World {
     /// The partition, led by this broker alone.
     pub(super) async fn lead(&self, index: i32, config: LogConfig) -> PartitionHandle {
         let handle = self.partitions.create(tp(index), "flights", self.dirs[0].id, config).await.expect("online");
-        handle.lead(Leadership { epoch: self.epoch, leads: true, isr: vec![NODE] });
+        handle.lead(Leadership { epoch: self.epoch, leads: true, isr: vec![NODE], replicas: 1 });
         handle
     }
 }
