@@ -79,6 +79,7 @@ pub(super) async fn describe(context: &Context<'_>, request: DescribeConfigsRequ
         .into_iter()
         .map(|asked| match entries(services, &image, &asked) {
             Ok(entries) => DescribeConfigsResult {
+                error_message: None,
                 resource_type: asked.resource_type,
                 resource_name: asked.resource_name,
                 configs: entries

@@ -1,10 +1,9 @@
 //! The one map from what may fail inside to Kafka's error codes. No wildcard: a new failure does not compile until its
-//! code is chosen here.
+//! code is chosen here. (What is wrong with a batch has its own: `BatchError::code`.)
 
 use crate::partition::types::{AckError, AppendError, ReadError};
 use controller::{Refusal, SubmitError};
 use proto::errors::ErrorCode;
-use proto::records::BatchError;
 
 /// Why a batch was not appended.
 pub(super) fn append_code(error: &AppendError) -> ErrorCode {
@@ -41,31 +40,6 @@ pub(super) fn read_code(error: &ReadError) -> ErrorCode {
         ReadError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
         ReadError::Offline | ReadError::Corrupt(_) => ErrorCode::KafkaStorageError,
         ReadError::Deleted => ErrorCode::UnknownTopicOrPartition,
-    }
-}
-
-/// What is wrong with a batch a client sent.
-pub(super) fn batch_code(error: &BatchError) -> ErrorCode {
-    match error {
-        BatchError::Truncated { .. } | BatchError::Length(_) | BatchError::Trailing(_) | BatchError::Crc { .. } => {
-            ErrorCode::CorruptMessage
-        }
-        BatchError::TooLarge { .. } => ErrorCode::MessageTooLarge,
-        BatchError::UnknownCodec(_) | BatchError::CodecNotAllowed(_) => ErrorCode::UnsupportedCompressionType,
-        BatchError::Timestamp { .. } | BatchError::TimestampType => ErrorCode::InvalidTimestamp,
-        BatchError::Magic(_)
-        | BatchError::Empty
-        | BatchError::ManyBatches
-        | BatchError::BaseOffset(_)
-        | BatchError::Count { .. }
-        | BatchError::Attributes(_)
-        | BatchError::Producer { .. }
-        | BatchError::Control
-        | BatchError::Compression { .. }
-        | BatchError::Bomb(_)
-        | BatchError::Record { .. }
-        | BatchError::Leftover(_)
-        | BatchError::NoKey(_) => ErrorCode::InvalidRecord,
     }
 }
 

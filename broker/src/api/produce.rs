@@ -3,8 +3,9 @@
 //! A request is *started* when its batches are placed in the journal's open group, in the order requests came in; it is
 //! *finished* when the journal and the in-sync replicas have them. The connection reads on in between.
 
-use super::errors::{ack_code, append_code, batch_code};
+use super::errors::{ack_code, append_code};
 use super::partitions::{held, is_internal, topic_named, topic_with_id};
+use super::services::Services;
 use super::{Context, answer, encode, pending};
 use crate::config::topic::TopicConfig;
 use crate::net::budget::Grant;
@@ -21,8 +22,8 @@ use proto::messages::produce_response::{
 use proto::messages::{ApiKey, ProduceRequest, ProduceResponse};
 use proto::metadata::{Image, Topic};
 use proto::records::{
-    BatchError, BatchInfo, BatchRef, Limits, TimestampType, recompress, set_log_append_time, set_max_timestamp,
-    validate_produce,
+    BatchError, BatchInfo, BatchRef, Codec, Limits, TimestampType, recompress, refused_records, set_log_append_time,
+    set_max_timestamp, validate_produce,
 };
 use proto::wire::{Decoder, WireError};
 use std::sync::Arc;
@@ -35,6 +36,11 @@ const BY_ID: i16 = 13;
 const ZSTD: i16 = 7;
 /// From this version on an answer names the leader a misdirected client should ask (KIP-951).
 const NAMES_LEADER: i16 = 10;
+
+/// Records of one batch that an answer names; of more, the first.
+const MAX_RECORD_ERRORS: usize = 1000;
+/// Batches that are smaller than this, compressed and not, are decompressed where they are.
+const INLINE_BYTES: usize = 256 << 10;
 
 /// An answer whose acknowledgements may be outstanding.
 struct Owed {
@@ -82,7 +88,7 @@ pub(super) async fn start(
         services.metrics.produce_latency.observe(began.elapsed().as_secs_f64());
         let chunks = encode(ApiKey::Produce, version, id, |e| response.encode(e, version));
         match chunks {
-            Ok(chunks) => Some(answer(chunks, None)),
+            Ok(chunks) => Some(answer(chunks, Vec::new())),
             Err(error) => {
                 tracing::error!(%error, "a produce answer could not be encoded");
                 None
@@ -128,26 +134,47 @@ async fn place(context: &Context<'_>, request: ProduceRequest, acks: Option<Acks
 struct Failure {
     code: ErrorCode,
     message: Option<String>,
-    record: Option<u32>,
+    records: Vec<BatchIndexAndErrorMessage>,
 }
 
 impl From<ErrorCode> for Failure {
     fn from(code: ErrorCode) -> Failure {
-        Failure { code, message: None, record: None }
+        Failure { code, message: None, records: Vec::new() }
     }
 }
 
 impl Failure {
-    fn response(self, index: i32) -> PartitionProduceResponse {
-        let record_errors = self.record.map(|record| BatchIndexAndErrorMessage {
-            batch_index: i32::try_from(record).unwrap_or(i32::MAX),
-            batch_index_error_message: self.message.clone(),
+    fn because(code: ErrorCode, why: impl ToString) -> Failure {
+        Failure { code, message: Some(why.to_string()), records: Vec::new() }
+    }
+
+    /// What is wrong with a batch. Records that the topic refuses are named, so that the producer can tell which of them it
+    /// has to mend and which only shared their batch (KIP-467).
+    fn of_batch(error: BatchError, batch: &[u8], limits: &Limits) -> Failure {
+        let refused = match error {
+            BatchError::Timestamp { .. } | BatchError::NoKey(_) => refused_records(batch, limits, MAX_RECORD_ERRORS),
+            _ => vec![error.clone()],
+        };
+        let timestamp = refused.iter().find(|one| matches!(one, BatchError::Timestamp { .. }));
+        let named = refused.iter().filter_map(|one| {
+            Some(BatchIndexAndErrorMessage {
+                batch_index: i32::try_from(one.record_index()?).unwrap_or(i32::MAX),
+                batch_index_error_message: Some(one.to_string()),
+            })
         });
+        Failure {
+            code: timestamp.unwrap_or(&error).code(),
+            message: Some(timestamp.unwrap_or(&error).to_string()),
+            records: named.collect(),
+        }
+    }
+
+    fn response(self, index: i32) -> PartitionProduceResponse {
         PartitionProduceResponse {
             index,
             error_code: self.code.code(),
             base_offset: -1,
-            record_errors: record_errors.into_iter().collect(),
+            record_errors: self.records,
             error_message: self.message,
             ..Default::default()
         }
@@ -162,21 +189,19 @@ async fn place_one(
 ) -> Result<(PartitionProduceResponse, AckFuture), Failure> {
     let services = context.services;
     if is_internal(&topic.name) {
-        return Err(Failure {
-            code: ErrorCode::InvalidTopicException,
-            message: Some(format!("{} is written by the broker only", topic.name)),
-            record: None,
-        });
+        let why = format!("{} is written by the broker only", topic.name);
+        return Err(Failure::because(ErrorCode::InvalidTopicException, why));
     }
     let partition = held(services, topic, data.index)?;
     let now = services.clock.now_ms();
     let config = services.topic_config(topic.id);
     let records = data.records.unwrap_or_default();
-    let (batch, info, stamped) = prepare(records, &config, now, context.caller.version).map_err(|error| Failure {
-        code: batch_code(&error),
-        message: Some(error.to_string()),
-        record: error.record_index(),
-    })?;
+    let limits = limits(&config, now, context.caller.version);
+    let (batch, info, stamped) = check(services, records, &config, limits, now).await?;
+    if info.transactional {
+        let why = "this broker coordinates no transactions";
+        return Err(Failure::because(ErrorCode::TransactionalIdAuthorizationFailed, why));
+    }
     services.metrics.produced_bytes.inc_by(batch.len() as u64);
     services.metrics.produced_batches.inc();
     let room = partition.admit(batch.len()).await.map_err(|_| ErrorCode::KafkaStorageError)?;
@@ -189,11 +214,7 @@ async fn place_one(
         now_ms: now,
         log_append_time: stamped,
     };
-    let appended = partition.append(append).map_err(|error| Failure {
-        code: append_code(&error),
-        message: Some(error.to_string()),
-        record: None,
-    })?;
+    let appended = partition.append(append).map_err(|error| Failure::because(append_code(&error), error))?;
     drop(room);
     let response = PartitionProduceResponse {
         index: data.index,
@@ -205,29 +226,57 @@ async fn place_one(
     Ok((response, appended.acked))
 }
 
-/// Checks a client's batch and brings it into the form the topic asks for. The bytes are touched only where the topic or a wrong
-/// header asks for it; offsets and epochs are set by the log in its own copy.
-fn prepare(
-    records: Bytes,
-    config: &TopicConfig,
-    now: Millis,
-    version: i16,
-) -> Result<(Bytes, BatchInfo, Option<Millis>), BatchError> {
-    let append_time = config.timestamp_type == TimestampType::LogAppendTime;
-    let limits = Limits {
+/// What the topic allows of a batch that was sent in `version`.
+fn limits(config: &TopicConfig, now: Millis, version: i16) -> Limits {
+    let create_time = config.timestamp_type == TimestampType::CreateTime;
+    Limits {
         max_batch_bytes: config.max_message_bytes,
-        timestamps: (!append_time)
+        timestamps: create_time
             .then(|| Limits::timestamp_range(now, config.timestamp_before_max_ms, config.timestamp_after_max_ms)),
         needs_key: config.cleanup.compact,
         zstd: version >= ZSTD,
         ..Limits::default()
-    };
-    let mut info = validate_produce(&records, &limits)?;
+    }
+}
+
+/// [`prepare`], where decompressing much keeps nobody else waiting.
+async fn check(
+    services: &Services,
+    records: Bytes,
+    config: &Arc<TopicConfig>,
+    limits: Limits,
+    now: Millis,
+) -> Result<Prepared, Failure> {
+    let compressed = BatchRef::first(&records).is_ok_and(|batch| batch.header.codec() != Ok(Codec::None));
+    let converted = config.compression.is_some_and(|wanted| wanted.codec != Codec::None);
+    if records.len() < INLINE_BYTES || !(compressed || converted) {
+        // A small batch may still turn out to be large: then this was in vain, but it was not long.
+        let small = Limits { max_uncompressed_bytes: INLINE_BYTES.min(limits.max_uncompressed_bytes), ..limits };
+        match prepare(records.clone(), config, &small, now) {
+            Err(BatchError::Bomb(_)) => {}
+            checked => return checked.map_err(|error| Failure::of_batch(error, &records, &small)),
+        }
+    }
+    let config = Arc::clone(config);
+    let checked = services.spawner.spawn_blocking(move || {
+        prepare(records.clone(), &config, &limits, now).map_err(|error| Failure::of_batch(error, &records, &limits))
+    });
+    checked.await.unwrap_or_else(|_| Err(ErrorCode::UnknownServerError.into()))
+}
+
+/// A batch in the form the topic asks for, what the log needs to know of it, and the time it was stamped with.
+type Prepared = (Bytes, BatchInfo, Option<Millis>);
+
+/// Checks a client's batch and brings it into the form the topic asks for. The bytes are touched only where the topic or a wrong
+/// header asks for it; offsets and epochs are set by the log in its own copy.
+fn prepare(records: Bytes, config: &TopicConfig, limits: &Limits, now: Millis) -> Result<Prepared, BatchError> {
+    let append_time = config.timestamp_type == TimestampType::LogAppendTime;
+    let mut info = validate_produce(&records, limits)?;
     let mut batch = records;
     if let Some(wanted) = config.compression
         && wanted.codec != info.codec
     {
-        batch = recompress(&BatchRef::first(&batch)?, wanted, &limits)?;
+        batch = recompress(&BatchRef::first(&batch)?, wanted, limits)?;
         info.size = batch.len();
         info.codec = wanted.codec;
     }

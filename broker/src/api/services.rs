@@ -8,7 +8,7 @@ use crate::net::budget::Budget;
 use crate::partition::Partitions;
 use arc_swap::ArcSwap;
 use controller::ControllerHandle;
-use proto::host::{Clock, Entropy};
+use proto::host::{Clock, Entropy, Spawner};
 use proto::ids::{NodeId, TopicId};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -34,13 +34,17 @@ pub struct Services {
     pub static_config: BTreeMap<String, String>,
     pub sessions: Sessions,
     pub producer_ids: ProducerIds,
-    /// Memory of fetch answers.
+    /// Memory of what fetch answers hold of local records.
     pub fetch_memory: Budget,
+    /// Memory of what fetch answers hold of records from the remote tier.
+    pub cold_memory: Budget,
     /// Metadata offset up to which the partitions of this broker follow the image.
     pub applied: watch::Receiver<u64>,
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
+    /// Where work goes that would keep a connection's thread for long.
+    pub spawner: Spawner,
 }
 
 impl Services {

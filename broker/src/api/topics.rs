@@ -185,6 +185,7 @@ fn done(services: &Services, topic: CreatedTopic, overrides: &BTreeMap<String, S
         num_partitions: topic.partitions,
         replication_factor: topic.replication_factor,
         configs: Some(configs),
+        error_message: None,
         ..Default::default()
     }
 }

@@ -37,7 +37,7 @@ pub use patch::{patch_base_offset_and_epoch, patch_producer, set_log_append_time
 pub use read::{
     ControlRecord, Headers, Record, Records, control_record, find_timestamp, for_each_record, max_timestamp_and_offset,
 };
-pub use validate::{BatchInfo, Limits, check, validate, validate_produce};
+pub use validate::{BatchInfo, Limits, check, refused_records, validate, validate_produce};
 
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use super::header::{
     BatchHeader, BatchRef, CODEC_MASK, CONTROL, DELETE_HORIZON, LOG_APPEND_TIME, NO_PRODUCER_ID, NO_SEQUENCE,
     NO_TIMESTAMP, TRANSACTIONAL, TimestampType, add_sequence,
 };
-use super::walk::walk;
+use super::walk::{Fields, walk};
 use crate::ids::{LeaderEpoch, Millis, Offset};
 
 /// Uncompressed bytes a batch may have unless told otherwise: 256 MiB. Validation streams, so this bounds
@@ -246,28 +246,52 @@ fn check_producer(header: &BatchHeader) -> Result<(), BatchError> {
     Err(BatchError::Producer { id: header.producer_id, epoch: header.producer_epoch, sequence: header.base_sequence })
 }
 
+/// The records that `limits` refuse, in order and at most `most` of them: a Produce answer names them all
+/// (`record_errors`), where [`validate`] stops at the first. The batch must be well-formed apart from them; the list
+/// ends where it is not.
+pub fn refused_records(batch: &[u8], limits: &Limits, most: usize) -> Vec<BatchError> {
+    let mut refused = Vec::new();
+    let Ok(batch) = only(batch) else { return refused };
+    let walked = walk(&batch, limits.max_uncompressed_bytes, |record| match judge(&record, &batch.header, limits) {
+        Ok(_) => Ok(()),
+        Err(error) if refused.len() < most => {
+            refused.push(error);
+            Ok(())
+        }
+        Err(error) => Err(error),
+    });
+    // Why the walk ended was told by whoever validated the batch.
+    drop(walked);
+    refused
+}
+
 /// Walks the records; the largest timestamp among them.
 fn check_records(batch: &BatchRef<'_>, limits: &Limits) -> Result<Millis, BatchError> {
-    let base = batch.header.base_timestamp;
     let mut largest = NO_TIMESTAMP;
     walk(batch, limits.max_uncompressed_bytes, |record| {
-        let index = record.index;
-        let fault = |why| BatchError::Record { index, why };
-        if record.offset_delta.cast_unsigned() != index {
-            return Err(fault(RecordFault::OffsetDelta));
-        }
-        let timestamp = base.checked_add(record.timestamp_delta).ok_or(fault(RecordFault::Timestamp))?;
-        if let Some((min, max)) = limits.timestamps
-            && timestamp != NO_TIMESTAMP
-            && !(min..=max).contains(&timestamp)
-        {
-            return Err(BatchError::Timestamp { index, timestamp, min, max });
-        }
-        if limits.needs_key && !record.has_key {
-            return Err(BatchError::NoKey(index));
-        }
-        largest = largest.max(timestamp);
+        largest = largest.max(judge(&record, &batch.header, limits)?);
         Ok(())
     })?;
     Ok(largest)
+}
+
+/// Whether one record may be in the batch; its timestamp.
+#[inline]
+fn judge(record: &Fields, header: &BatchHeader, limits: &Limits) -> Result<Millis, BatchError> {
+    let index = record.index;
+    let fault = |why| BatchError::Record { index, why };
+    if record.offset_delta.cast_unsigned() != index {
+        return Err(fault(RecordFault::OffsetDelta));
+    }
+    let timestamp = header.base_timestamp.checked_add(record.timestamp_delta).ok_or(fault(RecordFault::Timestamp))?;
+    if let Some((min, max)) = limits.timestamps
+        && timestamp != NO_TIMESTAMP
+        && !(min..=max).contains(&timestamp)
+    {
+        return Err(BatchError::Timestamp { index, timestamp, min, max });
+    }
+    if limits.needs_key && !record.has_key {
+        return Err(BatchError::NoKey(index));
+    }
+    Ok(timestamp)
 }
