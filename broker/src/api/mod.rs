@@ -59,13 +59,13 @@ pub struct Caller {
 pub struct Context<'a> {
     pub services: &'a Arc<Services>,
     pub caller: Caller,
-    held: Mutex<Option<Grant>>,
+    held: Mutex<Vec<Grant>>,
 }
 
 impl Context<'_> {
     /// Memory that the answer pins: it is given back when the answer was sent.
-    pub fn hold_until_sent(&self, grant: Option<Grant>) {
-        *self.held.lock() = grant;
+    pub fn hold_until_sent(&self, grants: Vec<Grant>) {
+        *self.held.lock() = grants;
     }
 }
 
@@ -141,8 +141,8 @@ fn encode(
     encoder.finish()
 }
 
-fn answer(chunks: Chunks, grant: Option<Grant>) -> Answer {
-    Answer { chunks: chunks.into_parts().into(), grant }
+fn answer(chunks: Chunks, grants: Vec<Grant>) -> Answer {
+    Answer { chunks: chunks.into_parts().into(), grants }
 }
 
 /// Serves the connections of one listener.
@@ -219,7 +219,7 @@ impl Connection {
         }
         let response = api_versions::unsupported();
         let chunks = encode(key, 0, header.correlation_id, |e| response.encode(e, 0))?;
-        Ok(Started::Done(answer(chunks, None)))
+        Ok(Started::Done(answer(chunks, Vec::new())))
     }
 }
 

@@ -46,6 +46,11 @@ impl Budget {
         self.total_bytes
     }
 
+    /// Bytes that could be granted at this moment.
+    pub fn free_bytes(&self) -> usize {
+        self.free.available_permits()
+    }
+
     /// Bytes granted at this moment.
     pub fn used_bytes(&self) -> usize {
         self.total_bytes - self.free.available_permits()

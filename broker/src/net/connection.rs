@@ -25,7 +25,7 @@ const MAX_SLICES: usize = 64;
 pub struct Answer {
     pub chunks: VecDeque<Bytes>,
     /// Memory that `chunks` pin; freed when they are written.
-    pub grant: Option<Grant>,
+    pub grants: Vec<Grant>,
 }
 
 /// What a request has become once it was started.
@@ -126,11 +126,11 @@ async fn write_answers<W: AsyncWrite + Unpin>(
             Started::Pending(answer) => answer.await,
             Started::Silent | Started::Close(_) => None,
         };
-        let Some(Answer { chunks, grant }) = answer else { continue };
+        let Some(Answer { chunks, grants }) = answer else { continue };
         tokio::time::timeout(stall, write_all(&mut write, chunks))
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answers"))??;
-        drop(grant);
+        drop(grants);
     }
     write.shutdown().await
 }
@@ -173,11 +173,11 @@ mod tests {
             match frame.body.first() {
                 Some(b'w') => {
                     let signal = self.signals.pop_front().expect("a signal for each waiting request");
-                    Started::Pending(signal.map(|_| Some(Answer { chunks, grant: None })).boxed())
+                    Started::Pending(signal.map(|_| Some(Answer { chunks, grants: Vec::new() })).boxed())
                 }
                 Some(b's') => Started::Silent,
                 Some(b'c') => Started::Close("asked to".into()),
-                _ => Started::Done(Answer { chunks, grant: None }),
+                _ => Started::Done(Answer { chunks, grants: Vec::new() }),
             }
         }
     }

@@ -120,12 +120,14 @@ impl Node {
             topic_configs: ArcSwap::from_pointee(settings::topics(&image, node_id, &server.settings)),
             static_config: server.settings,
             sessions: Sessions::new(broker_config.net.fetch_session_slots),
-            fetch_memory: Budget::new(broker_config.firn.request_memory_bytes),
+            fetch_memory: Budget::new(broker_config.firn.request_memory_bytes / 4),
+            cold_memory: Budget::new(broker_config.firn.request_memory_bytes / 4),
             config: ArcSwap::from_pointee(broker_config),
             applied: applied_seen,
             metrics: Arc::clone(&metrics),
             clock,
             entropy,
+            spawner,
         });
         let control = Arc::new(NodeControl::new(Arc::clone(&services), tier.clone()));
         let follower = Follower {
@@ -154,7 +156,8 @@ impl Node {
 
     async fn serve(&self, kafka: TcpListener, http: TcpListener, mut follower: Follower) {
         let config = self.services.config.load();
-        let requests = Budget::new(config.firn.request_memory_bytes);
+        // The rest is for answers.
+        let requests = Budget::new(config.firn.request_memory_bytes / 2);
         observe::install(&self.services, &requests, &self.tier);
         let limits = Limits {
             max_frame_bytes: config.net.socket_request_max_bytes,

@@ -48,6 +48,8 @@ pub(super) fn install(services: &Arc<Services>, requests: &Budget, tier: &Runner
         budget("requests", requests.used_bytes() as u64, requests.total_bytes() as u64);
         let fetch = &services.fetch_memory;
         budget("fetch_answers", fetch.used_bytes() as u64, fetch.total_bytes() as u64);
+        let cold = &services.cold_memory;
+        budget("cold_fetch_answers", cold.used_bytes() as u64, cold.total_bytes() as u64);
         let remote = services.remote.stats();
         budget("remote_windows", remote.window_bytes, config.firn.remote_read_bytes as u64);
         budget("chunk_cache", remote.cache_bytes, config.firn.chunk_cache_bytes as u64);

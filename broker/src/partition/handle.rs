@@ -180,11 +180,15 @@ impl PartitionHandle {
         super::read::read(&self.shared, request)
     }
 
-    /// About how many bytes of batches `[offset, visible end)` holds on local disk; exact for what is in memory.
-    pub fn available_bytes(&self, offset: Offset, isolation: Isolation) -> u64 {
+    /// About how many bytes of batches `[offset, visible end)` holds on local disk; exact for what is in memory. None
+    /// where `offset` is not local any more.
+    pub fn available_bytes(&self, offset: Offset, isolation: Isolation) -> Option<u64> {
         let inner = self.shared.inner.lock();
+        if offset < inner.core.offsets().local_start {
+            return None;
+        }
         let end = inner.core.visible_end(isolation);
-        inner.bytes_between(offset, end)
+        Some(inner.bytes_between(offset, end))
     }
 
     /// Lets `waiter` wait on this partition. `seen` is [`ReadResult::visible_end`] of the read that found too

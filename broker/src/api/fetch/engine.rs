@@ -1,12 +1,13 @@
-//! Gathers records for one fetch: from memory and disk at once, from the remote tier side by side, within the request's limits.
+//! Gathers records for one fetch: from memory and disk at once, from the remote tier (see `cold`) side by side, within the
+//! request's limits.
 //!
 //! Limits are those of KIP-74: no partition gets more than its own maximum, all together no more than the request's, except that
-//! the first batch of the first partition that has any is sent whatever its size. Memory is admitted before it is filled. Downloads
-//! belong to the reader of the tier: a fetch that stops waiting cancels none, and the next one finds them done.
+//! the first batch of the first partition that has any is sent whatever its size. Memory is admitted before it is filled.
 
 use super::super::errors::read_code;
 use super::super::partitions::{held, topic_named, topic_with_id};
 use super::super::services::Services;
+use super::cold::{Cold, Hot, with_cold};
 use super::session::{Key, TopicRef, Wanted};
 use crate::log::epochs::EpochEnd;
 use crate::metrics::SourceLabel;
@@ -14,18 +15,16 @@ use crate::net::budget::Grant;
 use crate::partition::PartitionHandle;
 use crate::partition::types::{Isolation, Read, ReadData, ReadError, ReadResult};
 use crate::partition::waiters::FetchWaiter;
-use crate::telemetry::SPANS;
-use futures::future::{FutureExt, join_all};
 use proto::errors::ErrorCode;
 use proto::ids::{LeaderEpoch, NodeId, Offset, TopicPartition};
 use proto::messages::FetchRequest;
 use proto::metadata::Image;
 use proto::wire::RecordChunks;
 use std::time::Duration;
-use tiering::ports::PointerError;
-use tiering::reader::RemoteError;
 use tokio::time::Instant;
-use tracing::Instrument;
+
+/// A fetch gets this much memory, however little is free: what a consumer asks of one partition by default.
+const LEAST_ROOM_BYTES: usize = 1 << 20;
 
 /// What bounds a fetch.
 #[derive(Clone, Copy, Debug)]
@@ -51,10 +50,23 @@ impl Limits {
 
 /// A partition to read, or why it cannot be.
 pub(super) struct Target {
-    wanted: Wanted,
+    pub(super) wanted: Wanted,
     tp: Option<TopicPartition>,
     partition: Result<PartitionHandle, ErrorCode>,
     leader: Option<(NodeId, LeaderEpoch)>,
+}
+
+impl Target {
+    /// `partition_max_bytes`.
+    pub(super) fn max_bytes(&self) -> usize {
+        usize::try_from(self.wanted.max_bytes).unwrap_or(0)
+    }
+
+    /// There is no such partition. That is said with the rest and not at once, as in Kafka: a consumer that goes on asking for a
+    /// topic that is gone would turn its long polls into a busy loop.
+    fn is_unknown(&self) -> bool {
+        matches!(self.partition, Err(ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId))
+    }
 }
 
 /// A transaction whose records the reader must skip, from `first_offset` to its marker.
@@ -72,6 +84,8 @@ pub(super) struct Found {
     pub last_stable: Offset,
     pub log_start: Offset,
     pub records: RecordChunks,
+    /// The records come from the remote tier.
+    pub cold: bool,
     /// Null unless the reader asked for committed records only.
     pub aborted: Option<Vec<Aborted>>,
     pub diverging: Option<EpochEnd>,
@@ -82,7 +96,7 @@ pub(super) struct Found {
 /// What a fetch answers, and the memory it pins.
 pub(super) struct Gathered {
     pub partitions: Vec<Found>,
-    pub grant: Option<Grant>,
+    pub grants: Vec<Grant>,
 }
 
 /// Finds the partition that `key` names.
@@ -103,14 +117,22 @@ pub(super) fn resolve(services: &Services, image: &Image, key: &Key, wanted: &Wa
 /// Reads until `min_bytes` are found, something is worth answering at once, or `max_wait` has passed.
 pub(super) async fn gather(services: &Services, targets: Vec<Target>, limits: Limits) -> Gathered {
     let deadline = Instant::now() + limits.max_wait;
+    let nothing_to_wait_for = targets.iter().all(Target::is_unknown);
+    let mut estimate = Estimate::Available;
     loop {
-        let Pass { found, seen, bytes, urgent, grant } = pass(services, &targets, limits, deadline).await;
-        if urgent || bytes >= limits.min_bytes || targets.is_empty() || Instant::now() >= deadline {
-            return Gathered { partitions: found, grant };
+        let pass = pass(services, &targets, limits, deadline, estimate).await;
+        if pass.urgent || pass.bytes >= limits.min_bytes || nothing_to_wait_for || Instant::now() >= deadline {
+            return Gathered { partitions: pass.found, grants: pass.grants };
         }
+        let missing = limits.min_bytes - pass.bytes;
+        let Pass { seen, again, .. } = pass;
+        if again {
+            estimate = Estimate::Most;
+            continue;
+        }
+        estimate = Estimate::Available;
         // Records that wait with us are read again then; their memory is not held meanwhile.
-        drop((found, grant));
-        let waiter = FetchWaiter::new(limits.min_bytes - bytes);
+        let waiter = FetchWaiter::new(missing);
         for (target, seen) in targets.iter().zip(seen) {
             if let (Ok(partition), Some(seen)) = (&target.partition, seen) {
                 partition.subscribe(&waiter, limits.isolation, seen);
@@ -121,88 +143,135 @@ pub(super) async fn gather(services: &Services, targets: Vec<Target>, limits: Li
     }
 }
 
-struct Pass {
-    found: Vec<Found>,
+/// One look at all partitions.
+pub(super) struct Pass {
+    pub(super) found: Vec<Found>,
     /// The end that bounded each local read: what becomes visible beyond it is news.
     seen: Vec<Option<Offset>>,
-    bytes: usize,
-    /// Something must be answered now: an error, a divergence.
-    urgent: bool,
-    grant: Option<Grant>,
+    pub(super) bytes: usize,
+    /// Something must be answered now: an error, a divergence, less memory than would be needed to wait for more.
+    pub(super) urgent: bool,
+    /// Records came in while we looked, more than there was memory taken for: look again.
+    again: bool,
+    pub(super) grants: Vec<Grant>,
 }
 
-/// A read of the remote tier that is still to be waited for.
-struct Cold {
-    at: usize,
-    tp: TopicPartition,
-    from: Offset,
-    max_bytes: usize,
-    min_one: bool,
-}
-
-async fn pass(services: &Services, targets: &[Target], limits: Limits, deadline: Instant) -> Pass {
-    let grant = admit(services, targets, limits).await;
-    let mut pass = Pass { found: Vec::new(), seen: Vec::new(), bytes: 0, urgent: false, grant };
+async fn pass(services: &Services, targets: &[Target], limits: Limits, deadline: Instant, estimate: Estimate) -> Pass {
+    let room = Room::admit(services, targets, limits, deadline, estimate).await;
+    let mut pass =
+        Pass { found: Vec::new(), seen: Vec::new(), bytes: 0, urgent: false, again: false, grants: Vec::new() };
     let mut cold = Vec::new();
     // Bytes promised to cold reads count, or together they would pass max.bytes.
     let mut promised = 0;
+    // Hot partitions that were given less because of such promises.
+    let mut cut = Vec::new();
     for (at, target) in targets.iter().enumerate() {
         let left = limits.max_bytes.saturating_sub(pass.bytes + promised);
-        let min_one = pass.bytes + promised == 0;
-        let max_bytes = left.min(usize::try_from(target.wanted.max_bytes).unwrap_or(0));
+        let min_one = pass.bytes == 0 && cold.is_empty();
+        let wanted = left.min(target.max_bytes());
+        let max_bytes = wanted.min(room.bytes.saturating_sub(pass.bytes));
         let read = read_local(target, max_bytes, min_one, limits.isolation).await;
         pass.seen.push(read.as_ref().ok().map(|(result, _)| result.visible_end));
         let found = match read {
             Err(code) => failed(code, target),
             Ok((result, Local::Records(records))) => {
-                let source = SourceLabel { source: "local" };
-                services.metrics.fetched_bytes.get_or_create(&source).inc_by(records.len() as u64);
+                let more = result.visible_end > target.wanted.offset;
+                if more && max_bytes < wanted && records.len() < wanted {
+                    pass.again |= !room.pressed;
+                    pass.urgent |= room.pressed && !records.is_empty();
+                }
+                if more && !cold.is_empty() {
+                    cut.push(at);
+                }
                 pass.bytes += records.len();
                 from_result(result, records, limits.isolation)
             }
             Ok((result, Local::Remote)) => {
                 if let Some(tp) = target.tp
-                    && (max_bytes > 0 || min_one)
+                    && (wanted > 0 || min_one)
                 {
-                    cold.push(Cold { at, tp, from: target.wanted.offset, max_bytes, min_one });
-                    promised += max_bytes;
+                    cold.push(Cold { at, tp, from: target.wanted.offset, max_bytes: wanted, min_one });
+                    promised += wanted;
                 }
                 from_result(result, RecordChunks::new(), limits.isolation)
             }
         };
-        pass.urgent |= found.error != ErrorCode::None || found.diverging.is_some();
+        pass.urgent |= (found.error != ErrorCode::None && !target.is_unknown()) || found.diverging.is_some();
         pass.found.push(found);
     }
     if !cold.is_empty() {
-        read_cold(services, targets, cold, limits, deadline, &mut pass).await;
+        let hot = Hot { targets, room: room.bytes, cut };
+        with_cold(services, hot, cold, limits, deadline, &mut pass).await;
     }
-    if let Some(grant) = &mut pass.grant {
-        grant.shrink_to(pass.bytes);
+    let local = pass.found.iter().map(|found| if found.cold { 0 } else { found.records.len() }).sum::<usize>();
+    let source = SourceLabel { source: "local" };
+    services.metrics.fetched_bytes.get_or_create(&source).inc_by(local as u64);
+    if let Some(mut grant) = room.grant {
+        grant.shrink_to(local);
+        pass.grants.push(grant);
     }
     pass
 }
 
-/// Takes memory for what the answer may hold. An estimate from above is enough: it shrinks to what was read.
-async fn admit(services: &Services, targets: &[Target], limits: Limits) -> Option<Grant> {
-    let mut bytes = 0;
-    for target in targets {
-        let Ok(partition) = &target.partition else { continue };
-        let max = usize::try_from(target.wanted.max_bytes).unwrap_or(0);
-        let available = partition.available_bytes(target.wanted.offset, limits.isolation);
-        bytes += usize::try_from(available).unwrap_or(usize::MAX).min(max);
-    }
-    match bytes.min(limits.max_bytes) {
-        0 => None,
-        bytes => Some(services.fetch_memory.admit(bytes).await),
+/// How much memory to take before one reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Estimate {
+    /// For what seems to be there.
+    Available,
+    /// For all that the limits allow.
+    Most,
+}
+
+/// Memory for hot records.
+struct Room {
+    grant: Option<Grant>,
+    bytes: usize,
+    /// There was not enough for all that could be read.
+    pressed: bool,
+}
+
+impl Room {
+    /// Takes memory for what the answer may hold: an estimate from above, which shrinks to what was read.
+    ///
+    /// A fetch takes at most a quarter of what is free, so that readers who do not take their answers slow the others down
+    /// but never shut them out, and waits no longer than it may.
+    async fn admit(
+        services: &Services,
+        targets: &[Target],
+        limits: Limits,
+        deadline: Instant,
+        estimate: Estimate,
+    ) -> Room {
+        let most = targets.iter().filter_map(|target| {
+            let partition = target.partition.as_ref().ok()?;
+            let available = partition.available_bytes(target.wanted.offset, limits.isolation)?;
+            Some(match estimate {
+                Estimate::Available => usize::try_from(available).unwrap_or(usize::MAX).min(target.max_bytes()),
+                Estimate::Most => target.max_bytes(),
+            })
+        });
+        let wanted = most.fold(0, usize::saturating_add).min(limits.max_bytes);
+        if wanted == 0 {
+            return Room { grant: None, bytes: 0, pressed: false };
+        }
+        let memory = &services.fetch_memory;
+        let share = (memory.free_bytes() / 4).max(LEAST_ROOM_BYTES);
+        let grant = tokio::time::timeout_at(deadline, memory.admit(wanted.min(share))).await.ok();
+        let bytes = grant.as_ref().map_or(0, Grant::bytes);
+        Room { grant, bytes, pressed: bytes < wanted }
     }
 }
 
-enum Local {
+/// Where the records of a partition are.
+pub(super) enum Local {
+    /// Here they are; none, if there are none.
     Records(RecordChunks),
+    /// In the remote tier.
     Remote,
 }
 
-async fn read_local(
+/// Reads one partition from memory or disk.
+pub(super) async fn read_local(
     target: &Target,
     max_bytes: usize,
     min_one: bool,
@@ -240,75 +309,7 @@ fn code_of(error: &ReadError, partition: &PartitionHandle) -> ErrorCode {
     read_code(error)
 }
 
-/// Reads the cold partitions side by side. What is hot is not kept waiting: with enough bytes at hand, only cold records that are
-/// there already are taken along.
-async fn read_cold(
-    services: &Services,
-    targets: &[Target],
-    cold: Vec<Cold>,
-    limits: Limits,
-    deadline: Instant,
-    pass: &mut Pass,
-) {
-    let image = services.controller.image();
-    let reads = cold.iter().map(|read| {
-        let pointer = image.tier(read.tp).cloned();
-        async move {
-            let pointer = pointer?;
-            let span = tracing::info_span!(target: SPANS, "remote tier", partition = %read.tp, offset = read.from);
-            let data = services.remote.read(read.tp, &pointer, read.from, read.max_bytes, read.min_one);
-            Some(data.instrument(span).await)
-        }
-    });
-    let enough = pass.bytes > 0 && pass.bytes >= limits.min_bytes;
-    let until = if enough { Instant::now() } else { deadline };
-    let reads = join_all(reads.map(|read| tokio::time::timeout_at(until, read).map(|done| done.ok().flatten())));
-    for (read, outcome) in cold.iter().zip(reads.await) {
-        let Some(found) = pass.found.get_mut(read.at) else { continue };
-        match outcome {
-            // Not there yet: the download goes on, and the next fetch asks again.
-            None => {}
-            Some(Ok(data)) => {
-                pass.bytes += usize::try_from(data.bytes).unwrap_or(usize::MAX);
-                services.metrics.remote_bytes_served.inc_by(data.bytes);
-                let source = SourceLabel { source: "remote" };
-                services.metrics.fetched_bytes.get_or_create(&source).inc_by(data.bytes);
-                found.records = data.chunks.into();
-                if let Some(aborted) = &mut found.aborted {
-                    aborted.clear();
-                    let cold = data.aborted.iter();
-                    aborted.extend(
-                        cold.map(|txn| Aborted { producer_id: txn.producer_id, first_offset: txn.first_offset }),
-                    );
-                }
-            }
-            Some(Err(error)) => {
-                let code = remote_code(&error);
-                tracing::warn!(partition = %read.tp, offset = read.from, %error, "reading from the remote tier failed");
-                pass.urgent = true;
-                if let Some(target) = targets.get(read.at) {
-                    *found = failed(code, target);
-                }
-            }
-        }
-    }
-}
-
-/// Kafka's codes for a remote tier that does not answer: the client asks again.
-fn remote_code(error: &RemoteError) -> ErrorCode {
-    match error {
-        RemoteError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
-        RemoteError::Pointer(PointerError::Gone) => ErrorCode::UnknownTopicOrPartition,
-        RemoteError::Unavailable { .. }
-        | RemoteError::TimedOut
-        | RemoteError::Corrupt { .. }
-        | RemoteError::Missing { .. }
-        | RemoteError::Unsupported(_)
-        | RemoteError::Pointer(PointerError::Unavailable(_)) => ErrorCode::KafkaStorageError,
-    }
-}
-
-fn failed(error: ErrorCode, target: &Target) -> Found {
+pub(super) fn failed(error: ErrorCode, target: &Target) -> Found {
     let elsewhere = matches!(error, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch);
     Found {
         error,
@@ -316,6 +317,7 @@ fn failed(error: ErrorCode, target: &Target) -> Found {
         last_stable: -1,
         log_start: -1,
         records: RecordChunks::new(),
+        cold: false,
         aborted: None,
         diverging: None,
         leader: target.leader.filter(|_| elsewhere),
@@ -329,6 +331,7 @@ fn from_result(result: ReadResult, records: RecordChunks, isolation: Isolation) 
         last_stable: result.last_stable,
         log_start: result.log_start,
         records,
+        cold: false,
         aborted: (isolation == Isolation::ReadCommitted).then(|| {
             let hot = result.aborted.iter();
             hot.map(|txn| Aborted { producer_id: txn.producer_id, first_offset: txn.first_offset }).collect()

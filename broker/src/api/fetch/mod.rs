@@ -1,13 +1,15 @@
 //! Fetch (KIP-74, KIP-227, KIP-320, KIP-516): records from wherever they are.
 //!
-//! `session` remembers what a consumer reads; `engine` gathers records from memory, disk and the remote tier within the
-//! limits of the request. Here both meet the message.
+//! `session` remembers what a consumer reads; `engine` gathers records from memory and disk, and `cold`
+//! from the remote tier, within the limits of the request. Here both meet the message.
 
+mod cold;
 mod engine;
 pub mod session;
 
 use super::Context;
 use engine::{Found, Limits, Target};
+use indexmap::IndexMap;
 use proto::errors::ErrorCode;
 use proto::messages::fetch_request::{FetchTopic, ForgottenTopic};
 use proto::messages::fetch_response::{
@@ -21,6 +23,8 @@ use std::time::Instant;
 
 /// From this version on topics are named by id (KIP-516).
 const BY_ID: i16 = 13;
+/// From this version on an answer names the leader that a misdirected client should ask (KIP-595).
+const NAMES_LEADER: i16 = 12;
 /// From this version on an answer carries the addresses of leaders it names (KIP-951).
 const NAMES_ENDPOINTS: i16 = 16;
 
@@ -30,11 +34,13 @@ pub async fn handle(context: &Context<'_>, request: FetchRequest) -> FetchRespon
     let services = context.services;
     let by_id = context.caller.version >= BY_ID;
     let limits = Limits::of(&request, services.config.load().net.fetch_max_bytes);
+    // A partition that is named twice is read once, as it was named last.
+    let partitions: IndexMap<Key, Wanted> = request.topics.into_iter().flat_map(|topic| wanted(topic, by_id)).collect();
     let asked = Request {
         session_id: request.session_id,
         session_epoch: request.session_epoch,
         by_id,
-        partitions: request.topics.into_iter().flat_map(|topic| wanted(topic, by_id)).collect(),
+        partitions: partitions.into_iter().collect(),
         forgotten: request.forgotten_topics_data.into_iter().flat_map(|topic| forgotten(topic, by_id)).collect(),
     };
     let plan = match services.sessions.begin(services.clock.now_ms(), services.entropy.next_u64(), asked) {
@@ -54,7 +60,7 @@ pub async fn handle(context: &Context<'_>, request: FetchRequest) -> FetchRespon
     let gathered = engine::gather(services, targets, limits).await;
     let mut response = FetchResponse { session_id: plan.session_id, ..Default::default() };
     let mut topics: HashMap<TopicRef, usize> = HashMap::new();
-    for ((key, _), found) in plan.partitions.iter().zip(gathered.partitions) {
+    for ((key, _), mut found) in plan.partitions.iter().zip(gathered.partitions) {
         if !plan.say(key, said(&found)) {
             continue;
         }
@@ -66,13 +72,16 @@ pub async fn handle(context: &Context<'_>, request: FetchRequest) -> FetchRespon
             response.responses.push(FetchableTopicResponse { topic, topic_id, partitions: Vec::new() });
             response.responses.len() - 1
         });
+        if context.caller.version < NAMES_LEADER {
+            found.leader = None;
+        }
         if context.caller.version >= NAMES_ENDPOINTS {
             name_endpoint(&image, &found, &mut response.node_endpoints);
         }
         let data = partition_data(key.partition, found);
         response.responses.get_mut(at).expect("the index was just given").partitions.push(data);
     }
-    context.hold_until_sent(gathered.grant);
+    context.hold_until_sent(gathered.grants);
     services.metrics.fetch_latency.observe(began.elapsed().as_secs_f64());
     response
 }

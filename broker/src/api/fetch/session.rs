@@ -128,7 +128,7 @@ impl Sessions {
                 if request.session_id != 0 {
                     self.known.lock().remove(&request.session_id);
                 }
-                let wants_session = request.session_epoch == INITIAL_EPOCH && !request.partitions.is_empty();
+                let wants_session = request.session_epoch == INITIAL_EPOCH;
                 Ok(self.full(now, wants_session.then_some(fresh_id), request))
             }
             _ => self.resume(now, request),
