@@ -31,7 +31,7 @@ async fn trimmed_files_go_without_another_append() {
     .await
     .expect("a fresh directory");
     let handle = partitions.create(tp(0), "flights", dir.id, local()).await.expect("online");
-    handle.lead(Leadership { epoch: 0, leads: true, isr: vec![NODE] });
+    handle.lead(Leadership { epoch: 0, leads: true, isr: vec![NODE], replicas: 1 });
     let folder = dir.path.join(Folder::name(tp(0)));
     for round in 0..60 {
         for _ in 0..8 {
