@@ -11,6 +11,7 @@ use proto::ids::{LeaderEpoch, Millis, Offset};
 use proto::messages::list_offsets_request::ListOffsetsPartition;
 use proto::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use proto::messages::{ListOffsetsRequest, ListOffsetsResponse};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// The end of what the reader may see.
@@ -32,11 +33,13 @@ pub(super) async fn handle(context: &Context<'_>, request: ListOffsetsRequest) -
     let image = services.controller.image();
     let isolation = if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };
     let mut topics = Vec::with_capacity(request.topics.len());
+    let twice = named_twice(&request);
     for asked in request.topics {
         let topic = topic_named(&image, &asked.name).cloned();
         let mut partitions = Vec::with_capacity(asked.partitions.len());
         for wanted in asked.partitions {
             let found = match &topic {
+                _ if twice.contains(&(asked.name.clone(), wanted.partition_index)) => Err(ErrorCode::InvalidRequest),
                 Ok(topic) => match held(services, topic, wanted.partition_index) {
                     Ok(partition) => one(services, &partition, &wanted, isolation, context.caller.version).await,
                     Err(code) => Err(code),
@@ -48,6 +51,20 @@ pub(super) async fn handle(context: &Context<'_>, request: ListOffsetsRequest) -
         topics.push(ListOffsetsTopicResponse { name: asked.name, partitions });
     }
     ListOffsetsResponse { topics, ..Default::default() }
+}
+
+/// Partitions that a request names more than once: which of the answers were whose, nobody could tell.
+fn named_twice(request: &ListOffsetsRequest) -> HashSet<(String, i32)> {
+    let mut seen = HashSet::new();
+    let mut twice = HashSet::new();
+    for topic in &request.topics {
+        for partition in &topic.partitions {
+            if !seen.insert((topic.name.as_str(), partition.partition_index)) {
+                twice.insert((topic.name.clone(), partition.partition_index));
+            }
+        }
+    }
+    twice
 }
 
 /// Offset, timestamp and leader epoch; -1 where there is none.

@@ -14,6 +14,7 @@ use proto::messages::{
     DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, MetadataRequest, MetadataResponse,
 };
 use proto::metadata::{Image, PartitionState, Topic};
+use std::collections::{HashMap, HashSet};
 
 /// Kafka's way of saying that nobody asked for permissions.
 pub(super) const NO_OPERATIONS: i32 = i32::MIN;
@@ -28,7 +29,12 @@ pub(super) async fn handle(context: &Context<'_>, request: MetadataRequest) -> M
     let mut image = context.services.controller.image();
     // Version 0 has no null: an empty list means all topics.
     let wanted = request.topics.filter(|topics| version > 0 || !topics.is_empty());
-    let mut refused = Vec::new();
+    // What is named twice is said once: an answer is no larger than what there is.
+    let wanted = wanted.map(|topics| {
+        let mut seen = HashSet::with_capacity(topics.len());
+        topics.into_iter().filter(|topic| seen.insert((topic.name.clone(), topic.topic_id))).collect::<Vec<_>>()
+    });
+    let mut refused = HashMap::new();
     if let Some(topics) = &wanted
         && request.allow_auto_topic_creation
     {
@@ -39,7 +45,7 @@ pub(super) async fn handle(context: &Context<'_>, request: MetadataRequest) -> M
             .filter(|name| image.topic_named(name).is_none())
             .collect();
         if !missing.is_empty() && context.services.config.load().auto_create_topics {
-            refused = auto_create(context.services, &missing).await;
+            refused = auto_create(context.services, &missing).await.into_iter().collect();
             image = context.services.controller.image();
         }
     }
@@ -77,7 +83,7 @@ pub(super) async fn handle(context: &Context<'_>, request: MetadataRequest) -> M
 fn one(
     image: &Image,
     asked: MetadataRequestTopic,
-    refused: &[(String, ErrorCode)],
+    refused: &HashMap<String, ErrorCode>,
     operations: i32,
 ) -> MetadataResponseTopic {
     let by_id = !asked.topic_id.is_nil();
@@ -85,7 +91,7 @@ fn one(
     let found = match (&asked.name, by_id) {
         (_, true) => image.topic(TopicId(asked.topic_id)).ok_or(ErrorCode::UnknownTopicId),
         (Some(name), false) => image.topic_named(name).ok_or_else(|| {
-            let refusal = refused.iter().find(|(topic, _)| topic == name).map(|(_, code)| *code);
+            let refusal = refused.get(name).copied();
             let legal = controller::decide::check_topic_name(name).is_ok();
             refusal.unwrap_or(if legal { ErrorCode::UnknownTopicOrPartition } else { ErrorCode::InvalidTopicException })
         }),

@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 /// From this version on topics are named by id.
 const BY_ID: i16 = 10;
+/// From this version on a client that claims a generation of a group nobody knows is told so (KIP-848).
+const NOT_FOUND: i16 = 9;
 
 /// Answers for each partition, once its offset is as safe as an acknowledged record.
 pub(super) async fn handle(context: &Context<'_>, request: OffsetCommitRequest) -> OffsetCommitResponse {
@@ -55,6 +57,9 @@ pub(super) async fn handle(context: &Context<'_>, request: OffsetCommitRequest) 
             let index = partition.partition_index;
             let code =
                 refused.get(&(at, index)).copied().unwrap_or_else(|| match answers.get(&(name.clone(), index)) {
+                    Some(Err(GroupError::NotFound)) if context.caller.version < NOT_FOUND => {
+                        ErrorCode::IllegalGeneration
+                    }
                     Some(answer) => answer.map_or_else(GroupError::code, |()| ErrorCode::None),
                     None => ErrorCode::UnknownServerError,
                 });

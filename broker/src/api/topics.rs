@@ -19,8 +19,11 @@ use proto::messages::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
     DeleteTopicsResponse,
 };
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+
+/// From this version on there is a code for brokers that delete no topics.
+const DELETION_DISABLED: i16 = 3;
 
 /// Creates topics, each for itself: some may be refused.
 pub(super) async fn create(context: &Context<'_>, request: CreateTopicsRequest) -> CreateTopicsResponse {
@@ -28,15 +31,13 @@ pub(super) async fn create(context: &Context<'_>, request: CreateTopicsRequest) 
     for topic in &request.topics {
         *names.entry(topic.name.as_str()).or_default() += 1;
     }
-    let doubled: Vec<String> =
+    let doubled: BTreeSet<String> =
         names.iter().filter(|(_, times)| **times > 1).map(|(name, _)| (*name).to_owned()).collect();
-    let mut results = Vec::with_capacity(request.topics.len());
+    let why = "the request names this topic twice";
+    let mut results: Vec<_> = doubled.iter().map(|name| refused(name, ErrorCode::InvalidRequest, why)).collect();
     let mut accepted = Vec::new();
     for topic in request.topics {
         if doubled.contains(&topic.name) {
-            if !results.iter().any(|done: &CreatableTopicResult| done.name == topic.name) {
-                results.push(refused(&topic.name, ErrorCode::InvalidRequest, "the request names this topic twice"));
-            }
             continue;
         }
         match plan(context.services, &topic) {
@@ -206,11 +207,23 @@ pub(super) async fn delete(context: &Context<'_>, request: DeleteTopicsRequest) 
     let asked: Vec<(Option<String>, uuid::Uuid)> =
         named.chain(request.topics.into_iter().map(|topic| (topic.name, topic.topic_id))).collect();
     let deletable = context.services.config.load().delete_topics;
+    let disabled = if context.caller.version < DELETION_DISABLED {
+        ErrorCode::InvalidRequest
+    } else {
+        ErrorCode::TopicDeletionDisabled
+    };
+    let mut times: HashMap<(Option<String>, uuid::Uuid), usize> = HashMap::new();
+    for one in &asked {
+        *times.entry(one.clone()).or_default() += 1;
+    }
     let mut responses = Vec::with_capacity(asked.len());
     let mut accepted = Vec::new();
     for (name, topic_id) in asked {
         let refusal = match &name {
-            _ if !deletable => Some((ErrorCode::TopicDeletionDisabled, "delete.topic.enable is false")),
+            _ if !deletable => Some((disabled, "delete.topic.enable is false")),
+            _ if times.get(&(name.clone(), topic_id)).is_some_and(|times| *times > 1) => {
+                Some((ErrorCode::InvalidRequest, "the request names this topic twice"))
+            }
             Some(_) if !topic_id.is_nil() => Some((ErrorCode::InvalidRequest, "give a name or an id, not both")),
             None if topic_id.is_nil() => Some((ErrorCode::InvalidRequest, "neither a name nor an id was given")),
             Some(name) if is_internal(name) => Some((ErrorCode::InvalidTopicException, "internal topics stay")),

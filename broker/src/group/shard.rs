@@ -119,8 +119,7 @@ fn without_group(event: &Event) -> Option<Vec<Command>> {
         }
         Event::Commit { commit, .. } if commit.generation < 0 => return None,
         Event::Commit { ticket, commit } => {
-            let refused =
-                |(partition, _): &(NamedPartition, _)| (partition.clone(), Err(GroupError::IllegalGeneration));
+            let refused = |(partition, _): &(NamedPartition, _)| (partition.clone(), Err(GroupError::NotFound));
             Command::Committed(*ticket, commit.offsets.iter().map(refused).collect())
         }
         Event::DeleteOffsets { ticket, .. } => Command::OffsetsDeleted(*ticket, Err(GroupError::NotFound)),

@@ -7,6 +7,8 @@
 mod client;
 mod cold;
 mod fetch;
+mod groups;
+mod metadata;
 mod sessions;
 
 mod produce;
