@@ -8,8 +8,8 @@ use super::partitions::{held, is_internal, topic_named, topic_with_id};
 use super::services::Services;
 use super::{Context, answer, encode, pending};
 use crate::config::topic::TopicConfig;
-use crate::net::budget::Grant;
 use crate::net::connection::Started;
+use crate::net::frame::FrameGrant;
 use crate::partition::types::{AckFuture, Acks, Append, Origin};
 use crate::telemetry::SPANS;
 use bytes::{Bytes, BytesMut};
@@ -54,7 +54,7 @@ pub(super) async fn start(
     context: &Context<'_>,
     id: i32,
     body: &mut Decoder,
-    grant: Grant,
+    grant: FrameGrant,
 ) -> Result<Started, WireError> {
     let began = Instant::now();
     let version = context.caller.version;

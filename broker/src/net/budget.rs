@@ -1,9 +1,11 @@
 //! Byte budgets: memory is admitted here before it is filled (BOUNDED).
 //!
 //! A budget never over-commits. A single request larger than the whole budget would wait for ever, so it is
-//! clamped to the budget: it then runs alone.
+//! clamped to the budget: it then runs alone. Who holds a grant can see whether others wait for it, and must not keep them waiting
+//! for the sake of a peer that does nothing.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A bound in bytes shared by all who hold a clone.
@@ -11,34 +13,57 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub struct Budget {
     free: Arc<Semaphore>,
     total_bytes: usize,
+    waiting: Arc<AtomicUsize>,
 }
 
 /// Bytes taken from a [`Budget`]; given back when dropped.
 #[derive(Debug)]
 pub struct Grant {
     permit: OwnedSemaphorePermit,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// Counted while it waits, also when the wait is given up.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn at(count: &'a AtomicUsize) -> Waiting<'a> {
+        count.fetch_add(1, Ordering::Relaxed);
+        Waiting(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Budget {
     /// A budget of `total_bytes`, at least one byte and at most what a semaphore can count.
     pub fn new(total_bytes: usize) -> Budget {
         let total_bytes = total_bytes.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
-        Budget { free: Arc::new(Semaphore::new(total_bytes)), total_bytes }
+        Budget { free: Arc::new(Semaphore::new(total_bytes)), total_bytes, waiting: Arc::default() }
     }
 
     /// Waits until `bytes` are free. Grants are served in the order they were asked for.
     pub async fn admit(&self, bytes: usize) -> Grant {
+        if let Some(grant) = self.try_admit(bytes) {
+            return grant;
+        }
+        let waiting = Waiting::at(&self.waiting);
         let permit = Arc::clone(&self.free)
             .acquire_many_owned(self.clamp(bytes))
             .await
             .expect("the semaphore of a budget is never closed");
-        Grant { permit }
+        drop(waiting);
+        Grant { permit, waiting: Arc::clone(&self.waiting) }
     }
 
     /// Takes `bytes` if they are free now.
     pub fn try_admit(&self, bytes: usize) -> Option<Grant> {
         let permit = Arc::clone(&self.free).try_acquire_many_owned(self.clamp(bytes)).ok()?;
-        Some(Grant { permit })
+        Some(Grant { permit, waiting: Arc::clone(&self.waiting) })
     }
 
     /// The size of the budget in bytes.
@@ -68,6 +93,11 @@ impl Grant {
         drop(self.permit.split(surplus));
     }
 
+    /// Whether somebody waits for memory of the same budget.
+    pub fn is_contended(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         self.permit.num_permits()
@@ -88,6 +118,18 @@ mod tests {
         let second = budget.try_admit(5).expect("five bytes are free");
         drop((first, second));
         assert_eq!(budget.used_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn holders_see_that_others_wait_until_they_give_up() {
+        let budget = Budget::new(10);
+        let grant = budget.admit(10).await;
+        assert!(!grant.is_contended());
+        let mut waits = Box::pin(budget.admit(1));
+        assert!(futures::poll!(&mut waits).is_pending());
+        assert!(grant.is_contended());
+        drop(waits);
+        assert!(!grant.is_contended());
     }
 
     #[tokio::test]

@@ -4,8 +4,8 @@
 //! is started by appending and finished by its acknowledgement, so a client that pipelines fills the next journal
 //! group while the last one syncs. Everything else finishes before the next frame is read, as in Kafka.
 
-use super::budget::{Budget, Grant};
-use super::frame::{Frame, FrameError, FrameReader};
+use super::budget::Grant;
+use super::frame::{Frame, FrameBudget, FrameError, FrameReader};
 use bytes::{Buf, Bytes};
 use futures::future::BoxFuture;
 use std::collections::VecDeque;
@@ -14,11 +14,16 @@ use std::io::{self, IoSlice};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
 
 /// Requests of one connection whose answer is still outstanding; more wait in the socket.
 const MAX_IN_FLIGHT: usize = 256;
 /// The kernel takes at most this many slices in one call (IOV_MAX is 1,024; more do not pay).
 const MAX_SLICES: usize = 64;
+/// How long a client may take nothing of an answer while others wait for memory.
+const STALL_CONTENDED: Duration = Duration::from_secs(5);
+/// How often an answer that is not taken is looked at.
+const TICK: Duration = Duration::from_millis(500);
 
 /// The bytes of one answer, length prefix included.
 #[derive(Debug, Default)]
@@ -54,7 +59,7 @@ pub struct Limits {
     /// `connections.max.idle.ms`.
     pub idle: Duration,
     /// The budget that request frames are admitted against.
-    pub requests: Budget,
+    pub requests: FrameBudget,
 }
 
 /// Why a connection ended.
@@ -62,8 +67,6 @@ pub struct Limits {
 pub enum Ended {
     #[error("closed by the client")]
     ByClient,
-    #[error("idle for longer than connections.max.idle.ms")]
-    Idle,
     #[error("{0}")]
     Refused(String),
     #[error(transparent)]
@@ -81,13 +84,12 @@ where
 {
     let (answers, queue) = mpsc::channel(MAX_IN_FLIGHT);
     let reader = async move {
-        let mut frames = FrameReader::new(read, limits.requests, limits.max_frame_bytes);
+        let mut frames = FrameReader::new(read, limits.requests, limits.max_frame_bytes, limits.idle);
         loop {
-            let frame = match tokio::time::timeout(limits.idle, frames.next()).await {
-                Err(_) => return Ended::Idle,
-                Ok(Err(error)) => return error.into(),
-                Ok(Ok(None)) => return Ended::ByClient,
-                Ok(Ok(Some(frame))) => frame,
+            let frame = match frames.next().await {
+                Err(error) => return error.into(),
+                Ok(None) => return Ended::ByClient,
+                Ok(Some(frame)) => frame,
             };
             match service.start(frame).await {
                 Started::Silent => {}
@@ -127,19 +129,27 @@ async fn write_answers<W: AsyncWrite + Unpin>(
             Started::Silent | Started::Close(_) => None,
         };
         let Some(Answer { chunks, grants }) = answer else { continue };
-        tokio::time::timeout(stall, write_all(&mut write, chunks))
-            .await
-            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answers"))??;
+        write_answer(&mut write, chunks, &grants, stall).await?;
         drop(grants);
     }
     write.shutdown().await
 }
 
-/// Writes all of `chunks`, many with each call.
-pub(crate) async fn write_all<W: AsyncWrite + Unpin>(write: &mut W, mut chunks: VecDeque<Bytes>) -> io::Result<()> {
+/// Writes all of `chunks`, many with each call, and waits for the peer as long as it takes.
+pub(crate) async fn write_all<W: AsyncWrite + Unpin>(write: &mut W, chunks: VecDeque<Bytes>) -> io::Result<()> {
+    write_answer(write, chunks, &[], Duration::MAX).await
+}
+
+/// Writes one answer. A client that takes nothing for `stall` is let go, much sooner when others wait for the memory of the answer.
+async fn write_answer<W: AsyncWrite + Unpin>(
+    write: &mut W,
+    mut chunks: VecDeque<Bytes>,
+    grants: &[Grant],
+    stall: Duration,
+) -> io::Result<()> {
     while !chunks.is_empty() {
         let slices: Vec<IoSlice<'_>> = chunks.iter().take(MAX_SLICES).map(|chunk| IoSlice::new(chunk)).collect();
-        let mut written = write.write_vectored(&slices).await?;
+        let mut written = write_some(write, &slices, grants, stall).await?;
         if written == 0 && slices.iter().any(|slice| !slice.is_empty()) {
             return Err(io::ErrorKind::WriteZero.into());
         }
@@ -155,8 +165,28 @@ pub(crate) async fn write_all<W: AsyncWrite + Unpin>(write: &mut W, mut chunks: 
     Ok(())
 }
 
+async fn write_some<W: AsyncWrite + Unpin>(
+    write: &mut W,
+    slices: &[IoSlice<'_>],
+    grants: &[Grant],
+    stall: Duration,
+) -> io::Result<usize> {
+    let began = Instant::now();
+    loop {
+        // A write that is given up has written nothing.
+        if let Ok(written) = timeout(TICK.min(stall), write.write_vectored(slices)).await {
+            return written;
+        }
+        let contended = grants.iter().any(Grant::is_contended);
+        if began.elapsed() >= if contended { STALL_CONTENDED.min(stall) } else { stall } {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answers"));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::budget::Budget;
     use super::*;
     use futures::FutureExt;
     use tokio::io::{AsyncReadExt, duplex};
@@ -183,7 +213,7 @@ mod tests {
     }
 
     fn limits() -> Limits {
-        Limits { max_frame_bytes: 100, idle: Duration::from_secs(60), requests: Budget::new(100) }
+        Limits { max_frame_bytes: 100, idle: Duration::from_secs(60), requests: FrameBudget::new(100) }
     }
 
     #[tokio::test]
@@ -219,6 +249,44 @@ mod tests {
         let (_client, server) = duplex(1024);
         let (read, write) = tokio::io::split(server);
         let ended = serve(read, write, Echo { signals: VecDeque::new() }, limits()).await;
-        assert!(matches!(ended, Ended::Idle));
+        assert!(matches!(ended, Ended::Frame(FrameError::Idle)));
+    }
+
+    /// Answers everything with more than a socket takes, out of a budget.
+    struct Flood {
+        memory: Budget,
+    }
+
+    impl Service for Flood {
+        async fn start(&mut self, _: Frame) -> Started {
+            let grants = vec![self.memory.admit(1000).await];
+            Started::Done(Answer { chunks: VecDeque::from([Bytes::from(vec![0; 1000])]), grants })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_read_is_let_go_sooner_when_others_wait_for_the_memory() {
+        for contended in [true, false] {
+            let memory = Budget::new(1000);
+            let (mut client, server) = duplex(100);
+            let (read, write) = tokio::io::split(server);
+            client.write_all(b"\0\0\0\x01x").await.expect("written");
+            let began = Instant::now();
+            let serving = serve(read, write, Flood { memory: memory.clone() }, limits());
+            let waiting = async {
+                tokio::time::sleep(TICK).await;
+                if contended {
+                    drop(memory.admit(1).await)
+                } else {
+                    std::future::pending::<()>().await
+                }
+                std::future::pending::<()>().await
+            };
+            tokio::select! {
+                ended = serving => assert!(matches!(ended, Ended::Write(_))),
+                () = waiting => {}
+            }
+            assert_eq!(began.elapsed() < limits().idle, contended);
+        }
     }
 }

@@ -82,7 +82,7 @@ async fn serve_one<A: Accept>(
         () = stop.cancelled() => return,
     };
     match ended {
-        Ended::ByClient | Ended::Idle => debug!(%peer, %ended, "connection ended"),
+        Ended::ByClient => debug!(%peer, %ended, "connection ended"),
         Ended::Frame(_) | Ended::Write(_) => debug!(%peer, %ended, "connection broke"),
         Ended::Refused(_) => warn!(%peer, reason = %ended, "connection refused"),
     }

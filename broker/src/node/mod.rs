@@ -20,6 +20,7 @@ use crate::log::dir::DirConfig;
 use crate::metrics::Metrics;
 use crate::net::budget::Budget;
 use crate::net::connection::Limits;
+use crate::net::frame::FrameBudget;
 use crate::net::server;
 use crate::partition::{DirSpec, Open, Partitions};
 use arc_swap::ArcSwap;
@@ -157,8 +158,8 @@ impl Node {
     async fn serve(&self, kafka: TcpListener, http: TcpListener, mut follower: Follower) {
         let config = self.services.config.load();
         // The rest is for answers.
-        let requests = Budget::new(config.firn.request_memory_bytes / 2);
-        observe::install(&self.services, &requests, &self.tier);
+        let requests = FrameBudget::new(config.firn.request_memory_bytes / 2);
+        observe::install(&self.services, requests.all(), &self.tier);
         let limits = Limits {
             max_frame_bytes: config.net.socket_request_max_bytes,
             idle: match u64::try_from(config.net.connections_max_idle_ms) {
