@@ -232,7 +232,9 @@ impl Client {
     /// # Errors
     /// See [`CallError`].
     pub async fn topics(&mut self) -> Result<Vec<String>, CallError> {
-        let answer = self.call(&MetadataRequest { topics: None, ..Default::default() }).await?;
+        let answer = self
+            .call(&MetadataRequest { topics: None, allow_auto_topic_creation: false, ..Default::default() })
+            .await?;
         Ok(answer.topics.into_iter().filter_map(|topic| topic.name).collect())
     }
 

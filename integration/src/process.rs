@@ -79,6 +79,13 @@ impl Firn {
             .arg(&data.display().to_string())
     }
 
+    /// Standard error goes to `log` instead of a file beside the data directory.
+    #[must_use]
+    pub fn log_to(mut self, log: &Path) -> Firn {
+        log.clone_into(&mut self.log);
+        self
+    }
+
     /// One more argument.
     #[must_use]
     pub fn arg(mut self, argument: &str) -> Firn {

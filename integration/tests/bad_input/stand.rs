@@ -1,0 +1,229 @@
+//! A broker to mistreat, and a witness that behaves: what it was promised must hold whatever the others do.
+
+use bytes::Bytes;
+use integration::calls::CallError;
+use integration::client::{Client, ClientError};
+use integration::process::{Firn, Running};
+use proto::errors::ErrorCode;
+use proto::host::{Clock, Entropy, SystemClock, SystemEntropy};
+use proto::ids::Offset;
+use proto::records::BatchBuilder;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+use tempfile::TempDir;
+
+pub(crate) const FIRN: &str = env!("CARGO_BIN_EXE_firn-under-test");
+const ELSEWHERE: &str = "FIRN_TEST_BOOTSTRAP";
+
+/// A process of our own, or one that was started by somebody else.
+pub(crate) struct Stand {
+    address: SocketAddr,
+    ours: Option<(Running, TempDir)>,
+}
+
+impl Stand {
+    /// A fresh `firn dev`, unless another broker is to be asked.
+    pub(crate) async fn any() -> Stand {
+        match std::env::var(ELSEWHERE).ok().and_then(|address| address.parse().ok()) {
+            Some(address) => Stand { address, ours: None },
+            None => Stand::firn(|firn| firn).await,
+        }
+    }
+
+    /// A fresh `firn dev` with settings of its own.
+    pub(crate) async fn firn(adapt: impl FnOnce(Firn) -> Firn) -> Stand {
+        let home = home();
+        let running = adapt(dev(&home.path().join("data"))).start().await.expect("a broker");
+        Stand { address: running.kafka(), ours: Some((running, home)) }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) async fn client(&self) -> Client {
+        Client::connect(self.address).await.expect("a connection")
+    }
+
+    /// Asks our own process to end; how it did.
+    pub(crate) async fn terminate(self, within: Duration) -> (ExitStatus, Duration) {
+        let (running, _home) = self.ours.expect("our own process");
+        running.terminate(within).await.expect("it ends in time")
+    }
+
+    pub(crate) fn running(&mut self) -> Option<&mut Running> {
+        self.ours.as_mut().map(|(running, _)| running)
+    }
+}
+
+/// A directory for the data of one test.
+pub(crate) fn home() -> TempDir {
+    tempfile::Builder::new().prefix("firn-bad-input-").tempdir().expect("a directory")
+}
+
+/// `firn dev` that starts fast and leaves little behind.
+pub(crate) fn dev(data: &Path) -> Firn {
+    Firn::dev(FIRN, data).set("firn.journal.file.bytes", 1 << 20).set("offsets.topic.num.partitions", 1)
+}
+
+/// A name that no other test, and no earlier run, uses.
+pub(crate) fn unique(prefix: &str) -> String {
+    format!("{prefix}-{:08x}", SystemEntropy.next_u64() >> 32)
+}
+
+/// One batch of one record that holds `value`.
+pub(crate) fn batch(value: &[u8]) -> Bytes {
+    let mut batch = BatchBuilder::new();
+    batch.append(SystemClock.now_ms(), None, Some(value), &[]);
+    batch.build()
+}
+
+/// The code that an answer carries; `None` if there was no answer.
+pub(crate) fn code<T>(answer: Result<T, CallError>) -> Option<ErrorCode> {
+    match answer {
+        Ok(_) => Some(ErrorCode::None),
+        Err(error) => error.code(),
+    }
+}
+
+/// Expectations that are all looked at before any of them fails the test.
+#[derive(Default)]
+pub(crate) struct Table(Vec<String>);
+
+impl Table {
+    pub(crate) fn expect(&mut self, case: &str, expected: ErrorCode, got: Option<ErrorCode>) {
+        if got != Some(expected) {
+            self.0.push(format!("{case}: expected {expected:?}, got {got:?}"));
+        }
+    }
+
+    pub(crate) fn check(self) {
+        assert!(self.0.is_empty(), "\n{}", self.0.join("\n"));
+    }
+}
+
+/// A client that was there before the mischief: its connection, its records and its process must survive it.
+pub(crate) struct Witness {
+    client: Client,
+    pub(crate) topic: String,
+    /// What it produced and was promised: the value of each offset.
+    kept: Vec<Vec<u8>>,
+    /// Others may have written from here on.
+    limit: Option<Offset>,
+}
+
+impl Witness {
+    /// Creates a topic with some records.
+    pub(crate) async fn at(address: SocketAddr, configs: &[(&str, &str)]) -> Witness {
+        let mut client = Client::connect(address).await.expect("a connection");
+        let topic = unique("witness");
+        client.create_topic(&topic, 1, configs).await.expect("a topic");
+        let mut witness = Witness { client, topic, kept: Vec::new(), limit: None };
+        for _ in 0..3 {
+            witness.produce(100).await.expect("an acknowledgement");
+        }
+        witness
+    }
+
+    pub(crate) fn address_moved(&mut self, client: Client) {
+        self.client = client;
+    }
+
+    /// Produces one record of `bytes` random bytes.
+    pub(crate) async fn produce(&mut self, bytes: usize) -> Result<Offset, CallError> {
+        let mut value: Vec<u8> = Vec::with_capacity(bytes + 8);
+        while value.len() < bytes {
+            value.extend_from_slice(&SystemEntropy.next_u64().to_le_bytes());
+        }
+        let offset = self.client.produce(&self.topic, 0, batch(&value)).await?;
+        assert_eq!(offset, self.kept.len() as Offset, "offsets are dense");
+        self.kept.push(value);
+        Ok(offset)
+    }
+
+    /// Reads record `offset` and compares it.
+    pub(crate) async fn read(&mut self, offset: Offset) -> Result<Offset, CallError> {
+        let fetched = self.client.fetch(&self.topic, 0, offset, 1 << 20).await?;
+        let mut next = offset;
+        for batch in proto::records::batches(&fetched.records) {
+            let batch = batch.expect("a whole batch");
+            assert_eq!(batch.header.base_offset, next, "dense");
+            if self.limit == Some(next) {
+                break;
+            }
+            let kept = self.kept.get(usize::try_from(next).expect("an offset")).expect("nobody else writes here");
+            let sent = super::stand::batch(kept);
+            // The record's timestamp lies in the header only: what follows it is the same.
+            assert_eq!(&batch.bytes[61..], &sent[61..], "record {next} came back as it was sent");
+            next = batch.header.last_offset() + 1;
+        }
+        Ok(next)
+    }
+
+    /// Reads what was acknowledged of a log that ends at `end`, which may be further on by what was refused too late.
+    pub(crate) async fn read_acknowledged(&mut self, end: Offset) {
+        assert!(
+            end >= self.kept.len() as Offset,
+            "the log ends at {end}, {} records were acknowledged",
+            self.kept.len()
+        );
+        self.limit = Some(self.kept.len() as Offset);
+        self.read_all().await.expect("everything that was acknowledged");
+    }
+
+    /// Reads everything.
+    pub(crate) async fn read_all(&mut self) -> Result<(), CallError> {
+        let mut next = 0;
+        while next < self.kept.len() as Offset {
+            let after = self.read(next).await?;
+            assert!(after > next, "record {next} is there");
+            next = after;
+        }
+        Ok(())
+    }
+
+    /// Its connection still serves, old records are there and new ones are taken.
+    pub(crate) async fn is_well(&mut self) {
+        self.produce(100).await.expect("an acknowledgement on the connection from before");
+        self.read_all().await.expect("everything that was acknowledged");
+    }
+}
+
+/// Mounts a file system of its own in memory; nothing where that is not allowed, which is said.
+pub(crate) struct Mount(PathBuf);
+
+impl Mount {
+    pub(crate) fn tmpfs(at: &Path, megabytes: u32) -> Option<Mount> {
+        std::fs::create_dir_all(at).expect("a directory");
+        let size = format!("size={megabytes}m");
+        if mount(&["-t", "tmpfs", "-o", &size, "firn-test", &at.display().to_string()]) {
+            return Some(Mount(at.to_owned()));
+        }
+        println!("SKIPPED: mounting a small file system needs root");
+        None
+    }
+
+    /// Makes it read-only or writable again.
+    pub(crate) fn set(&self, option: &str) {
+        assert!(mount(&["-o", &format!("remount,{option}"), &self.0.display().to_string()]), "remounted {option}");
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Lazily: a process that a failed test leaves behind may still hold it.
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+fn mount(arguments: &[&str]) -> bool {
+    let mount = std::process::Command::new("mount").args(arguments).stderr(std::process::Stdio::null()).status();
+    mount.is_ok_and(|status| status.success())
+}
+
+/// Whether the answer is that nobody is there any more.
+pub(crate) fn is_closed(error: &CallError) -> bool {
+    matches!(error, CallError::Client(ClientError::Closed(_)))
+}
