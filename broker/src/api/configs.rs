@@ -45,6 +45,9 @@ impl Resource {
         match kind {
             TOPIC => match image.topic_named(name) {
                 Some(_) => Ok(Resource::Topic(ConfigResource::topic(name))),
+                None if controller::decide::check_topic_name(name).is_err() => {
+                    Err((ErrorCode::InvalidTopicException, format!("`{name}` cannot be a topic's name")))
+                }
                 None => Err((ErrorCode::UnknownTopicOrPartition, format!("there is no topic {name}"))),
             },
             BROKER if name.is_empty() => Ok(Resource::AllBrokers(ConfigResource::all_brokers())),

@@ -92,7 +92,7 @@ pub enum FrameError {
     #[error("idle for longer than connections.max.idle.ms")]
     Idle,
     /// The rest of a frame did not come.
-    #[error("only {received} of {length} bytes of a frame came in {} s", after.as_secs())]
+    #[error("only {received} of {length} bytes of a frame came, the last {} s ago", after.as_secs())]
     Stalled { received: usize, length: usize, after: Duration },
     /// The peer went away in the middle of a frame.
     #[error("the connection ended in the middle of a frame")]
@@ -109,12 +109,14 @@ pub struct FrameReader<R> {
     budget: FrameBudget,
     max_frame_bytes: usize,
     idle: Duration,
+    /// When the last bytes came.
+    moved: Instant,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// `max_frame_bytes` is `socket.request.max.bytes`, `idle` is `connections.max.idle.ms`.
     pub fn new(from: R, budget: FrameBudget, max_frame_bytes: usize, idle: Duration) -> Self {
-        FrameReader { from, buffer: BytesMut::new(), budget, max_frame_bytes, idle }
+        FrameReader { from, buffer: BytesMut::new(), budget, max_frame_bytes, idle, moved: Instant::now() }
     }
 
     /// The next frame, or `None` when the peer closed between two frames.
@@ -154,8 +156,6 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             return Ok(());
         }
         let began = Instant::now();
-        let mut moved = began;
-        let mut had = self.buffer.len();
         loop {
             match timeout(TICK, self.fill(wanted)).await {
                 Ok(Ok(true)) => return Ok(()),
@@ -163,14 +163,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 Ok(Err(error)) => return Err(error.into()),
                 Err(_) => {}
             }
-            if self.buffer.len() > had {
-                (moved, had) = (Instant::now(), self.buffer.len());
-            }
             let contended = grant.is_contended();
-            let quiet = moved.elapsed();
+            // Waiting for memory counts: a peer that has more to send has filled the socket meanwhile.
+            let quiet = self.moved.elapsed();
             let patience = if contended { STALL_CONTENDED } else { STALL };
             if quiet >= patience || (contended && began.elapsed() >= FRAME_CONTENDED) {
-                return Err(FrameError::Stalled { received: had, length: whole, after: began.elapsed() });
+                return Err(FrameError::Stalled { received: self.buffer.len(), length: whole, after: quiet });
             }
         }
     }
@@ -183,6 +181,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             if self.from.read_buf(&mut self.buffer).await? == 0 {
                 return Ok(false);
             }
+            self.moved = Instant::now();
         }
         Ok(true)
     }

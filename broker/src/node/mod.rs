@@ -12,7 +12,10 @@ use crate::api::init_producer_id::ProducerIds;
 use crate::api::services::Services;
 use crate::config::BrokerConfig;
 use crate::config::server::ServerConfig;
-use crate::disk::{DirectoryLock, Disk, LocalDisk, meta::Meta};
+use crate::disk::{
+    DirectoryLock, Disk, LocalDisk,
+    meta::{Meta, MetaError},
+};
 use crate::group::GroupHandle;
 use crate::http;
 use crate::journal;
@@ -89,11 +92,13 @@ impl Node {
         };
         let locks = lock(&server.data_dirs)?;
         let node_id = NodeId(server.node_id);
-        let config = NodeConfig { dir: first.join("metadata"), node_id };
-        let (controller, handle) =
-            ControllerNode::start(config, Arc::clone(&clock), &spawner).await.map_err(StartError::because)?;
-        let cluster_id = form(&handle, entropy.as_ref()).await?;
         let disk: Arc<dyn Disk> = Arc::new(LocalDisk::new(spawner.blocking().clone()));
+        let config = NodeConfig { dir: first.join("metadata"), node_id };
+        survey(&server, disk.as_ref(), &config.dir).await?;
+        let (controller, handle) = ControllerNode::start(config, Arc::clone(&clock), &spawner)
+            .await
+            .map_err(|error| StartError(format!("{}: {error}", first.display())))?;
+        let cluster_id = form(&handle, entropy.as_ref()).await?;
         let directories = claim(&server, disk.as_ref(), &cluster_id, entropy.as_ref()).await?;
         let kafka_address = kafka.local_addr().map_err(StartError::because)?;
         let broker_epoch = register(&server, &handle, kafka_address, &directories, entropy.as_ref()).await?;
@@ -254,6 +259,40 @@ fn lock(directories: &[PathBuf]) -> Result<Vec<DirectoryLock>, StartError> {
         DirectoryLock::acquire(dir).map_err(StartError::because)
     };
     directories.iter().map(take).collect()
+}
+
+/// Looks at what the data directories say of themselves before anything is made or started: nothing is mixed, and records whose
+/// metadata is missing are not taken for a new cluster.
+async fn survey(server: &ServerConfig, disk: &dyn Disk, metadata: &Path) -> Result<(), StartError> {
+    let mut known: Option<(String, &PathBuf)> = None;
+    for directory in &server.data_dirs {
+        let Some(meta) = Meta::load(disk, directory).await.map_err(StartError::because)? else { continue };
+        let (expected, found) = (NodeId(server.node_id), meta.node_id);
+        if found != expected {
+            let directory = directory.clone();
+            return Err(StartError::because(MetaError::ForeignNode { directory, expected, found }));
+        }
+        match &known {
+            Some((cluster, first)) if *cluster != meta.cluster_id => {
+                return Err(StartError(format!(
+                    "the data directories {} and {} belong to two clusters: {cluster} and {}",
+                    first.display(),
+                    directory.display(),
+                    meta.cluster_id
+                )));
+            }
+            Some(_) => {}
+            None => known = Some((meta.cluster_id, directory)),
+        }
+    }
+    match known {
+        Some((cluster, directory)) if !metadata.is_dir() => Err(StartError(format!(
+            "the data directory {} belongs to cluster {cluster}, whose metadata is not in {}",
+            directory.display(),
+            metadata.display()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Gives a new cluster its id; an old one keeps what it has.

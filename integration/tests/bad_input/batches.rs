@@ -1,13 +1,12 @@
 //! Record batches that are not what they say.
 
-use super::stand::{Stand, Table, Witness, batch, code, unique};
+use super::stand::{Stand, Table, Witness, batch, code, make, unique};
 use bytes::{Bytes, BytesMut};
 use integration::calls::{ACKS_ALL, PRODUCE_BY_NAME, produce_request, produced};
 use integration::client::Client;
 use proto::errors::ErrorCode;
 use proto::host::{Clock, SystemClock};
 use proto::ids::Millis;
-use proto::messages::ProduceRequest;
 use proto::records::{BatchBuilder, BatchRef, Codec};
 
 const AT_LENGTH: usize = 8;
@@ -65,27 +64,33 @@ async fn answer(client: &mut Client, topic: &str, batch: Bytes) -> Option<ErrorC
 
 #[tokio::test]
 async fn each_lie_gets_its_code_and_nothing_of_it_is_kept() {
-    use ErrorCode::{CorruptMessage, InvalidRecord, InvalidTimestamp, MessageTooLarge, UnsupportedCompressionType};
+    use ErrorCode::{
+        CorruptMessage, InvalidRecord, InvalidTimestamp, MessageTooLarge, TransactionalIdAuthorizationFailed,
+    };
     let stand = Stand::any().await;
     let mut witness = Witness::at(stand.address(), &[]).await;
     let topic = unique("lies");
     let mut client = stand.client().await;
     let limits = [("max.message.bytes", "100000"), ("message.timestamp.before.max.ms", "86400000")];
-    client.create_topic(&topic, 1, &limits).await.expect("a topic");
+    make(&mut client, &topic, 1, &limits).await;
     let good = three().build();
     let older = |days: i64| {
         let mut batch = BatchBuilder::new();
         batch.append(now() - days * 86_400_000, None, Some(b"old"), &[]);
         batch.build()
     };
-    let mut long = BytesMut::from(&good[..]);
-    long.extend_from_slice(b"more");
+    let mut control = BatchBuilder::new().control();
+    control.append(now(), Some(&[0, 0, 0, 1]), Some(&[0; 6]), &[]);
+    let mut transactional = BatchBuilder::new().producer(1, 0, 0).transactional();
+    transactional.append(now(), None, Some(b"x"), &[]);
     let cases: Vec<(&str, ErrorCode, Bytes)> = vec![
         ("a wrong CRC", CorruptMessage, patched(&good, AT_CRC, b"\0\0\0\0")),
         ("a flipped bit in a record", CorruptMessage, patched(&good, AT_RECORDS + 8, b"\xff")),
-        ("cut short", CorruptMessage, good.slice(..good.len() - 3)),
-        ("cut in the header", CorruptMessage, good.slice(..40)),
-        ("a length beyond its end", CorruptMessage, patched(&good, AT_LENGTH, &1_000_000_i32.to_be_bytes())),
+        ("cut short", InvalidRecord, good.slice(..good.len() - 3)),
+        ("cut in the header", InvalidRecord, good.slice(..40)),
+        ("a length beyond its end", InvalidRecord, patched(&good, AT_LENGTH, &1_000_000_i32.to_be_bytes())),
+        ("a length that cannot be", CorruptMessage, patched(&good, AT_LENGTH, &3_i32.to_be_bytes())),
+        ("a negative length", CorruptMessage, patched(&good, AT_LENGTH, &(-3_i32).to_be_bytes())),
         ("magic 0", InvalidRecord, patched(&good, AT_MAGIC, &[0])),
         ("magic 1", InvalidRecord, patched(&good, AT_MAGIC, &[1])),
         (
@@ -107,8 +112,8 @@ async fn each_lie_gets_its_code_and_nothing_of_it_is_kept() {
         ("offsets that do not fit the count", InvalidRecord, forged(&good, AT_LAST_DELTA, &7_i32.to_be_bytes())),
         ("no record at all", InvalidRecord, BatchBuilder::new().build()),
         ("two batches", InvalidRecord, [good.clone(), good.clone()].concat().into()),
-        ("a control batch", InvalidRecord, BatchBuilder::end_transaction(1, 0, true, 0, now())),
-        ("an unknown codec", UnsupportedCompressionType, forged(&good, AT_ATTRIBUTES, &7_i16.to_be_bytes())),
+        ("a control batch", InvalidRecord, control.build()),
+        ("a transaction that nobody began", TransactionalIdAuthorizationFailed, transactional.build()),
         ("a record longer than the batch", InvalidRecord, forged(&good, AT_RECORDS, b"\xfe\xff\xff\x7f")),
         ("larger than max.message.bytes", MessageTooLarge, batch(&vec![1; 200_000])),
         ("older than allowed", InvalidTimestamp, older(3)),
@@ -117,6 +122,12 @@ async fn each_lie_gets_its_code_and_nothing_of_it_is_kept() {
     let mut table = Table::default();
     for (case, expected, batch) in cases {
         table.expect(case, expected, answer(&mut client, &topic, batch).await);
+    }
+    if stand.is_ours() {
+        // Kafka stumbles over it (UNKNOWN_SERVER_ERROR).
+        let unknown = forged(&good, AT_ATTRIBUTES, &7_i16.to_be_bytes());
+        let got = answer(&mut client, &topic, unknown).await;
+        table.expect("an unknown codec", ErrorCode::UnsupportedCompressionType, got);
     }
     table.check();
     assert_eq!(answer(&mut client, &topic, good).await, Some(ErrorCode::None));
@@ -130,7 +141,7 @@ async fn what_cannot_be_decompressed_is_refused() {
     let mut witness = Witness::at(stand.address(), &[]).await;
     let topic = unique("garbled");
     let mut client = stand.client().await;
-    client.create_topic(&topic, 1, &[]).await.expect("a topic");
+    make(&mut client, &topic, 1, &[]).await;
     for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
         for garbage in [&b""[..], b"\0", b"not compressed at all", &[0xff; 300]] {
             let got = answer(&mut client, &topic, compressed(codec, 3, garbage)).await;
@@ -140,35 +151,25 @@ async fn what_cannot_be_decompressed_is_refused() {
     witness.is_well().await;
 }
 
-/// A gigabyte of zeros in a batch of a few kilobytes up to a megabyte.
+/// Many times as much as its batch measures, and as a broker may ever want to hold.
 #[tokio::test]
 async fn a_bomb_does_not_go_off() {
     let mut stand = Stand::firn(|firn| firn).await;
     let mut witness = Witness::at(stand.address(), &[]).await;
     let topic = unique("bombs");
     let mut client = stand.client().await;
-    client.create_topic(&topic, 1, &[("max.message.bytes", "8000000")]).await.expect("a topic");
+    make(&mut client, &topic, 1, &[("max.message.bytes", "8000000")]).await;
     let before = stand.running().expect("our own").peak_resident_bytes().expect("known");
-    for codec in [Codec::Zstd, Codec::Gzip, Codec::Lz4, Codec::Snappy] {
+    for (codec, mebibytes) in [(Codec::Zstd, 64), (Codec::Lz4, 24), (Codec::Gzip, 2)] {
         let mut bomb = BatchBuilder::new().codec(codec);
-        let zeros = vec![0; 96 << 20];
+        let zeros = vec![0; mebibytes << 20];
         bomb.append(now(), None, Some(&zeros), &[]);
-        // Several pressing at once.
-        let bomb = bomb.build();
-        let mut clients = Vec::new();
-        for _ in 0..4 {
-            let mut client = stand.client().await;
-            client.send(&produce_request(&topic, 0, ACKS_ALL, bomb.clone()), PRODUCE_BY_NAME).await.expect("sent");
-            clients.push(client);
-        }
-        for mut client in clients {
-            let got = code(produced(client.receive::<ProduceRequest>().await.expect("an answer")));
-            let fine = [Some(ErrorCode::None), Some(ErrorCode::InvalidRecord), Some(ErrorCode::MessageTooLarge)];
-            assert!(fine.contains(&got), "{codec:?}: {got:?}");
-        }
+        let got = answer(&mut client, &topic, bomb.build()).await;
+        let fine = [Some(ErrorCode::None), Some(ErrorCode::InvalidRecord), Some(ErrorCode::MessageTooLarge)];
+        assert!(fine.contains(&got), "{codec:?}: {got:?}");
     }
     let grown = stand.running().expect("our own").peak_resident_bytes().expect("known") - before;
-    assert!(grown < 64 << 20, "grew by {} MiB", grown >> 20);
+    assert!(grown < 12 << 20, "grew by {} MiB", grown >> 20);
     witness.is_well().await;
 }
 
@@ -197,7 +198,7 @@ async fn requests_to_produce_that_make_no_sense_get_their_codes() {
         let mut records = BatchBuilder::new().codec(codec);
         records.append(now(), None, Some(b"x"), &[]);
         let other = unique("codecs");
-        client.create_topic(&other, 1, &[]).await.expect("a topic");
+        make(&mut client, &other, 1, &[]).await;
         let request = produce_request(&other, 0, ACKS_ALL, records.build());
         table.expect(case, expected, code(produced(client.call_in(&request, version).await.expect("an answer"))));
     }
@@ -218,8 +219,13 @@ async fn sequences_that_cannot_be_get_their_codes() {
     let stand = Stand::any().await;
     let mut client = stand.client().await;
     let topic = unique("sequences");
-    client.create_topic(&topic, 1, &[]).await.expect("a topic");
-    let (id, epoch) = client.producer_id().await.expect("an id");
+    make(&mut client, &topic, 1, &[]).await;
+    let (id, epoch) = loop {
+        match client.producer_id().await {
+            Err(error) if error.code().is_some_and(ErrorCode::is_retriable) => {}
+            found => break found.expect("an id"),
+        }
+    };
     let sent = |epoch: i16, sequence: i32| {
         let mut batch = BatchBuilder::new().producer(id, epoch, sequence);
         batch.append(1_700_000_000_000, None, Some(b"x"), &[]);

@@ -6,7 +6,9 @@ use std::path::Path;
 
 /// Ends like a command that could not do what it was asked, with one line that names `about`.
 pub(crate) fn one_line(case: &str, finished: &Finished, about: &str, wrong: &mut Vec<String>) {
-    let said = finished.stderr.trim_end();
+    // What went well before is logged, too.
+    let said: Vec<&str> = finished.stderr.lines().filter(|line| !line.contains(" INFO ")).collect();
+    let said = said.join("\n");
     let lines = said.lines().count();
     let fails = finished.status.code() == Some(1);
     if !fails || lines != 1 || !said.contains(about) || !said.starts_with("firn: ") {

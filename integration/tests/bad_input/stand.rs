@@ -1,7 +1,7 @@
 //! A broker to mistreat, and a witness that behaves: what it was promised must hold whatever the others do.
 
 use bytes::Bytes;
-use integration::calls::CallError;
+use integration::calls::{ACKS_ALL, CallError, LATEST, PRODUCE_BY_NAME, produce_request, produced};
 use integration::client::{Client, ClientError};
 use integration::process::{Firn, Running};
 use proto::errors::ErrorCode;
@@ -43,6 +43,11 @@ impl Stand {
         self.address
     }
 
+    /// Whether it is Firn that is asked.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.ours.is_some()
+    }
+
     pub(crate) async fn client(&self) -> Client {
         Client::connect(self.address).await.expect("a connection")
     }
@@ -71,6 +76,22 @@ pub(crate) fn dev(data: &Path) -> Firn {
 /// A name that no other test, and no earlier run, uses.
 pub(crate) fn unique(prefix: &str) -> String {
     format!("{prefix}-{:08x}", SystemEntropy.next_u64() >> 32)
+}
+
+/// Creates a topic and waits until it is led: another broker may answer before that.
+pub(crate) async fn make(client: &mut Client, topic: &str, partitions: i32, configs: &[(&str, &str)]) {
+    client.create_topic(topic, partitions, configs).await.expect("a topic");
+    for partition in 0..partitions {
+        loop {
+            match client.offset(topic, partition, LATEST).await {
+                Err(error) if error.code().is_some_and(ErrorCode::is_retriable) => {}
+                found => {
+                    found.expect("an offset");
+                    break;
+                }
+            }
+        }
+    }
 }
 
 /// One batch of one record that holds `value`.
@@ -119,7 +140,7 @@ impl Witness {
     pub(crate) async fn at(address: SocketAddr, configs: &[(&str, &str)]) -> Witness {
         let mut client = Client::connect(address).await.expect("a connection");
         let topic = unique("witness");
-        client.create_topic(&topic, 1, configs).await.expect("a topic");
+        make(&mut client, &topic, 1, configs).await;
         let mut witness = Witness { client, topic, kept: Vec::new(), limit: None };
         for _ in 0..3 {
             witness.produce(100).await.expect("an acknowledgement");
@@ -131,13 +152,13 @@ impl Witness {
         self.client = client;
     }
 
-    /// Produces one record of `bytes` random bytes.
+    /// Produces one record of about `bytes` bytes, unlike any other.
     pub(crate) async fn produce(&mut self, bytes: usize) -> Result<Offset, CallError> {
-        let mut value: Vec<u8> = Vec::with_capacity(bytes + 8);
-        while value.len() < bytes {
-            value.extend_from_slice(&SystemEntropy.next_u64().to_le_bytes());
-        }
-        let offset = self.client.produce(&self.topic, 0, batch(&value)).await?;
+        let value = SystemEntropy.next_u64().to_le_bytes().repeat(bytes.div_ceil(8));
+        let mut request = produce_request(&self.topic, 0, ACKS_ALL, batch(&value));
+        request.timeout_ms = 5_000;
+        let answer = self.client.call_in(&request, PRODUCE_BY_NAME).await.map_err(CallError::from)?;
+        let offset = produced(answer)?;
         assert_eq!(offset, self.kept.len() as Offset, "offsets are dense");
         self.kept.push(value);
         Ok(offset)
