@@ -176,6 +176,16 @@ impl SimDisk {
         Self { world: Arc::clone(&self.world), boot: world.boots }
     }
 
+    /// Ends whoever uses the disk, and nothing else: what was written is still in the page cache, synced or not.
+    /// Only what this returns sees the disk from here on. After [`SimDisk::cut_power_at`] it means that the
+    /// process was killed during that change.
+    #[must_use]
+    pub fn restart_process(&self) -> Self {
+        let mut world = self.world.lock();
+        world.boot();
+        Self { world: Arc::clone(&self.world), boot: world.boots }
+    }
+
     /// A checksum over everything that was asked and answered.
     pub fn fingerprint(&self) -> u32 {
         self.world.lock().fingerprint
@@ -407,6 +417,10 @@ impl World {
             }
             inode.now = inode.durable.clone();
         }
+        self.boot();
+    }
+
+    fn boot(&mut self) {
         self.powered = true;
         self.cut_at = None;
         self.boots += 1;

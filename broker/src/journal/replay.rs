@@ -19,7 +19,7 @@ use super::reader::{FileReader, ReadError};
 use super::record::{Lsn, OwnedRecord};
 use super::task::Task;
 use super::{Config, GroupSink, Handle, Journal, Shared};
-use crate::disk::{Disk, DiskError, EntryKind};
+use crate::disk::{Disk, DiskError, EntryKind, OpenMode};
 
 /// Why a journal cannot be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -129,6 +129,8 @@ impl Replay {
         config: Config,
         checkpoint: Checkpoint,
     ) -> Result<Self, OpenError> {
+        // Nor must the names be gone that records will go under.
+        disk.sync_dir(dir).await?;
         let (mut found, next_number) = find_files(&*disk, dir, directory).await?;
         found.sort_by_key(|file| file.reader.header().sequence);
         for pair in found.windows(2) {
@@ -306,6 +308,9 @@ async fn find_files(disk: &dyn Disk, dir: &Path, directory: DirectoryId) -> Resu
             continue;
         };
         next_number = next_number.max(number + 1);
+        // The last process may have been killed with a frame on its way to the device. What is read here will be acted
+        // on, so that it must not be gone after a power cut that follows.
+        disk.open(&entry.path, OpenMode::Write).await?.sync_data().await?;
         let reader = FileReader::open(disk, &entry.path).await?;
         let header = *reader.header();
         if header.directory != directory {

@@ -9,6 +9,7 @@
 mod rebuild;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
@@ -84,6 +85,8 @@ pub struct Opened {
 /// See [`RecoveryError`]. The directory is as it was, or further on the same way.
 pub(crate) async fn open(dir: &Arc<LogDir>, config: journal::Config) -> Result<Opened, RecoveryError> {
     let disk = dir.disk();
+    // The last process may have been killed in the middle of storing it.
+    disk.sync_dir(dir.path()).await?;
     let checkpoint = Checkpoint::load(&**disk, dir.path(), dir.id()).await?;
     let logs = load_folders(dir, &checkpoint).await?;
     let missing = checkpoint.partitions.keys().filter(|tp| !logs.contains_key(tp)).copied().collect();
@@ -152,7 +155,7 @@ async fn load_folders(
 struct Repeating {
     dir: Arc<LogDir>,
     logs: BTreeMap<TopicPartition, Rebuild>,
-    /// Named by the checkpoint or by records, and not there: in order only if deleted further on.
+    /// Named by the checkpoint, and not there: in order only if deleted, or started over, further on.
     missing: BTreeSet<TopicPartition>,
     checkpoint: Checkpoint,
 }
@@ -168,7 +171,8 @@ impl Repeating {
                 }
                 let base = proto::records::BatchHeader::parse(&batch).map_or(-1, |header| header.base_offset);
                 if base != 0 || self.missing.contains(&tp) {
-                    self.missing.insert(tp);
+                    // A log that no checkpoint names has all its records in the journal, unless the first ones went
+                    // past it and were lost with the page cache. Then this one was not acknowledged either.
                     return Ok(0);
                 }
                 self.fresh(tp, 0).append(lsn, batch).await
@@ -183,8 +187,13 @@ impl Repeating {
                 Ok(0)
             }
             OwnedRecord::TrimHead { to, .. } => {
-                if let Some(log) = self.logs.get_mut(&tp) {
-                    log.trim(to);
+                match self.logs.get_mut(&tp) {
+                    Some(log) => log.trim(to),
+                    None if self.missing.contains(&tp) => {}
+                    None => {
+                        let log = Rebuild::lost(Arc::clone(&self.dir), tp, self.folder(tp), to);
+                        self.logs.insert(tp, log);
+                    }
                 }
                 Ok(0)
             }
@@ -212,9 +221,12 @@ impl Repeating {
     }
 
     fn fresh(&mut self, tp: TopicPartition, start: Offset) -> &mut Rebuild {
-        let folder = self.dir.path().join(Folder::name(tp));
-        let log = Rebuild::empty(Arc::clone(&self.dir), tp, folder, start);
+        let log = Rebuild::empty(Arc::clone(&self.dir), tp, self.folder(tp), start);
         self.logs.entry(tp).or_insert(log)
+    }
+
+    fn folder(&self, tp: TopicPartition) -> PathBuf {
+        self.dir.path().join(Folder::name(tp))
     }
 }
 

@@ -5,12 +5,14 @@
 //! explicit, versioned and checked by a CRC.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut, TryGetError};
 use proto::ids::Offset;
 
 use super::epochs::{EpochCache, EpochEntry};
 use super::producers::{AbortedTxn, DecidedTxn, Producer, Producers, REMEMBERED_BATCHES, SentBatch};
+use crate::disk::{self, Disk, DiskError};
 
 const MAGIC: &[u8; 8] = b"FIRNSNP1";
 
@@ -78,6 +80,24 @@ impl Snapshot {
         }
         Ok(Self { offset, segment_base, position, epochs, producers })
     }
+}
+
+/// Whether the file at `path` holds the state at this place already. It is then left alone: writing it anew could
+/// tear the only copy.
+///
+/// # Errors
+/// The disk's.
+pub async fn is_saved(
+    disk: &dyn Disk,
+    path: &Path,
+    offset: Offset,
+    segment_base: Offset,
+    position: u64,
+) -> Result<bool, DiskError> {
+    let bytes = disk::read_whole(disk, path).await?;
+    let saved = bytes.and_then(|bytes| Snapshot::decode(&bytes).ok());
+    let place = saved.map(|saved| (saved.offset, saved.segment_base, saved.position));
+    Ok(place == Some((offset, segment_base, position)))
 }
 
 /// [`Snapshot::encode`] of borrowed parts.

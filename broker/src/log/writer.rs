@@ -55,8 +55,11 @@ pub(crate) struct Writer {
     checkpoint: Checkpoint,
     /// The last journaled record that was handed over.
     last_lsn: Lsn,
-    /// The group after the last one handed over.
+    /// The first group that was not handed over. Those that pass the journal by come when they are taken, perhaps
+    /// long before earlier ones that are being synced.
     next_group: GroupSeq,
+    /// Groups after it that were.
+    ahead: BTreeSet<GroupSeq>,
     settling: Option<JoinHandle<Result<Checkpoint, DiskError>>>,
     settle_wanted: bool,
     /// First position of the partition that is being written.
@@ -78,6 +81,7 @@ impl Writer {
             checkpoint,
             last_lsn,
             next_group: GroupSeq(1),
+            ahead: BTreeSet::new(),
             settling: None,
             settle_wanted: false,
             writing: None,
@@ -193,7 +197,10 @@ impl Writer {
         if group.journaled {
             self.last_lsn = self.last_lsn.max(group.last_lsn);
         }
-        self.next_group = self.next_group.max(GroupSeq(group.seq.0 + 1));
+        self.ahead.insert(group.seq);
+        while self.ahead.remove(&self.next_group) {
+            self.next_group = GroupSeq(self.next_group.0 + 1);
+        }
         for entry in &group.entries {
             let owner: Arc<dyn Any + Send + Sync> = Arc::<dyn crate::journal::Owner>::clone(&entry.owner);
             let Ok(partition) = owner.downcast::<Shared>() else {
@@ -211,12 +218,12 @@ impl Writer {
                     blocked: false,
                 }
             });
-            if group.journaled && entry.kind != Kind::Append {
-                // What is handed over is durable. The journal tells the partition so a moment later, which would be too
-                // late for a change that is looked at only now.
-                let mut inner = dirty.partition.inner.lock();
-                inner.synced_lsn = inner.synced_lsn.max(entry.lsn);
+            if group.seq < dirty.oldest {
+                self.by_age.remove(&(dirty.oldest, entry.tp));
+                self.by_age.insert((group.seq, entry.tp));
+                dirty.oldest = group.seq;
             }
+            dirty.first_lsn = dirty.first_lsn.min(entry.lsn);
             dirty.bytes += entry.range.len();
             dirty.blocked = false;
             dirty.urgent |= entry.kind != Kind::Append || !group.journaled;
@@ -290,13 +297,28 @@ impl Writer {
         let tp = dirty.partition.tp;
         {
             let inner = dirty.partition.inner.lock();
-            let entry = inner.tail.get(inner.written).filter(|_| !inner.core.is_removed());
-            let Some(entry) = entry.filter(|entry| self.dir.tail().get(entry.slice.group).is_some()) else {
+            let next = inner.tail.get(inner.written);
+            if inner.core.is_removed() {
+                if inner.ops.is_empty() {
+                    return;
+                }
+                // Until its removal is durable the journal must still hold what is not written any more.
+                self.by_age.insert((dirty.oldest, tp));
+                drop(inner);
+                dirty.blocked = true;
+                self.dirty.insert(tp, dirty);
                 return;
-            };
-            dirty.first_lsn = entry.lsn;
-            dirty.oldest = entry.slice.group;
-            dirty.bytes = inner.tail.iter().skip(inner.written).map(|entry| entry.slice.len as usize).sum();
+            }
+            // What is sealed after it brings it back.
+            if next.is_none_or(|next| self.dir.tail().get(next.slice.group).is_none()) {
+                return;
+            }
+            let left = || inner.tail.iter().skip(inner.written);
+            let waiting = inner.ops.front().map(|op| op.lsn);
+            dirty.first_lsn = left().map(|entry| entry.lsn).chain(waiting).min().unwrap_or(dirty.first_lsn);
+            // Around a change of `firn.flush` the groups of a log are not in its order.
+            dirty.oldest = left().map(|entry| entry.slice.group).min().unwrap_or(dirty.oldest);
+            dirty.bytes = left().map(|entry| entry.slice.len as usize).sum();
             dirty.blocked = blocked;
             dirty.since = Instant::now();
         }
@@ -306,7 +328,7 @@ impl Writer {
 
     /// Lets go of groups that nobody needs any more.
     fn release(&mut self) {
-        let floor = self.by_age.first().map_or(self.next_group, |(group, _)| *group);
+        let floor = self.by_age.first().map_or(self.next_group, |(group, _)| *group.min(&self.next_group));
         let (gone, first) = self.dir.tail().unpin(floor, self.dir.config().tail_bytes);
         self.dir.made_room();
         let mut last: Option<TopicPartition> = None;
@@ -337,9 +359,11 @@ impl Writer {
         }
         let all: Vec<Arc<Shared>> = self.dir.members();
         for partition in all {
-            self.dirty.remove(&partition.tp);
+            // A cut or reset settles in between: the checkpoint must not pass what is not written yet.
+            self.writing = self.dirty.remove(&partition.tp).map(|dirty| dirty.first_lsn);
             self.write_all(&partition).await?;
         }
+        self.writing = None;
         self.dirty.clear();
         self.by_age.clear();
         self.start_settling();

@@ -286,7 +286,6 @@ impl Registry {
             let mut inner = shared.inner.lock();
             inner.described = found.described;
             inner.processed_lsn = found.lsn;
-            inner.synced_lsn = found.lsn;
         }
         dir.join(&shared);
         self.partitions.write().insert(found.tp, PartitionHandle::new(shared));

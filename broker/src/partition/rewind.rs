@@ -9,7 +9,7 @@ use proto::metadata::TierPointer;
 
 use super::handle::PartitionHandle;
 use super::read::scan;
-use super::shared::{OpKind, Shared};
+use super::shared::{OpKind, SavePoint, Shared};
 use super::types::{AckError, ReadError};
 use crate::journal::{EpochStart, Record};
 use crate::log::batch::BatchMeta;
@@ -75,8 +75,10 @@ impl PartitionHandle {
         let shared = &self.shared;
         let (first, pending) = {
             let inner = shared.inner.lock();
-            let pending = inner.save_points.iter().rev().find(|point| point.offset <= offset);
-            (inner.core.layout().first_base(), pending.map(|point| point.snapshot.clone()))
+            let first = inner.core.layout().first_base();
+            // What is older than the first segment was trimmed before it was saved.
+            let pending = inner.save_points.iter().rev().find(|point| (first..=offset).contains(&point.offset));
+            (first, pending.map(|point| point.snapshot.clone()))
         };
         if let Some(state) = pending.and_then(|bytes| Snapshot::decode(&bytes).ok()) {
             return Ok(state);
@@ -93,11 +95,15 @@ impl PartitionHandle {
         saved.sort_unstable_by(|a, b| b.cmp(a));
         for at in saved {
             let path = shared.folder.join(file_name(at, FileKind::Snapshot));
-            if let Ok(Some(bytes)) = crate::disk::read_whole(&**disk, &path).await
-                && let Ok(state) = Snapshot::decode(&bytes)
-            {
+            // Trimmed since, or torn by a crash: an earlier one does as well.
+            let found = crate::disk::read_whole(&**disk, &path).await;
+            let bytes = found.map_err(|error| shared.read_failed(&error.to_string()))?;
+            if let Some(state) = bytes.and_then(|bytes| Snapshot::decode(&bytes).ok()) {
                 return Ok(state);
             }
+        }
+        if first > 0 {
+            tracing::warn!(partition = %shared.tp, offset, "no state saved: producers that wrote before {first} are not known");
         }
         Ok(Snapshot { offset: first, segment_base: first, ..Snapshot::default() })
     }
@@ -151,11 +157,12 @@ impl PartitionHandle {
             let mut inner = self.shared.inner.lock();
             inner.truncating = false;
             let state = state?;
-            let kind = OpKind::Cut { end: to, segment: state.segment_base, position: state.position };
+            let segment = state.segment_base;
+            let kind = OpKind::Cut { end: to, segment, position: state.position };
             self.record(&mut inner, Record::TruncateTail { tp: self.tp(), to }, kind);
             let done = inner.op_durable();
             let commands = inner.core.truncate(state);
-            inner.cut_tail(to);
+            inner.cut_tail(to, segment);
             self.perform(&mut inner, commands);
             done
         };
@@ -195,7 +202,7 @@ impl PartitionHandle {
             self.record(&mut inner, record, OpKind::Reset { start, snapshot: snapshot.clone() });
             let done = inner.op_durable();
             let commands = inner.core.reset(self.shared.dir.now_ms(), state);
-            inner.restart_tail(&self.shared, start);
+            inner.restart_tail(&self.shared, start, snapshot);
             self.perform(&mut inner, commands);
             done
         };
@@ -204,22 +211,25 @@ impl PartitionHandle {
 }
 
 impl super::shared::Inner {
-    /// Forgets batches at or above `end`.
-    fn cut_tail(&mut self, end: Offset) {
+    /// Forgets batches at or above `end`, and files after that of `segment`: one of the same name may come again,
+    /// and is another file.
+    fn cut_tail(&mut self, end: Offset, segment: Offset) {
         while self.tail.back().is_some_and(|entry| entry.base >= end) {
             self.tail.pop_back();
         }
         self.written = self.written.min(self.tail.len());
+        self.files.retain(|base, _| *base <= segment);
         self.save_points.retain(|point| point.offset <= end);
         self.generation += 1;
         self.forget_hints();
     }
 
-    /// Forgets all batches and files.
-    fn restart_tail(&mut self, shared: &Shared, start: Offset) {
+    /// Forgets all batches and files; what is known is the state at `start`.
+    fn restart_tail(&mut self, shared: &Shared, start: Offset, snapshot: Bytes) {
         self.tail.clear();
         self.written = 0;
         self.save_points.clear();
+        self.save_points.push_back(SavePoint { offset: start, segment: start, position: 0, snapshot, summary: None });
         self.generation += 1;
         self.forget_hints();
         let segment: Arc<Segment> = Segment::new(&shared.folder, start);

@@ -57,6 +57,8 @@ pub(crate) struct SavePoint {
     pub(crate) offset: Offset,
     /// The segment it belongs to.
     pub(crate) segment: Offset,
+    /// Its byte there.
+    pub(crate) position: u64,
     /// An encoded [`snapshot::Snapshot`].
     pub(crate) snapshot: Bytes,
     /// The index so far of the segment that ends, or goes on, here; none if that was dropped.
@@ -101,10 +103,13 @@ pub(crate) struct Inner {
     pub(crate) save_points: VecDeque<SavePoint>,
     /// Log position of the last save point.
     saved_position: u64,
-    /// Its records are durable up to here.
-    pub(crate) synced_lsn: Lsn,
     /// Position of the last record that its files reflect.
     pub(crate) processed_lsn: Lsn,
+    /// Up to where segments hold it: (segment, byte). What the core says is ahead of it, by batches and by changes
+    /// that are not durable.
+    pub(crate) reached: (Offset, u64),
+    /// The local start as of there: the core's may be ahead of what is durable.
+    pub(crate) processed_start: Offset,
     /// What its folder says of recovery; none if there is no folder yet.
     pub(crate) described: Option<Recovery>,
     /// Offset of the state last saved, and whether that lies inside a segment.
@@ -124,6 +129,8 @@ impl Shared {
         let files =
             core.layout().segments().map(|segment| (segment.base, Segment::new(&folder, segment.base))).collect();
         let saved_position = core.layout().end_position();
+        let processed_start = core.offsets().local_start;
+        let reached = (core.layout().active().base, core.layout().active().bytes);
         Arc::new(Self {
             tp,
             topic: RwLock::new(topic),
@@ -142,8 +149,9 @@ impl Shared {
                 op_waiters: Vec::new(),
                 save_points: VecDeque::new(),
                 saved_position,
-                synced_lsn: Lsn(0),
                 processed_lsn: Lsn(0),
+                reached,
+                processed_start,
                 described: None,
                 saved: None,
                 generation: 0,
@@ -187,7 +195,6 @@ impl Owner for Shared {
         let mut settle = false;
         {
             let mut inner = self.inner.lock();
-            inner.synced_lsn = inner.synced_lsn.max(up_to);
             for command in inner.core.on(Event::Synced(up_to)) {
                 inner.perform_into(command, &mut told);
             }
@@ -253,6 +260,7 @@ impl Inner {
         self.save_points.push_back(SavePoint {
             offset,
             segment,
+            position,
             snapshot: snapshot::encode_parts(offset, segment, position, core.epochs(), core.producers()),
             summary: Some(core.layout().active().summary()).filter(|summary| summary.bytes > 0),
         });
@@ -265,14 +273,6 @@ impl Inner {
         let (base, fresh) = (active.base, active.is_empty());
         if fresh && self.save_points.back().is_none_or(|point| point.offset != base) {
             self.save_point(base, 0);
-        }
-    }
-
-    /// Where the next batch that is not in a segment yet goes: (segment, position).
-    pub(crate) fn written_place(&self) -> (Offset, u64) {
-        match self.tail.get(self.written) {
-            Some(entry) => (entry.segment, entry.position),
-            None => (self.core.layout().active().base, self.core.layout().active().bytes),
         }
     }
 

@@ -1,5 +1,8 @@
 //! The parts together: handle, journal, writer, recovery, on the simulated disk.
 
+mod crash;
+mod life;
 mod log;
+mod model;
 mod threads;
 mod world;

@@ -22,7 +22,7 @@ use crate::log::layout::{Layout, Place};
 use crate::log::producers::Producers;
 use crate::log::scan::walk;
 use crate::log::segment::{FileKind, file_name, parse_file_name};
-use crate::log::snapshot::Snapshot;
+use crate::log::snapshot::{self, Snapshot};
 use crate::partition::core::Restored;
 
 /// Replayed bytes worth a write of their own.
@@ -34,6 +34,8 @@ pub(super) struct Rebuild {
     tp: TopicPartition,
     folder: PathBuf,
     described: Option<Folder>,
+    /// Its folder is there.
+    on_disk: bool,
     config: LogConfig,
     now_ms: Millis,
     local_start: Offset,
@@ -61,6 +63,7 @@ impl Rebuild {
             tp,
             folder,
             described: None,
+            on_disk: false,
             now_ms,
             local_start: start,
             layout: Layout::new(start, now_ms, &config),
@@ -75,6 +78,14 @@ impl Rebuild {
         }
     }
 
+    /// A log of which nothing is left but where it starts: all that was in it went past the journal and was lost.
+    pub(super) fn lost(dir: Arc<LogDir>, tp: TopicPartition, folder: PathBuf, start: Offset) -> Self {
+        let mut log = Self::empty(dir, tp, folder, start);
+        log.described = Some(Folder { tp, topic: String::new(), local_start: start, recovery: Recovery::Scan });
+        log.touched = true;
+        log
+    }
+
     /// The log in `folder` as far as it is to be trusted without the journal.
     pub(super) async fn load(
         dir: Arc<LogDir>,
@@ -83,6 +94,7 @@ impl Rebuild {
         mark: Option<Mark>,
     ) -> Result<Self, RecoveryError> {
         let mut log = Self::empty(dir, tp, folder, 0);
+        log.on_disk = true;
         log.described = log.read_description().await?;
         let names = log.names().await?;
         let recovery = log.described.as_ref().map_or(Recovery::Journal, |folder| folder.recovery);
@@ -313,18 +325,24 @@ impl Rebuild {
         Ok(walked.position)
     }
 
-    /// Beyond what is known to be durable: whatever holds together.
+    /// Beyond what is known to be durable: whatever holds together. It is in the page cache at least, and is made
+    /// durable in the end.
     async fn scan_on(&mut self, files: &BTreeMap<Offset, u64>, trusted: Mark) -> Result<(), RecoveryError> {
         let mut mark = trusted;
         loop {
             let len = files.get(&mark.segment).copied().unwrap_or(0);
             let reached = self.load_active(mark, len, mark.position, true).await?;
-            self.touched |= reached != trusted.position || mark.segment != trusted.segment;
+            if reached > mark.position {
+                self.touched = true;
+                self.file(mark.segment).await?;
+            }
             let end = self.layout.end();
             if reached < len || end == mark.segment || !files.contains_key(&end) {
                 return Ok(());
             }
             self.layout.roll(&self.config, self.now_ms);
+            // The log may be trimmed to here one day.
+            self.save_state().await?;
             mark = Mark { segment: end, position: 0, lsn: mark.lsn };
         }
     }
@@ -341,10 +359,9 @@ impl Rebuild {
             return Ok(0);
         }
         if meta.base_offset != end {
-            let scanned = self.described.as_ref().is_some_and(|folder| folder.recovery == Recovery::Scan);
             // In a log that is scanned, what came before went past the journal and was lost with the page
             // cache. Nothing from here on was acknowledged: that waits until what came before is settled.
-            if !(scanned && meta.base_offset > end) {
+            if !(self.is_scanned() && meta.base_offset > end) {
                 let what = format!("journal record {lsn} begins at offset {}, the log ends at {end}", meta.base_offset);
                 self.broken.get_or_insert(what);
             }
@@ -355,6 +372,10 @@ impl Rebuild {
         apply(&mut self.epochs, &mut self.producers, &meta, self.now_ms);
         self.touched = true;
         self.hold(place, bytes).await
+    }
+
+    fn is_scanned(&self) -> bool {
+        self.described.as_ref().is_some_and(|folder| folder.recovery == Recovery::Scan)
     }
 
     async fn hold(&mut self, place: Place, bytes: Bytes) -> Result<usize, RecoveryError> {
@@ -404,7 +425,8 @@ impl Rebuild {
             if batch.header.base_offset >= to { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
         .await?;
-        Ok(Some(Mark { segment, position: walked.position, lsn }))
+        // The cut itself is not covered before it is carried out.
+        Ok(Some(Mark { segment, position: walked.position, lsn: lsn.previous() }))
     }
 
     /// Cuts the log at `mark`, which the checkpoint names by now.
@@ -434,10 +456,22 @@ impl Rebuild {
 
     /// Repeats a move of the start.
     pub(super) fn trim(&mut self, to: Offset) {
-        if to <= self.local_start || to > self.layout.end() {
+        if to <= self.local_start || self.broken.is_some() {
             return;
         }
-        if to == self.layout.end() {
+        if to > self.layout.end() {
+            if !self.is_scanned() {
+                let what = format!("the log ends at {}, it was to start at {to}", self.layout.end());
+                self.broken.get_or_insert(what);
+                return;
+            }
+            // What lay between went past the journal and was lost. What lies below was deleted: it stays so.
+            self.held = None;
+            self.open.clear();
+            self.layout = Layout::new(to, self.now_ms, &self.config);
+            self.epochs.truncate_tail(to);
+            self.first_changed = to;
+        } else if to == self.layout.end() {
             self.layout.roll(&self.config, self.now_ms);
         }
         self.local_start = to;
@@ -466,7 +500,7 @@ impl Rebuild {
         self.make_folder().await?;
         self.write_small(&file_name(start, FileKind::Snapshot), state.clone()).await?;
         self.describe().await?;
-        Ok(Mark { segment: start, position: 0, lsn })
+        Ok(Mark { segment: start, position: 0, lsn: lsn.previous() })
     }
 
     /// Carries it out.
@@ -504,10 +538,7 @@ impl Rebuild {
             return Ok(());
         }
         self.make_folder().await?;
-        let active = self.layout.active();
-        let state =
-            crate::log::snapshot::encode_parts(active.end, active.base, active.bytes, &self.epochs, &self.producers);
-        self.write_small(&file_name(active.end, FileKind::Snapshot), state).await?;
+        self.save_state().await?;
         let changed: Vec<(Offset, Bytes)> = self
             .layout
             .segments()
@@ -521,6 +552,21 @@ impl Rebuild {
             file.sync_data().await?;
         }
         self.describe().await
+    }
+
+    /// Saves the state at the end, durably but for its name.
+    async fn save_state(&self) -> Result<(), DiskError> {
+        let active = self.layout.active();
+        let (end, base, bytes) = (active.end, active.base, active.bytes);
+        let name = file_name(end, FileKind::Snapshot);
+        let disk = self.dir.disk();
+        let path = self.folder.join(&name);
+        if snapshot::is_saved(&**disk, &path, end, base, bytes).await? {
+            disk.open(&path, OpenMode::Write).await?.sync_data().await
+        } else {
+            let state = snapshot::encode_parts(end, base, bytes, &self.epochs, &self.producers);
+            self.write_small(&name, state).await
+        }
     }
 
     async fn write_small(&self, name: &str, contents: Bytes) -> Result<(), DiskError> {
@@ -582,8 +628,9 @@ impl Rebuild {
     }
 
     async fn make_folder(&mut self) -> Result<(), RecoveryError> {
-        if self.described.is_none() {
+        if !self.on_disk {
             self.dir.disk().create_dir_all(&self.folder).await?;
+            self.on_disk = true;
         }
         Ok(())
     }

@@ -6,10 +6,11 @@ use bytes::Bytes;
 use proto::ids::Offset;
 
 use super::{Unsettled, Writer};
-use crate::disk::{DiskError, DiskFile, OpenMode};
+use crate::disk::{DirEntry, DiskError, DiskFile, OpenMode};
 use crate::journal::{Lsn, Mark};
 use crate::log::folder::{self, Folder, Recovery};
 use crate::log::segment::{FileKind, Segment, file_name, parse_file_name};
+use crate::log::snapshot;
 use crate::partition::shared::{FileOp, Inner, OpKind, SavePoint, Shared};
 
 /// Bytes gathered for one turn at most.
@@ -43,12 +44,15 @@ impl Writer {
     /// Writes all sealed batches of a partition and does what its files are due for.
     pub(super) async fn write_all(&mut self, partition: &Arc<Shared>) -> Result<(), DiskError> {
         loop {
-            let turn = next_turn(partition);
+            let turn = next_turn(partition, self.last_lsn);
             match turn {
                 Turn::Nothing => return self.save_state(partition).await,
                 Turn::Write(batches) => self.write_batches(partition, batches).await?,
                 Turn::Op(op) => {
-                    self.save_state(partition).await?;
+                    // What a reset leaves is saved with it, and by it.
+                    if !matches!(op.kind, OpKind::Reset { .. } | OpKind::Delete) {
+                        self.save_state(partition).await?;
+                    }
                     self.change_files(partition, op).await?;
                 }
             }
@@ -61,28 +65,37 @@ impl Writer {
         let mut files: Vec<Arc<dyn DiskFile>> = Vec::new();
         let mut written = 0;
         let mut names = false;
+        let mut reached = (0, 0);
         for run in batches.runs {
+            reached = (run.segment.base, run.position + run.bytes);
             let file = run.segment.create(&*disk).await?;
             file.write_at(run.position, run.pieces).await?;
             written += run.bytes;
             names |= run.segment.is_new_name();
             files.push(file);
         }
-        let (segment, position) = {
+        let current = {
             let mut inner = partition.inner.lock();
-            if inner.generation == batches.generation {
+            let current = inner.generation == batches.generation;
+            if current {
+                inner.reached = reached;
                 inner.written += batches.count;
                 inner.processed_lsn = inner.processed_lsn.max(batches.last_lsn);
             }
-            inner.written_place()
+            current
         };
+        self.unsettled_bytes += written;
         let unsettled = self.unsettled(partition, batches.first_lsn);
         unsettled.names |= names;
         unsettled.files.extend(files);
-        unsettled.mark = Mark { segment, position, lsn: unsettled.mark.lsn.max(batches.last_lsn) };
-        unsettled.end = unsettled.end.max(batches.end);
-        self.unsettled_bytes += written;
-        Self::tell_written(partition, batches.end);
+        // If the log was cut or started over meanwhile, what was written may not be what is there by these offsets now:
+        // what is still to stay is written again, before that change is carried out.
+        if current {
+            let lsn = unsettled.mark.lsn.max(batches.last_lsn);
+            unsettled.mark = Mark { segment: reached.0, position: reached.1, lsn };
+            unsettled.end = unsettled.end.max(batches.end);
+            Self::tell_written(partition, batches.end);
+        }
         Ok(())
     }
 
@@ -99,11 +112,17 @@ impl Writer {
         let recovery = if loose { Recovery::Scan } else { Recovery::Journal };
         let (described, local_start) = {
             let inner = partition.inner.lock();
-            (inner.described, inner.core.offsets().local_start)
+            (inner.described, inner.processed_start)
         };
         // A log that was ever loose is scanned: what was written then stays in it.
         if described == Some(recovery) || described == Some(Recovery::Scan) {
             return Ok(());
+        }
+        // What is being settled may be about to describe it, too.
+        self.await_settling().await?;
+        if loose && self.unsettled.contains_key(&partition.tp) {
+            // See `changed`.
+            self.settle_now().await?;
         }
         let disk = Arc::clone(self.dir.disk());
         disk.create_dir_all(&partition.folder).await?;
@@ -132,23 +151,36 @@ impl Writer {
                 if inner.core.is_removed() {
                     inner.save_points.clear();
                 }
-                let reached = inner.tail.get(inner.written).map_or_else(|| inner.core.layout().end(), |e| e.base);
-                match inner.save_points.front() {
-                    Some(point) if point.offset <= reached => inner.save_points.pop_front(),
-                    _ => None,
+                if inner.ops.iter().any(|op| matches!(op.kind, OpKind::Reset { .. })) {
+                    return Ok(());
                 }
+                let reached = inner.tail.get(inner.written).map_or_else(|| inner.core.layout().end(), |e| e.base);
+                inner.save_points.front().filter(|point| point.offset <= reached).cloned()
             };
             let Some(point) = due else {
                 return Ok(());
             };
+            let offset = point.offset;
             self.save_point(partition, point).await?;
+            // Only now, so that whoever wants the state at that offset finds it here or on disk.
+            let mut inner = partition.inner.lock();
+            if inner.save_points.front().is_some_and(|front| front.offset == offset) {
+                inner.save_points.pop_front();
+            }
         }
     }
 
     async fn save_point(&mut self, partition: &Arc<Shared>, point: SavePoint) -> Result<(), DiskError> {
         self.prepare_folder(partition, false).await?;
-        let snapshot = partition.folder.join(file_name(point.offset, FileKind::Snapshot));
-        let mut files = vec![self.write_small(&snapshot, point.snapshot).await?];
+        let path = partition.folder.join(file_name(point.offset, FileKind::Snapshot));
+        let disk = &**self.dir.disk();
+        let saved = snapshot::is_saved(disk, &path, point.offset, point.segment, point.position).await?;
+        let file = if saved {
+            disk.open(&path, OpenMode::Write).await?
+        } else {
+            self.write_small(&path, point.snapshot).await?
+        };
+        let mut files = vec![file];
         if let Some(summary) = &point.summary {
             let index = partition.folder.join(file_name(summary.base, FileKind::Index));
             files.push(self.write_small(&index, summary.encode()).await?);
@@ -192,15 +224,19 @@ impl Writer {
 
     /// Files go once the checkpoint does not need them: recovery begins at its mark.
     fn trim(&mut self, partition: &Arc<Shared>, lsn: Lsn, to: Offset, first: Offset) {
-        let (dropped, place) = {
+        let (dropped, reached) = {
             let mut inner = partition.inner.lock();
+            if inner.reached.0 < first {
+                inner.reached = (first, 0);
+            }
             let keep = inner.files.split_off(&first);
+            inner.processed_start = to;
             let dropped: Vec<Offset> = std::mem::replace(&mut inner.files, keep).into_keys().collect();
-            (dropped, inner.written_place())
+            (dropped, inner.reached)
         };
         let folder = &partition.folder;
         let unsettled = self.unsettled(partition, lsn);
-        unsettled.mark = Mark { segment: place.0, position: place.1, lsn: unsettled.mark.lsn.max(lsn) };
+        unsettled.mark = Mark { segment: reached.0, position: reached.1, lsn: unsettled.mark.lsn.max(lsn) };
         unsettled.local_start = Some(to);
         for base in dropped {
             let kinds = [FileKind::Log, FileKind::Index, FileKind::Snapshot];
@@ -218,14 +254,18 @@ impl Writer {
         segment: Offset,
         position: u64,
     ) -> Result<(), DiskError> {
+        // The checkpoint may only name what has a folder, even if all that was ever appended is cut.
+        self.prepare_folder(partition, false).await?;
+        partition.inner.lock().reached = (segment, position);
         let unsettled = self.unsettled(partition, lsn);
-        unsettled.mark = Mark { segment, position, lsn };
+        // The cut itself is not covered yet: if the file is not cut in time, recovery repeats it.
+        unsettled.mark = Mark { segment, position, lsn: lsn.previous() };
         unsettled.end = end;
         self.settle_now().await?;
         let disk = Arc::clone(self.dir.disk());
         let file = partition.inner.lock().files.get(&segment).cloned();
         if let Some(file) = file
-            && disk.list(&partition.folder).await?.iter().any(|entry| entry.path == file.path())
+            && self.names(partition).await?.iter().any(|entry| entry.path == file.path())
         {
             let file: Arc<dyn DiskFile> = file.create(&*disk).await?;
             if file.size().await? > position {
@@ -239,7 +279,16 @@ impl Writer {
             FileKind::Index => offset >= segment,
             FileKind::Snapshot => offset > end,
         })
-        .await
+        .await?;
+        self.changed(partition, lsn).await
+    }
+
+    /// A cut or reset is carried out. In a log that is scanned it may not be repeated: what is written from here on
+    /// would go with it, and is not in the journal.
+    async fn changed(&mut self, partition: &Arc<Shared>, lsn: Lsn) -> Result<(), DiskError> {
+        self.unsettled(partition, lsn).mark.lsn = lsn;
+        let scanned = partition.inner.lock().described == Some(Recovery::Scan);
+        if scanned { self.settle_now().await } else { Ok(()) }
     }
 
     async fn reset(
@@ -249,6 +298,11 @@ impl Writer {
         start: Offset,
         snapshot: Bytes,
     ) -> Result<(), DiskError> {
+        {
+            let mut inner = partition.inner.lock();
+            (inner.reached, inner.processed_start) = ((start, 0), start);
+            inner.saved = Some((start, false));
+        }
         let disk = Arc::clone(self.dir.disk());
         disk.create_dir_all(&partition.folder).await?;
         // Should this be the last that happens, recovery repeats the reset from the journal.
@@ -256,11 +310,12 @@ impl Writer {
         self.write_small(&path, snapshot).await?.sync_data().await?;
         disk.sync_dir(&partition.folder).await?;
         let unsettled = self.unsettled(partition, lsn);
-        unsettled.mark = Mark { segment: start, position: 0, lsn };
+        unsettled.mark = Mark { segment: start, position: 0, lsn: lsn.previous() };
         unsettled.local_start = Some(start);
         unsettled.end = start;
         self.settle_now().await?;
-        self.remove_where(partition, |offset, kind| (offset, kind) != (start, FileKind::Snapshot)).await
+        self.remove_where(partition, |offset, kind| (offset, kind) != (start, FileKind::Snapshot)).await?;
+        self.changed(partition, lsn).await
     }
 
     /// Journal record first, then the name, then the contents: a folder under its own name is a whole one.
@@ -282,6 +337,14 @@ impl Writer {
         disk.remove_dir_all(&gone).await
     }
 
+    /// What lies in a partition's folder: nothing if no record ever got that far.
+    async fn names(&self, partition: &Shared) -> Result<Vec<DirEntry>, DiskError> {
+        match self.dir.disk().list(&partition.folder).await {
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            listed => listed,
+        }
+    }
+
     async fn remove_where(
         &self,
         partition: &Arc<Shared>,
@@ -289,7 +352,7 @@ impl Writer {
     ) -> Result<(), DiskError> {
         let disk = self.dir.disk();
         let mut removed = false;
-        for entry in disk.list(&partition.folder).await? {
+        for entry in self.names(partition).await? {
             if let Some((offset, kind)) = parse_file_name(&entry.name)
                 && goes(offset, kind)
             {
@@ -301,9 +364,15 @@ impl Writer {
     }
 }
 
-/// What comes next for a partition's files, in the order in which it happened.
-fn next_turn(partition: &Arc<Shared>) -> Turn {
+/// What comes next for a partition's files, in the order in which it happened. All up to `sealed` is durable, whether
+/// the partition was told or not.
+fn next_turn(partition: &Arc<Shared>, sealed: Lsn) -> Turn {
     let mut inner = partition.inner.lock();
+    if inner.core.is_removed() {
+        // What went before the removal need not be done: batches are not written any more either.
+        let removal = inner.ops.iter().position(|op| matches!(op.kind, OpKind::Delete));
+        inner.ops.drain(..removal.unwrap_or(0));
+    }
     let barrier = inner.ops.front().map(|op| op.lsn);
     if let Some(batches) = gather(partition, &mut inner, barrier) {
         return Turn::Write(batches);
@@ -311,7 +380,7 @@ fn next_turn(partition: &Arc<Shared>) -> Turn {
     let before_barrier = barrier.is_some_and(|barrier| {
         inner.tail.get(inner.written).is_some_and(|entry| entry.lsn < barrier && !inner.core.is_removed())
     });
-    if before_barrier || barrier.is_none_or(|barrier| barrier > inner.synced_lsn) {
+    if before_barrier || barrier.is_none_or(|barrier| barrier > sealed) {
         return Turn::Nothing;
     }
     inner.ops.pop_front().map_or(Turn::Nothing, Turn::Op)

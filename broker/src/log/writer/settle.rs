@@ -44,7 +44,7 @@ impl Unsettled {
     pub(super) fn new(partition: &Arc<Shared>, first_lsn: Lsn) -> Self {
         let (segment, position, lsn) = {
             let inner = partition.inner.lock();
-            let (segment, position) = inner.written_place();
+            let (segment, position) = inner.reached;
             (segment, position, inner.processed_lsn)
         };
         Self {
@@ -119,9 +119,11 @@ impl Writer {
         for (tp, unsettled) in &settling {
             checkpoint.partitions.insert(*tp, unsettled.mark);
         }
-        // Everything handed over is either in no segment yet, or about to be settled.
-        let pending = self.dirty.values().map(|dirty| dirty.first_lsn).chain(self.writing).min();
-        checkpoint.replay_from = pending.unwrap_or(self.last_lsn.next()).max(checkpoint.replay_from);
+        // Everything handed over is either in no segment yet, or about to be settled. A partition may already know of
+        // something that was not handed over, so that alone says too little.
+        let pending = self.dirty.values().map(|dirty| dirty.first_lsn).chain(self.writing);
+        let pending = pending.fold(self.last_lsn.next(), Lsn::min);
+        checkpoint.replay_from = pending.max(checkpoint.replay_from);
         let dir = Arc::clone(&self.dir);
         let settling: Vec<Unsettled> = settling.into_values().collect();
         self.settling = Some(tokio::spawn(settle(dir, settling, checkpoint)));

@@ -31,7 +31,7 @@ pub(super) fn tp(partition: i32) -> TopicPartition {
     TopicPartition::new(TopicId(Uuid::from_u128(7)), partition)
 }
 
-fn dirs(count: u32) -> Vec<DirSpec> {
+pub(super) fn dirs(count: u32) -> Vec<DirSpec> {
     (0..count)
         .map(|at| DirSpec {
             id: DirectoryId(Uuid::from_u128(100 + u128::from(at))),
@@ -108,7 +108,11 @@ impl World {
     }
 }
 
-async fn open(disk: &SimDisk, dirs: &[DirSpec], clock: &Arc<ManualClock>) -> Result<Partitions, NoDirectory> {
+pub(super) async fn open(
+    disk: &SimDisk,
+    dirs: &[DirSpec],
+    clock: &Arc<ManualClock>,
+) -> Result<Partitions, NoDirectory> {
     Partitions::open(Open {
         node: NODE,
         disk: Arc::new(disk.clone()),
