@@ -318,6 +318,8 @@ async fn missing_files_are_noticed() {
     append_each(&journal, 8, 12_000).await;
     journal.close().await.expect("clean");
     disk.remove(&Path::new(DIR).join("journal-0001.firn")).await.expect("there");
+    // Whoever still makes files ahead ends here.
+    let disk = disk.restart_process();
     let error = open(&disk, small()).await.expect_err("its start is gone");
     assert!(matches!(error, OpenError::Missing { expected: Lsn(1), .. }), "{error}");
 }
