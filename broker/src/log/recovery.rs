@@ -188,7 +188,7 @@ impl Repeating {
             }
             OwnedRecord::TrimHead { to, .. } => {
                 match self.logs.get_mut(&tp) {
-                    Some(log) => log.trim(to),
+                    Some(log) => log.trim(to).await?,
                     None if self.missing.contains(&tp) => {}
                     None => {
                         let log = Rebuild::lost(Arc::clone(&self.dir), tp, self.folder(tp), to);

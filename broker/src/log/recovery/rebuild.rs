@@ -455,29 +455,34 @@ impl Rebuild {
     }
 
     /// Repeats a move of the start.
-    pub(super) fn trim(&mut self, to: Offset) {
+    pub(super) async fn trim(&mut self, to: Offset) -> Result<(), RecoveryError> {
         if to <= self.local_start || self.broken.is_some() {
-            return;
+            return Ok(());
         }
-        if to > self.layout.end() {
+        let end = self.layout.end();
+        if to > end {
             if !self.is_scanned() {
-                let what = format!("the log ends at {}, it was to start at {to}", self.layout.end());
-                self.broken.get_or_insert(what);
-                return;
+                self.broken.get_or_insert(format!("the log ends at {end}, it was to start at {to}"));
+                return Ok(());
             }
             // What lay between went past the journal and was lost. What lies below was deleted: it stays so.
             self.held = None;
             self.open.clear();
             self.layout = Layout::new(to, self.now_ms, &self.config);
-            self.epochs.truncate_tail(to);
             self.first_changed = to;
-        } else if to == self.layout.end() {
+        } else if to == end {
             self.layout.roll(&self.config, self.now_ms);
+        }
+        if to >= end {
+            // Nothing that lies before it will be there to learn the state from.
+            self.make_folder().await?;
+            self.save_state().await?;
         }
         self.local_start = to;
         self.layout.trim_head(to);
         self.producers.truncate_head(to);
         self.touched = true;
+        Ok(())
     }
 
     /// Prepares a new beginning at `start`; the checkpoint is to name the mark answered before it is carried
