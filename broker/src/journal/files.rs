@@ -285,6 +285,14 @@ impl Files {
         }
     }
 
+    /// Orders nothing more, and waits until whoever makes the files is done with the one at hand: the directory may be
+    /// opened again after this.
+    pub(super) async fn end(&mut self) {
+        let (nobody, _) = mpsc::channel(1);
+        self.orders = nobody;
+        while self.made.recv().await.is_some() {}
+    }
+
     /// Orders the next file when the one at hand is half full. Never waits.
     pub(super) fn look_ahead(&mut self) {
         if let (Ahead::Ordered, Ok(made)) = (&self.ahead, self.made.try_recv()) {

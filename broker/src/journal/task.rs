@@ -59,7 +59,11 @@ impl Task {
             match self.next() {
                 Next::Write(sealed, synced) => self.write(sealed, synced).await?,
                 Next::Sleep => self.shared.work.notified().await,
-                Next::Finish => return self.finish().await,
+                Next::Finish => {
+                    self.finish().await?;
+                    self.files.end().await;
+                    return Ok(());
+                }
                 Next::Quit => return Ok(()),
             }
         }
