@@ -119,6 +119,8 @@ pub struct FirnConfig {
     pub request_memory_bytes: usize,
     /// `firn.chunk.cache.bytes`: chunks of cold history.
     pub chunk_cache_bytes: usize,
+    /// Objects being uploaded: an eighth of `firn.memory.bytes`.
+    pub upload_bytes: usize,
     /// `firn.remote.read.bytes`: downloads of cold history in flight.
     pub remote_read_bytes: usize,
     /// `firn.writeback.bytes`: bytes not yet in segment files.
@@ -225,7 +227,8 @@ impl FirnConfig {
             memory_bytes,
             tail_cache_bytes,
             request_memory_bytes: eighths("firn.request.memory.bytes", 2),
-            chunk_cache_bytes: eighths("firn.chunk.cache.bytes", 2),
+            chunk_cache_bytes: eighths("firn.chunk.cache.bytes", 1),
+            upload_bytes: memory_bytes / 8,
             remote_read_bytes: eighths("firn.remote.read.bytes", 1),
             writeback_bytes: read.size_or("firn.writeback.bytes", tail_cache_bytes / 3 * 2),
             journal_bytes: read.size("firn.journal.bytes") as u64,

@@ -71,22 +71,34 @@ impl Drop for Memory {
 pub(super) struct Pool {
     block_bytes: usize,
     keep: usize,
-    idle: Mutex<Vec<Memory>>,
+    state: Mutex<PoolState>,
+}
+
+#[derive(Debug, Default)]
+struct PoolState {
+    /// Blocks of the pool's size that somebody holds.
+    lent: usize,
+    idle: Vec<Memory>,
 }
 
 impl Pool {
-    /// A pool of blocks of `block_bytes` that keeps at most `keep` idle ones.
+    /// A pool of blocks of `block_bytes` that keeps idle ones as long as there are at most `keep` blocks in all, those that
+    /// are in use included.
     pub(super) fn new(block_bytes: usize, keep: usize) -> Arc<Self> {
-        Arc::new(Self { block_bytes: block_bytes.max(1).next_multiple_of(BLOCK), keep, idle: Mutex::new(Vec::new()) })
+        Arc::new(Self { block_bytes: block_bytes.max(1).next_multiple_of(BLOCK), keep, state: Mutex::default() })
     }
 
     /// A block of the pool's size, or of `at_least` bytes if that is more (such a one is not kept).
     pub(super) fn take(self: &Arc<Self>, at_least: usize) -> Tail {
         let memory = if at_least <= self.block_bytes {
-            let kept = self.idle.lock().pop();
+            let kept = {
+                let mut state = self.state.lock();
+                state.lent += 1;
+                state.idle.pop()
+            };
             kept.unwrap_or_else(|| Memory::new(self.block_bytes))
         } else {
-            Memory::new(at_least)
+            Memory::new(at_least.max(self.block_bytes + 1))
         };
         let end = memory.capacity;
         Tail { block: Arc::new(Block { memory: Some(memory), pool: Arc::downgrade(self) }), start: 0, end }
@@ -96,16 +108,17 @@ impl Pool {
         if memory.capacity != self.block_bytes {
             return;
         }
-        let mut idle = self.idle.lock();
-        if idle.len() < self.keep {
-            idle.push(memory);
+        let mut state = self.state.lock();
+        state.lent -= 1;
+        if state.lent + state.idle.len() < self.keep {
+            state.idle.push(memory);
         }
     }
 
     /// How many blocks lie idle.
     #[cfg(test)]
     pub(super) fn idle(&self) -> usize {
-        self.idle.lock().len()
+        self.state.lock().idle.len()
     }
 }
 

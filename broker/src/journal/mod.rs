@@ -59,8 +59,8 @@ pub struct Config {
     pub max_group_bytes: usize,
     /// Groups lie in blocks of memory of this size, several in one if they are small.
     pub block_bytes: usize,
-    /// How many idle blocks are kept for reuse.
-    pub idle_blocks: usize,
+    /// Blocks, in use or idle, up to which idle ones are kept for reuse.
+    pub pooled_blocks: usize,
     /// Bytes appended but not yet durable; [`Journal::admit`] waits above it.
     pub max_unsynced_bytes: usize,
 }
@@ -72,7 +72,7 @@ impl Default for Config {
             max_bytes: 1 << 30,
             max_group_bytes: 4 << 20,
             block_bytes: 8 << 20,
-            idle_blocks: 16,
+            pooled_blocks: 16,
             max_unsynced_bytes: 64 << 20,
         }
     }
@@ -473,7 +473,7 @@ impl Shared {
     fn new(directory: PathBuf, config: Config, sink: Arc<dyn GroupSink>, next_lsn: Lsn, table: Table) -> Self {
         Self {
             directory: directory.into(),
-            pool: Pool::new(config.block_bytes, config.idle_blocks),
+            pool: Pool::new(config.block_bytes, config.pooled_blocks),
             config,
             sink,
             state: Mutex::new(State::new(next_lsn)),

@@ -25,7 +25,7 @@ fn small() -> Config {
         max_bytes: 256 << 10,
         max_group_bytes: 16 << 10,
         block_bytes: 32 << 10,
-        idle_blocks: 2,
+        pooled_blocks: 2,
         max_unsynced_bytes: 64 << 10,
     }
 }

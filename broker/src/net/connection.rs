@@ -23,7 +23,7 @@ const MAX_SLICES: usize = 64;
 /// How long a client may take nothing of an answer while others wait for memory.
 const STALL_CONTENDED: Duration = Duration::from_secs(5);
 /// How often an answer that is not taken is looked at.
-const TICK: Duration = Duration::from_millis(500);
+const TICK: Duration = Duration::from_millis(100);
 
 /// The bytes of one answer, length prefix included.
 #[derive(Debug, Default)]
@@ -117,71 +117,115 @@ where
     }
 }
 
+/// What is still to be answered, oldest first.
+struct Answers {
+    queue: mpsc::Receiver<Started>,
+    /// Taken out of the queue already, because an earlier answer is stuck.
+    stuck: VecDeque<Started>,
+}
+
+impl Answers {
+    async fn next(&mut self) -> Option<Started> {
+        match self.stuck.pop_front() {
+            Some(started) => Some(started),
+            None => self.queue.recv().await,
+        }
+    }
+
+    /// Frees what the answers in the queue share with others; see [`detach`].
+    fn detach(&mut self) {
+        while self.stuck.len() < MAX_IN_FLIGHT
+            && let Ok(mut started) = self.queue.try_recv()
+        {
+            if let Started::Done(answer) = &mut started {
+                detach(&mut answer.chunks);
+            }
+            self.stuck.push_back(started);
+        }
+    }
+}
+
+/// Copies what is left of an answer. Records are sent out of the tail cache, and the smallest piece of a block keeps all of it: a client
+/// that does not read may keep what it was granted, but not the memory of everybody's newest records.
+fn detach(chunks: &mut VecDeque<Bytes>) {
+    for chunk in chunks {
+        *chunk = Bytes::copy_from_slice(chunk);
+    }
+}
+
 async fn write_answers<W: AsyncWrite + Unpin>(
     mut write: W,
-    mut queue: mpsc::Receiver<Started>,
+    queue: mpsc::Receiver<Started>,
     stall: Duration,
 ) -> io::Result<()> {
-    while let Some(started) = queue.recv().await {
+    let mut answers = Answers { queue, stuck: VecDeque::new() };
+    while let Some(started) = answers.next().await {
         let answer = match started {
             Started::Done(answer) => Some(answer),
             Started::Pending(answer) => answer.await,
             Started::Silent | Started::Close(_) => None,
         };
-        let Some(Answer { chunks, grants }) = answer else { continue };
-        write_answer(&mut write, chunks, &grants, stall).await?;
-        drop(grants);
+        if let Some(answer) = answer {
+            write_answer(&mut write, answer, &mut answers, stall).await?;
+        }
     }
     write.shutdown().await
 }
 
 /// Writes all of `chunks`, many with each call, and waits for the peer as long as it takes.
-pub(crate) async fn write_all<W: AsyncWrite + Unpin>(write: &mut W, chunks: VecDeque<Bytes>) -> io::Result<()> {
-    write_answer(write, chunks, &[], Duration::MAX).await
+pub(crate) async fn write_all<W: AsyncWrite + Unpin>(write: &mut W, mut chunks: VecDeque<Bytes>) -> io::Result<()> {
+    while !chunks.is_empty() {
+        write_some(write, &mut chunks).await?;
+    }
+    Ok(())
 }
 
 /// Writes one answer. A client that takes nothing for `stall` is let go, much sooner when others wait for the memory of the answer.
 async fn write_answer<W: AsyncWrite + Unpin>(
     write: &mut W,
-    mut chunks: VecDeque<Bytes>,
-    grants: &[Grant],
+    answer: Answer,
+    behind: &mut Answers,
     stall: Duration,
 ) -> io::Result<()> {
+    let Answer { mut chunks, grants } = answer;
+    let mut moved = Instant::now();
+    let mut detached = false;
     while !chunks.is_empty() {
-        let slices: Vec<IoSlice<'_>> = chunks.iter().take(MAX_SLICES).map(|chunk| IoSlice::new(chunk)).collect();
-        let mut written = write_some(write, &slices, grants, stall).await?;
-        if written == 0 && slices.iter().any(|slice| !slice.is_empty()) {
-            return Err(io::ErrorKind::WriteZero.into());
+        // A write that is given up has written nothing.
+        if let Ok(written) = timeout(TICK.min(stall), write_some(write, &mut chunks)).await {
+            written?;
+            moved = Instant::now();
+            continue;
         }
-        while let Some(first) = chunks.front_mut() {
-            if written < first.len() {
-                first.advance(written);
-                break;
-            }
-            written -= first.len();
-            chunks.pop_front();
+        if !detached {
+            detach(&mut chunks);
+            detached = true;
+        }
+        behind.detach();
+        let contended = grants.iter().any(Grant::is_contended);
+        if moved.elapsed() >= if contended { STALL_CONTENDED.min(stall) } else { stall } {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answers"));
         }
     }
     Ok(())
 }
 
-async fn write_some<W: AsyncWrite + Unpin>(
-    write: &mut W,
-    slices: &[IoSlice<'_>],
-    grants: &[Grant],
-    stall: Duration,
-) -> io::Result<usize> {
-    let began = Instant::now();
-    loop {
-        // A write that is given up has written nothing.
-        if let Ok(written) = timeout(TICK.min(stall), write.write_vectored(slices)).await {
-            return written;
-        }
-        let contended = grants.iter().any(Grant::is_contended);
-        if began.elapsed() >= if contended { STALL_CONTENDED.min(stall) } else { stall } {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answers"));
-        }
+/// Writes what the peer takes now.
+async fn write_some<W: AsyncWrite + Unpin>(write: &mut W, chunks: &mut VecDeque<Bytes>) -> io::Result<()> {
+    let slices: Vec<IoSlice<'_>> = chunks.iter().take(MAX_SLICES).map(|chunk| IoSlice::new(chunk)).collect();
+    let mut written = write.write_vectored(&slices).await?;
+    if written == 0 && slices.iter().any(|slice| !slice.is_empty()) {
+        return Err(io::ErrorKind::WriteZero.into());
     }
+    while let Some(first) = chunks.front_mut() {
+        if written < first.len() {
+            first.advance(written);
+            break;
+        }
+        written -= first.len();
+        chunks.pop_front();
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -189,6 +233,7 @@ mod tests {
     use super::super::budget::Budget;
     use super::*;
     use futures::FutureExt;
+    use std::sync::Arc;
     use tokio::io::{AsyncReadExt, duplex};
     use tokio::sync::oneshot;
 
@@ -262,6 +307,44 @@ mod tests {
             let grants = vec![self.memory.admit(1000).await];
             Started::Done(Answer { chunks: VecDeque::from([Bytes::from(vec![0; 1000])]), grants })
         }
+    }
+
+    /// Memory that knows whether it is still there.
+    struct Block(Vec<u8>, #[expect(dead_code, reason = "it is held, and counted")] Arc<()>);
+
+    impl AsRef<[u8]> for Block {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    /// Answers everything with a part of a block of its own.
+    struct Slices {
+        blocks: Arc<()>,
+    }
+
+    impl Service for Slices {
+        async fn start(&mut self, _: Frame) -> Started {
+            let block = Bytes::from_owner(Block(vec![7; 4000], Arc::clone(&self.blocks)));
+            Started::Done(Answer { chunks: VecDeque::from([block.slice(..1000)]), grants: Vec::new() })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_are_stuck_let_go_of_what_they_are_part_of() {
+        let blocks = Arc::new(());
+        let (mut client, server) = duplex(100);
+        let (read, write) = tokio::io::split(server);
+        client.write_all(&b"\0\0\0\x01x".repeat(5)).await.expect("written");
+        let task = tokio::spawn(serve(read, write, Slices { blocks: Arc::clone(&blocks) }, limits()));
+        tokio::time::sleep(TICK * 3).await;
+        // Ours and the service's; none of the five answers holds its block.
+        assert_eq!(Arc::strong_count(&blocks), 2);
+        let mut answers = vec![0; 5000];
+        client.read_exact(&mut answers).await.expect("the answers are whole");
+        assert!(answers.iter().all(|byte| *byte == 7));
+        drop(client);
+        task.await.expect("no panic");
     }
 
     #[tokio::test(start_paused = true)]

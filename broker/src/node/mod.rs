@@ -405,18 +405,22 @@ async fn open_partitions(
     spawner: &Spawner,
 ) -> Result<Partitions, StartError> {
     let firn = &config.firn;
+    // Each directory has a journal and a tail of its own, and all of them share the memory.
+    let share = |bytes: usize| bytes / directories.len().max(1);
+    let journal = journal::Config::default();
     let open = Open {
         node,
         disk: Arc::clone(disk),
-        dirs: directories.into_iter().map(|(id, path)| DirSpec { id, path }).collect(),
+        dirs: directories.iter().cloned().map(|(id, path)| DirSpec { id, path }).collect(),
         journal: journal::Config {
             file_bytes: firn.journal_file_bytes,
             max_bytes: firn.journal_bytes,
-            ..journal::Config::default()
+            pooled_blocks: share(firn.tail_cache_bytes).div_ceil(journal.block_bytes) + 1,
+            ..journal
         },
         dir: DirConfig {
-            tail_bytes: firn.tail_cache_bytes,
-            max_backlog_bytes: firn.writeback_bytes,
+            tail_bytes: share(firn.tail_cache_bytes),
+            max_backlog_bytes: share(firn.writeback_bytes),
             reserve_bytes: firn.disk_reserve_bytes,
             ..DirConfig::default()
         },
@@ -437,6 +441,9 @@ fn start_tier(
 ) -> RunnerHandle {
     let settings = RunnerConfig {
         partitions_at_once: config.firn.tier_uploads,
+        upload_budget_bytes: config.firn.upload_bytes as u64,
+        // Two at a time: one is read while the other is sent.
+        max_object_bytes: config.firn.upload_bytes as u64 / 2,
         tick: Duration::from_millis(config.firn.tier_check_interval_ms.unsigned_abs()),
         retention_check_ms: config.retention_check_interval_ms,
         grace_ms: config.firn.tier_delete_grace_ms,

@@ -163,7 +163,7 @@ impl Producer {
         }
         for record in 0..records {
             let key = format!("{}-{id}-{record}", self.number);
-            let value: Vec<u8> = (0..self.dice.below(250)).flat_map(|_| self.dice.next().to_le_bytes()).collect();
+            let value: Vec<u8> = (0..self.dice.below(900)).flat_map(|_| self.dice.next().to_le_bytes()).collect();
             batch.append(id, Some(key.as_bytes()), Some(&value), &[]);
         }
         (id, batch.build())

@@ -191,12 +191,21 @@ impl Check<'_> {
     /// Limits that bound each other.
     fn broker(&mut self, read: &Read<'_>) {
         let BrokerConfig { firn, groups, .. } = BrokerConfig::resolve(&read.layers);
-        let parts = [firn.tail_cache_bytes, firn.request_memory_bytes, firn.chunk_cache_bytes, firn.remote_read_bytes];
+        let parts = [
+            firn.tail_cache_bytes,
+            firn.request_memory_bytes,
+            firn.chunk_cache_bytes,
+            firn.remote_read_bytes,
+            firn.upload_bytes,
+        ];
         let sum = parts.iter().fold(0_usize, |sum, part| sum.saturating_add(*part));
         if sum > firn.memory_bytes {
             let names =
                 "firn.tail.cache.bytes, firn.request.memory.bytes, firn.chunk.cache.bytes and firn.remote.read.bytes";
-            let why = format!("{names} together ({sum}) pass firn.memory.bytes ({})", firn.memory_bytes);
+            let why = format!(
+                "{names} together with what uploads take ({sum}) pass firn.memory.bytes ({})",
+                firn.memory_bytes
+            );
             self.conflict("firn.memory.bytes", why);
         }
         if firn.writeback_bytes > firn.tail_cache_bytes {

@@ -18,7 +18,7 @@ table! {
     /// Firn's broker configs beside the defaults of its topic configs.
     pub(super) FIRN_BROKER
     Long "firn.chunk.cache.bytes" = NULL, AtLeast(1048576), Medium ReadOnly, ACTED,
-        "Memory for chunks of cold history that were read; a quarter of firn.memory.bytes if unset.";
+        "Memory for chunks of cold history that were read; an eighth of firn.memory.bytes if unset.";
     Long "firn.disk.reserve.bytes" = "268435456", AtLeast(0), Medium ReadOnly, ACTED,
         "Free space a data directory must keep beside its journal; below it, records are refused.";
     List "firn.http.listeners" = "127.0.0.1:9644", Any, High ReadOnly, ACTED,
@@ -32,7 +32,7 @@ table! {
     String "firn.log.format" = "text", OneOf(&["text", "json"]), Low ReadOnly, ACTED,
         "Whether log lines are text or JSON.";
     Long "firn.memory.bytes" = "536870912", AtLeast(67108864), High ReadOnly, ACTED,
-        "Memory for all buffers and caches together; the other budgets must fit in it.";
+        "Memory for all buffers and caches together; the other budgets must fit in it, beside an eighth of it for uploads.";
     String "firn.object.store" = NULL, NotEmpty, High ReadOnly, ACTED,
         "Where cold history goes: file:///dir, memory: or s3://bucket/prefix; the folder `bucket` in the first data directory if unset.";
     String "firn.otlp.endpoint" = NULL, NotEmpty, Low ReadOnly, ACTED,
