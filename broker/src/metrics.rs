@@ -40,6 +40,12 @@ pub struct BudgetLabel {
     pub budget: String,
 }
 
+/// A data directory, by path.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DirectoryLabel {
+    pub directory: String,
+}
+
 /// A topic, by name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct TopicLabel {
@@ -57,6 +63,12 @@ pub struct Gauges {
     pub tier_bytes: Family<TopicLabel, Gauge>,
     pub partitions: Gauge,
     pub partitions_offline: Gauge,
+    pub journal_file_bytes: Family<DirectoryLabel, Gauge>,
+    pub journal_unsettled_bytes: Family<DirectoryLabel, Gauge>,
+    pub journal_unsynced_bytes: Family<DirectoryLabel, Gauge>,
+    pub tail_pinned_bytes: Family<DirectoryLabel, Gauge>,
+    pub directory_free_bytes: Family<DirectoryLabel, Gauge>,
+    pub directory_online: Family<DirectoryLabel, Gauge>,
 }
 
 /// The name under which every Prometheus client library gives the CPU time of its process.
@@ -100,6 +112,8 @@ pub struct Metrics {
     pub journal_group_bytes: Histogram,
     pub tail_cache_hits: Counter,
     pub tail_cache_misses: Counter,
+    pub directory_failures: Counter,
+    pub corrupt_reads: Counter,
     pub store_requests: Family<StoreLabel, Counter>,
     pub store_latency: Histogram,
     pub remote_bytes_asked: Counter,
@@ -133,6 +147,8 @@ impl Metrics {
             journal_group_bytes: Histogram::new(exponential_buckets(4096.0, 4.0, 8)),
             tail_cache_hits: Counter::default(),
             tail_cache_misses: Counter::default(),
+            directory_failures: Counter::default(),
+            corrupt_reads: Counter::default(),
             store_requests: Family::default(),
             store_latency: latency(),
             remote_bytes_asked: Counter::default(),
@@ -183,8 +199,14 @@ impl Metrics {
         r.register_with_unit("produced", "Record batches taken", bytes(), self.produced_bytes.clone());
         r.register("produced_batches", "Record batches taken", self.produced_batches.clone());
         r.register_with_unit("fetched", "Record batches sent, by where they lay", bytes(), self.fetched_bytes.clone());
-        r.register("tail_cache_hits", "Reads answered from the tail cache", self.tail_cache_hits.clone());
-        r.register("tail_cache_misses", "Reads that went to a segment", self.tail_cache_misses.clone());
+        let hits = self.tail_cache_hits.clone();
+        r.register_with_unit("tail_cache_hits", "Record batches read from memory, just written", bytes(), hits);
+        let misses = self.tail_cache_misses.clone();
+        r.register_with_unit("tail_cache_misses", "Record batches read from local segments", bytes(), misses);
+        let failures = self.directory_failures.clone();
+        r.register("data_directory_failures", "Data directories that went offline", failures);
+        let corrupt = self.corrupt_reads.clone();
+        r.register("corrupt_reads", "Reads that found something else than was written", corrupt);
         r.register("object_store_requests", "Object-store requests, by kind and outcome", self.store_requests.clone());
         hist(
             r,
@@ -214,7 +236,22 @@ impl Metrics {
         r.register_with_unit("tier_stored", "Records in the object store", bytes(), g.tier_bytes.clone());
         r.register("partitions", "Partitions served", g.partitions.clone());
         r.register("partitions_offline", "Partitions whose directory failed", g.partitions_offline.clone());
+        register_directories(r, g);
     }
+}
+
+fn register_directories(r: &mut Registry, g: &Gauges) {
+    let families = [
+        ("journal_files", "Journal files on disk, those made ahead included", &g.journal_file_bytes),
+        ("journal_unsettled", "Journal files that hold records not settled in segments", &g.journal_unsettled_bytes),
+        ("journal_unsynced", "Records that no sync has made durable yet", &g.journal_unsynced_bytes),
+        ("tail_cache_pinned", "Memory of records that are in no segment yet", &g.tail_pinned_bytes),
+        ("data_directory_free", "Free space of the file system of a data directory", &g.directory_free_bytes),
+    ];
+    for (name, help, family) in families {
+        r.register_with_unit(name, help, Unit::Bytes, family.clone());
+    }
+    r.register("data_directory_online", "1, or 0 once the directory has failed", g.directory_online.clone());
 }
 
 #[cfg(test)]

@@ -49,6 +49,8 @@ async fn metrics_explain_themselves_and_move() {
         r#"firn_requests_total{api="Produce"}"#,
         "firn_produced_bytes_total",
         "firn_connections_open",
+        "firn_journal_sync_seconds_count",
+        "firn_journal_group_bytes_count",
         "firn_remote_asked_bytes_total",
         "firn_remote_served_bytes_total",
     ] {
@@ -56,9 +58,15 @@ async fn metrics_explain_themselves_and_move() {
         assert!(value.is_some_and(|value| value > 0.0), "{moved} in\n{metrics}");
     }
     for named in [
-        "firn_journal_sync_seconds",
-        "firn_journal_group_bytes",
-        "firn_tail_cache_hits",
+        "firn_tail_cache_hits_bytes_total",
+        "firn_tail_cache_misses_bytes_total",
+        "firn_journal_files_bytes{directory=",
+        "firn_journal_unsettled_bytes{directory=",
+        "firn_journal_unsynced_bytes{directory=",
+        "firn_tail_cache_pinned_bytes{directory=",
+        "firn_data_directory_online{directory=",
+        "firn_data_directory_failures_total",
+        "firn_corrupt_reads_total",
         "firn_tier_lag_size_bytes",
         "firn_tier_lag_age_seconds",
         "firn_object_store_requests_total",

@@ -14,6 +14,7 @@ use proto::host::Clock;
 use proto::ids::{DirectoryId, TopicPartition};
 use tokio::sync::Notify;
 
+use super::observer::{Failure, Observer};
 use super::tail::TailCache;
 use crate::disk::{Disk, Space};
 use crate::journal::{Group, GroupSink, Journal, Kind, Offline, Permit, Pressure};
@@ -93,6 +94,7 @@ pub struct LogDir {
     path: PathBuf,
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
+    observer: Arc<dyn Observer>,
     config: DirConfig,
     journal: OnceLock<Journal>,
     tail: TailCache,
@@ -122,6 +124,7 @@ impl LogDir {
         path: PathBuf,
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
+        observer: Arc<dyn Observer>,
         config: DirConfig,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -129,6 +132,7 @@ impl LogDir {
             path,
             disk,
             clock,
+            observer,
             config,
             journal: OnceLock::new(),
             tail: TailCache::default(),
@@ -167,6 +171,11 @@ impl LogDir {
     /// Wall clock.
     pub fn now_ms(&self) -> i64 {
         self.clock.now_ms()
+    }
+
+    /// Who counts what happens.
+    pub fn observer(&self) -> &dyn Observer {
+        &*self.observer
     }
 
     /// The settings.
@@ -226,6 +235,7 @@ impl LogDir {
     pub fn fail(&self, cause: impl Into<String>) -> DirOffline {
         let offline = DirOffline { path: self.path.clone(), cause: cause.into() };
         if self.cause.set(offline).is_ok() {
+            self.observer.failed(Failure::Directory);
             tracing::error!(directory = %self.path.display(), cause = %self.offline().cause, "data directory failed");
         }
         self.offline.store(true, Ordering::Release);
@@ -287,6 +297,8 @@ pub(crate) struct Sink(pub(crate) Arc<LogDir>);
 
 impl GroupSink for Sink {
     fn sealed(&self, group: Arc<Group>) {
+        let bytes = group.entries.last().map_or(0, |entry| entry.range.end as usize);
+        self.0.observer.synced(bytes, group.sync_time);
         self.0.tail.insert(Arc::clone(&group));
         let wake = {
             let mut inbox = self.0.inbox.lock();

@@ -109,7 +109,8 @@ impl Node {
         let store = open_store(&object_store, &cluster_id, &metrics)?;
         look_at_bucket(&object_store, &spawner, entropy.uuid())?;
         let reader = reader(&broker_config, &store, &pointers, &spawner, &entropy);
-        let partitions = open_partitions(node_id, &broker_config, directories, &disk, &clock, &spawner).await?;
+        let partitions =
+            open_partitions(node_id, &broker_config, directories, &disk, &clock, &metrics, &spawner).await?;
         let tier = start_tier(&broker_config, store, &pointers, &partitions, &clock, &entropy, &spawner);
         let (applied, applied_seen) = watch::channel(0);
         let groups =
@@ -402,6 +403,7 @@ async fn open_partitions(
     directories: Vec<(DirectoryId, PathBuf)>,
     disk: &Arc<dyn Disk>,
     clock: &Arc<dyn Clock>,
+    metrics: &Arc<Metrics>,
     spawner: &Spawner,
 ) -> Result<Partitions, StartError> {
     let firn = &config.firn;
@@ -425,6 +427,7 @@ async fn open_partitions(
             ..DirConfig::default()
         },
         clock: Arc::clone(clock),
+        observer: Arc::new(observe::LogReports::new(Arc::clone(metrics))),
         spawner: spawner.clone(),
     };
     Partitions::open(open).await.map_err(StartError::because)

@@ -1,7 +1,8 @@
 //! Ties the parts' own counters to the broker's metrics.
 
 use crate::api::services::Services;
-use crate::metrics::{BudgetLabel, Metrics, StoreLabel, TopicLabel};
+use crate::log::observer::{Failure, Observer};
+use crate::metrics::{BudgetLabel, DirectoryLabel, Metrics, StoreLabel, TopicLabel};
 use crate::net::budget::Budget;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,6 +33,37 @@ impl StoreMetrics for StoreReports {
     }
 }
 
+/// Counts what happens in journals and partitions.
+pub(super) struct LogReports {
+    metrics: Arc<Metrics>,
+}
+
+impl LogReports {
+    /// Reports into `metrics`.
+    pub(super) fn new(metrics: Arc<Metrics>) -> LogReports {
+        LogReports { metrics }
+    }
+}
+
+impl Observer for LogReports {
+    fn synced(&self, bytes: usize, took: Duration) {
+        self.metrics.journal_sync.observe(took.as_secs_f64());
+        self.metrics.journal_group_bytes.observe(bytes as f64);
+    }
+
+    fn read(&self, memory_bytes: usize, segment_bytes: usize) {
+        self.metrics.tail_cache_hits.inc_by(memory_bytes as u64);
+        self.metrics.tail_cache_misses.inc_by(segment_bytes as u64);
+    }
+
+    fn failed(&self, failure: Failure) {
+        match failure {
+            Failure::Directory => self.metrics.directory_failures.inc(),
+            Failure::Corrupt => self.metrics.corrupt_reads.inc(),
+        };
+    }
+}
+
 /// Lets each scrape read the present state of budgets, caches and the tier.
 pub(super) fn install(services: &Arc<Services>, requests: &Budget, tier: &RunnerHandle) {
     let weak = Arc::downgrade(services);
@@ -57,8 +89,27 @@ pub(super) fn install(services: &Arc<Services>, requests: &Budget, tier: &Runner
         gauges.partitions.set(i64::try_from(partitions.len()).unwrap_or(i64::MAX));
         let offline = partitions.iter().filter(|partition| partition.dir().is_offline()).count();
         gauges.partitions_offline.set(i64::try_from(offline).unwrap_or(i64::MAX));
+        directories(&services, gauges);
         tier_lags(&services, &tier, gauges);
     });
+}
+
+fn directories(services: &Services, gauges: &crate::metrics::Gauges) {
+    for dir in services.partitions.dirs() {
+        let label = DirectoryLabel { directory: dir.path().display().to_string() };
+        let count = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let usage = dir.journal().map(crate::journal::Journal::usage).ok();
+        gauges.directory_online.get_or_create(&label).set(i64::from(!dir.is_offline()));
+        let (files, unsettled, unsynced) =
+            usage.map_or((0, 0, 0), |usage| (usage.file_bytes, usage.used_file_bytes, usage.unsynced_bytes as u64));
+        gauges.journal_file_bytes.get_or_create(&label).set(count(files));
+        gauges.journal_unsettled_bytes.get_or_create(&label).set(count(unsettled));
+        gauges.journal_unsynced_bytes.get_or_create(&label).set(count(unsynced));
+        gauges.tail_pinned_bytes.get_or_create(&label).set(count(dir.tail().pinned_bytes() as u64));
+        if let Some(space) = dir.space() {
+            gauges.directory_free_bytes.get_or_create(&label).set(count(space.free));
+        }
+    }
 }
 
 fn tier_lags(services: &Services, tier: &RunnerHandle, gauges: &crate::metrics::Gauges) {

@@ -16,6 +16,7 @@ use super::types::{Chunks, DiskRead, Isolation, Read, ReadData, ReadError, ReadR
 use crate::disk::DiskFile;
 use crate::journal::{Group, GroupSeq};
 use crate::log::dir::LogDir;
+use crate::log::observer::Failure;
 use crate::log::segment::Segment;
 
 /// Bytes read from a segment at once.
@@ -108,7 +109,9 @@ fn run_now(
             break true;
         };
         match file.read_at_nowait(want.position, want.len) {
-            Ok(Some(bytes)) if bytes.len() >= want.least => cursor.feed(&bytes)?,
+            Ok(Some(bytes)) if bytes.len() >= want.least => {
+                cursor.feed(&bytes).map_err(|error| shared.blame(error))?;
+            }
             Ok(_) => break true,
             Err(error) => return Err(shared.read_failed(&error.to_string())),
         }
@@ -117,12 +120,12 @@ fn run_now(
         let shared = Arc::clone(shared);
         return Ok(ReadData::Disk(DiskRead::new(async move {
             cursor.run(&shared.dir).await.map_err(|error| shared.blame(error))?;
-            shared.inner.lock().note(&cursor);
+            shared.served(&cursor);
             Ok(cursor.chunks)
         })));
     }
     aborted.retain(|txn| txn.first_offset < cursor.at);
-    shared.inner.lock().note(&cursor);
+    shared.served(&cursor);
     Ok(if cursor.chunks.is_empty() { ReadData::Empty } else { ReadData::Ready(cursor.chunks) })
 }
 
@@ -194,9 +197,18 @@ impl Shared {
         ReadError::Offline
     }
 
+    /// A reader got what the cursor took.
+    fn served(&self, cursor: &Cursor) {
+        self.inner.lock().note(cursor);
+        if cursor.taken > 0 {
+            self.dir.observer().read(cursor.from_memory, cursor.taken - cursor.from_memory);
+        }
+    }
+
     fn blame(&self, error: CursorError) -> ReadError {
         match error {
             CursorError::Corrupt(what) => {
+                self.dir.observer().failed(Failure::Corrupt);
                 tracing::error!(partition = %self.tp, topic = %self.topic.read(), what, "segment is corrupt");
                 ReadError::Corrupt(what)
             }
@@ -325,6 +337,8 @@ struct Cursor {
     bounds: Bounds,
     left: usize,
     taken: usize,
+    /// Bytes of these that were in memory.
+    from_memory: usize,
     /// Size of the batch that did not fit into the last piece.
     need: usize,
     done: bool,
@@ -341,6 +355,7 @@ impl Cursor {
             bounds,
             left: bounds.max_bytes,
             taken: 0,
+            from_memory: 0,
             need: HEADER_LEN,
             done: false,
             chunks: Vec::new(),
@@ -381,6 +396,7 @@ impl Cursor {
                         } else {
                             self.at = end;
                             self.stopped = None;
+                            self.from_memory += bytes.len();
                             self.take(bytes);
                         }
                     }

@@ -19,6 +19,7 @@ use crate::disk::Disk;
 use crate::journal;
 use crate::log::config::LogConfig;
 use crate::log::dir::{DirConfig, DirOffline, LogDir};
+use crate::log::observer::Observer;
 use crate::log::recovery::{self, Found, RecoveryError};
 use crate::log::writer::Writer;
 
@@ -50,6 +51,8 @@ pub struct Open {
     pub dir: DirConfig,
     /// Wall clock.
     pub clock: Arc<dyn Clock>,
+    /// Who counts what happens in all of them.
+    pub observer: Arc<dyn Observer>,
     /// Where writers and duties run.
     pub spawner: Spawner,
 }
@@ -106,6 +109,7 @@ impl Partitions {
                 spec.path.clone(),
                 Arc::clone(&open.disk),
                 Arc::clone(&open.clock),
+                Arc::clone(&open.observer),
                 open.dir.clone(),
             );
             let journal = open.journal.clone();

@@ -1,9 +1,13 @@
 //! The life of a log: append, roll, recover, trim, fail.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::world::*;
 use crate::log::config::LogConfig;
+use crate::log::folder::Folder;
+use crate::log::observer::{Failure, Observer};
+use crate::log::segment::{FileKind, file_name};
 use crate::partition::*;
 
 fn value(at: i64) -> Vec<u8> {
@@ -303,4 +307,59 @@ async fn a_fetch_waits_for_bytes_on_any_of_its_partitions() {
     a.subscribe(&late, Isolation::ReadUncommitted, 0);
     assert!(late.is_done(), "what became visible before the subscription counts");
     assert_eq!(a.available_bytes(0, Isolation::ReadUncommitted), Some(a.size_bytes()));
+}
+
+/// What an observer heard: syncs, bytes of these, bytes read from memory and from segments, failures.
+#[derive(Default)]
+struct Counted(parking_lot::Mutex<(u64, usize, usize, usize, Vec<Failure>)>);
+
+impl Observer for Counted {
+    fn synced(&self, bytes: usize, _took: Duration) {
+        let mut counted = self.0.lock();
+        counted.0 += 1;
+        counted.1 += bytes;
+    }
+
+    fn read(&self, memory_bytes: usize, segment_bytes: usize) {
+        let mut counted = self.0.lock();
+        counted.2 += memory_bytes;
+        counted.3 += segment_bytes;
+    }
+
+    fn failed(&self, failure: Failure) {
+        self.0.lock().4.push(failure);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_happens_is_told() {
+    let mut world = World::new(15).await;
+    world.partitions.close().await.expect("closed");
+    let counted = Arc::new(Counted::default());
+    world.disk = world.disk.restart();
+    let observer = Arc::<Counted>::clone(&counted);
+    world.partitions = open_observed(&world.disk, &world.dirs, &world.clock, observer).await.expect("opens");
+    let handle = world.lead(0, local()).await;
+    fill(&world, &handle, 20).await;
+    let size = usize::try_from(handle.size_bytes()).expect("small");
+    assert_eq!(read_all(&handle, 0, 1 << 20).await, expected(0, 20));
+    {
+        let counted = counted.0.lock();
+        assert_eq!(counted.0, 10, "each waited for its own sync");
+        assert!(counted.1 > size, "{} bytes with heads, {size} without", counted.1);
+        assert_eq!(counted.2 + counted.3, size);
+        assert!(counted.2 > 0, "the last ones are in memory");
+    }
+    fill(&world, &handle, 400).await;
+    settle().await;
+    let before = counted.0.lock().3;
+    read_all(&handle, 0, 1 << 20).await;
+    assert!(counted.0.lock().3 > before, "the first records are in segments only");
+    let path = world.dirs[0].path.join(Folder::name(tp(0))).join(file_name(0, FileKind::Log));
+    world.disk.corrupt(&path, 16, 0xff).expect("there");
+    let torn = read_once(&handle, 0, 100).await;
+    assert!(matches!(torn, Err(ReadError::Corrupt(_))), "{torn:?}");
+    assert_eq!(counted.0.lock().4, [Failure::Corrupt]);
+    world.partitions.dirs()[0].fail("for a test");
+    assert_eq!(counted.0.lock().4, [Failure::Corrupt, Failure::Directory]);
 }

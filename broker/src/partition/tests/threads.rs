@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use super::world::{NODE, batch, local, small_dir, small_journal, tp};
 use crate::disk::LocalDisk;
 use crate::log::folder::Folder;
+use crate::log::observer::Unobserved;
 use crate::log::segment::{FileKind, parse_file_name};
 use crate::partition::core::Leadership;
 use crate::partition::*;
@@ -26,6 +27,7 @@ async fn trimmed_files_go_without_another_append() {
         journal: small_journal(),
         dir: small_dir(),
         clock: Arc::new(ManualClock::new(1_000_000)),
+        observer: Arc::new(Unobserved),
         spawner: Spawner::single(Handle::current()),
     })
     .await

@@ -13,6 +13,7 @@ use crate::disk::{Disk, SimDisk};
 use crate::journal;
 use crate::log::config::LogConfig;
 use crate::log::dir::DirConfig;
+use crate::log::observer::{Observer, Unobserved};
 use crate::partition::core::Leadership;
 use crate::partition::*;
 
@@ -113,6 +114,15 @@ pub(super) async fn open(
     dirs: &[DirSpec],
     clock: &Arc<ManualClock>,
 ) -> Result<Partitions, NoDirectory> {
+    open_observed(disk, dirs, clock, Arc::new(Unobserved)).await
+}
+
+pub(super) async fn open_observed(
+    disk: &SimDisk,
+    dirs: &[DirSpec],
+    clock: &Arc<ManualClock>,
+    observer: Arc<dyn Observer>,
+) -> Result<Partitions, NoDirectory> {
     Partitions::open(Open {
         node: NODE,
         disk: Arc::new(disk.clone()),
@@ -120,6 +130,7 @@ pub(super) async fn open(
         journal: small_journal(),
         dir: small_dir(),
         clock: Arc::<ManualClock>::clone(clock),
+        observer,
         spawner: Spawner::single(Handle::current()),
     })
     .await
