@@ -235,6 +235,13 @@ impl Writer {
     /// Writes whatever should not wait any longer.
     async fn write_due(&mut self) -> Result<(), DiskError> {
         while let Some(tp) = self.next_due() {
+            if self.dirty.get(&tp).is_some_and(|dirty| dirty.partition.inner.lock().described.is_none()) {
+                match self.prepare_folders().await {
+                    // Written to or not, that is found again below, and waited for.
+                    Err(error) if error.is_full() => {}
+                    other => other?,
+                }
+            }
             if !self.write_partition(tp).await? {
                 // The disk is full: what is pinned stays, and admission waits.
                 tokio::time::sleep(TICK).await;
@@ -242,7 +249,7 @@ impl Writer {
             }
             self.release();
             // Keeps the kernel from having to write back too much at once while a sync runs.
-            if self.unsettled_bytes > 2 * self.dir.config().sync_bytes {
+            if self.unsettled_bytes > 2 * self.sync_bytes() {
                 self.settle_due().await?;
                 self.await_settling().await?;
             }

@@ -7,6 +7,7 @@
 use super::budget::Grant;
 use super::frame::{Frame, FrameBudget, FrameError, FrameReader};
 use bytes::{Buf, Bytes};
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -24,6 +25,8 @@ const MAX_SLICES: usize = 64;
 const STALL_CONTENDED: Duration = Duration::from_secs(5);
 /// How often an answer that is not taken is looked at.
 const TICK: Duration = Duration::from_millis(100);
+/// Answers are gathered up to this; a larger one, of records as a rule, is not held up for others.
+const GATHER_BYTES: usize = 16 << 10;
 
 /// The bytes of one answer, length prefix included.
 #[derive(Debug, Default)]
@@ -120,7 +123,7 @@ where
 /// What is still to be answered, oldest first.
 struct Answers {
     queue: mpsc::Receiver<Started>,
-    /// Taken out of the queue already, because an earlier answer is stuck.
+    /// Taken out of the queue already, because an earlier answer is stuck, or because it was not ready.
     stuck: VecDeque<Started>,
 }
 
@@ -129,6 +132,21 @@ impl Answers {
         match self.stuck.pop_front() {
             Some(started) => Some(started),
             None => self.queue.recv().await,
+        }
+    }
+
+    /// Adds what follows and is ready: one sync of the journal finishes many answers, and they leave in one call.
+    fn gather(&mut self, ready: &mut Answer) {
+        while ready.has_room() {
+            let Some(started) = self.stuck.pop_front().or_else(|| self.queue.try_recv().ok()) else { return };
+            match started {
+                Started::Done(answer) => ready.join(Some(answer)),
+                Started::Pending(mut answer) => match (&mut answer).now_or_never() {
+                    Some(answer) => ready.join(answer),
+                    None => return self.stuck.push_front(Started::Pending(answer)),
+                },
+                Started::Silent | Started::Close(_) => {}
+            }
         }
     }
 
@@ -160,16 +178,29 @@ async fn write_answers<W: AsyncWrite + Unpin>(
 ) -> io::Result<()> {
     let mut answers = Answers { queue, stuck: VecDeque::new() };
     while let Some(started) = answers.next().await {
-        let answer = match started {
+        let mut ready = Answer::default();
+        ready.join(match started {
             Started::Done(answer) => Some(answer),
             Started::Pending(answer) => answer.await,
             Started::Silent | Started::Close(_) => None,
-        };
-        if let Some(answer) = answer {
-            write_answer(&mut write, answer, &mut answers, stall).await?;
-        }
+        });
+        answers.gather(&mut ready);
+        write_answer(&mut write, ready, &mut answers, stall).await?;
     }
     write.shutdown().await
+}
+
+impl Answer {
+    /// Puts `other` behind this one, to leave with it.
+    fn join(&mut self, other: Option<Answer>) {
+        let Some(Answer { chunks, grants }) = other else { return };
+        self.chunks.extend(chunks);
+        self.grants.extend(grants);
+    }
+
+    fn has_room(&self) -> bool {
+        self.chunks.len() < MAX_SLICES && self.chunks.iter().map(Bytes::len).sum::<usize>() < GATHER_BYTES
+    }
 }
 
 /// Writes all of `chunks`, many with each call, and waits for the peer as long as it takes.
@@ -232,8 +263,9 @@ async fn write_some<W: AsyncWrite + Unpin>(write: &mut W, chunks: &mut VecDeque<
 mod tests {
     use super::super::budget::Budget;
     use super::*;
-    use futures::FutureExt;
+    use std::pin::Pin;
     use std::sync::Arc;
+    use std::task::{Context, Poll};
     use tokio::io::{AsyncReadExt, duplex};
     use tokio::sync::oneshot;
 
@@ -371,5 +403,61 @@ mod tests {
             }
             assert_eq!(began.elapsed() < limits().idle, contended);
         }
+    }
+
+    /// Notes what each call of the writer wrote.
+    #[derive(Default)]
+    struct Calls(Vec<Vec<u8>>);
+
+    impl AsyncWrite for Calls {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.get_mut().0.push(bytes.to_vec());
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_write_vectored(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            slices: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+            let written = bytes.len();
+            self.get_mut().0.push(bytes);
+            Poll::Ready(Ok(written))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn answers_that_are_ready_together_leave_together() {
+        let answer = |bytes: &'static [u8]| Answer { chunks: VecDeque::from([Bytes::from(bytes)]), grants: vec![] };
+        let (late, waits) = oneshot::channel();
+        let (answers, queue) = mpsc::channel(8);
+        let pending = std::future::ready(Some(answer(b"2"))).boxed();
+        let large = Bytes::from(vec![b'L'; GATHER_BYTES]);
+        for started in [
+            Started::Done(answer(b"1")),
+            Started::Pending(pending),
+            Started::Done(answer(b"3")),
+            Started::Pending(waits.map(move |_| Some(answer(b"4"))).boxed()),
+            Started::Done(Answer { chunks: VecDeque::from([large.clone()]), grants: vec![] }),
+            Started::Done(answer(b"6")),
+        ] {
+            answers.send(started).await.expect("room in the queue");
+        }
+        drop(answers);
+        let mut calls = Calls::default();
+        let mut writing = write_answers(&mut calls, queue, Duration::from_secs(60)).boxed();
+        assert!((&mut writing).now_or_never().is_none(), "the fourth is not ready");
+        late.send(()).expect("it is waited for");
+        writing.await.expect("written");
+        assert_eq!(calls.0, [b"123".to_vec(), [b"4", &large[..]].concat(), b"6".to_vec()]);
     }
 }

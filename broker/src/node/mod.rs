@@ -423,6 +423,7 @@ async fn open_partitions(
         dir: DirConfig {
             tail_bytes: share(firn.tail_cache_bytes),
             max_backlog_bytes: share(firn.writeback_bytes),
+            backlog_target_bytes: share(firn.writeback_bytes) / 2,
             reserve_bytes: firn.disk_reserve_bytes,
             ..DirConfig::default()
         },

@@ -20,6 +20,10 @@ use crate::partition::shared::Shared;
 
 /// Partitions synced at the same time: file systems commit them together.
 const SYNCS_AT_ONCE: usize = 16;
+/// Bytes of one partition that are worth a sync of their own.
+const WORTH_A_SYNC: u64 = 128 << 10;
+/// However many partitions there are, no more than so many times as much waits for a sync.
+const SYNC_FACTOR: u64 = 3;
 
 /// What was done to a partition's files and is not durable.
 pub(super) struct Unsettled {
@@ -103,12 +107,20 @@ impl Writer {
             && self.dirty.values().all(|dirty| dirty.first_lsn > self.pressed_up_to);
         let due = self.settle_wanted
             || pressed
-            || self.unsettled_bytes >= config.sync_bytes
+            || self.unsettled_bytes >= self.sync_bytes()
             || self.unsettled_since.is_some_and(|since| Instant::now().duration_since(since) >= old);
         if due && self.settling.is_none() && (pressed || !self.unsettled.is_empty()) {
             self.start_settling();
         }
         Ok(())
+    }
+
+    /// Settling pays once this much is written. Little in each of many files takes as many syncs as much
+    /// would, so with many it waits for more.
+    pub(super) fn sync_bytes(&self) -> u64 {
+        let least = self.dir.config().sync_bytes;
+        let files = self.unsettled.len() as u64;
+        (files * WORTH_A_SYNC).clamp(least, SYNC_FACTOR * least)
     }
 
     /// Settles all that is unsettled, beside whatever else happens.
