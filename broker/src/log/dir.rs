@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
@@ -105,7 +105,8 @@ pub struct LogDir {
     offline: AtomicBool,
     closing: AtomicBool,
     cause: OnceLock<DirOffline>,
-    full: AtomicBool,
+    /// Bytes of records that may still be taken before free space is looked at again.
+    allowance: AtomicI64,
     space: Mutex<Option<Space>>,
     /// Partitions in it; those that left are swept out when it is looked through.
     members: Mutex<BTreeMap<TopicPartition, Weak<Shared>>>,
@@ -142,7 +143,7 @@ impl LogDir {
             offline: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             cause: OnceLock::new(),
-            full: AtomicBool::new(false),
+            allowance: AtomicI64::new(i64::MAX),
             space: Mutex::new(None),
             members: Mutex::default(),
         })
@@ -259,7 +260,7 @@ impl LogDir {
 
     /// Whether no partition of it may grow, for want of space.
     pub fn is_full(&self) -> bool {
-        self.full.load(Ordering::Relaxed)
+        self.allowance.load(Ordering::Relaxed) <= 0
     }
 
     /// Size and free space when it was last looked at.
@@ -267,9 +268,24 @@ impl LogDir {
         *self.space.lock()
     }
 
-    pub(crate) fn set_space(&self, space: Space, full: bool) {
+    /// Bytes of records that are accepted and lie in no segment: each will need room there.
+    pub(crate) fn owed_bytes(&self) -> u64 {
+        let in_journal = self.journal.get().map_or(0, |journal| {
+            let usage = journal.usage();
+            usage.unsynced_bytes + usage.reserved_bytes
+        });
+        (self.tail.pinned_bytes() + in_journal) as u64
+    }
+
+    /// Free space was looked at: records may take `allowance` bytes of it until the next look.
+    pub(crate) fn set_space(&self, space: Space, allowance: u64) {
         *self.space.lock() = Some(space);
-        self.full.store(full, Ordering::Relaxed);
+        self.allowance.store(i64::try_from(allowance).unwrap_or(i64::MAX), Ordering::Relaxed);
+    }
+
+    /// Records of so many bytes were taken: a burst between two looks must not fill the disk.
+    pub(crate) fn taken(&self, bytes: usize) {
+        self.allowance.fetch_sub(bytes as i64, Ordering::Relaxed);
     }
 
     /// Takes a partition in.

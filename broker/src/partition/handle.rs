@@ -165,6 +165,7 @@ impl PartitionHandle {
             self.shared.dir.journal_failed(&offline);
             AppendError::Offline
         })?;
+        self.shared.dir.taken(batch.len());
         inner.appended(&meta, base, placed, loose, request.now_ms, self.shared.dir.config());
         Ok(())
     }

@@ -349,18 +349,19 @@ impl Registry {
             let here: Vec<PartitionHandle> =
                 all.into_iter().filter(|partition| Arc::ptr_eq(partition.dir(), dir)).collect();
             let reserved = journal_left.saturating_add(dir.config().reserve_bytes);
-            let refusal = if space.free > reserved.saturating_mul(2) {
+            let free = space.free.saturating_sub(dir.owed_bytes());
+            let refusal = if free > reserved.saturating_mul(2) {
                 Refusal::None
             } else {
                 let sizes: Vec<_> =
                     here.iter().map(|partition| (partition.tp(), partition.untrimmable_bytes())).collect();
-                refused(space.free, reserved, &sizes)
+                refused(free, reserved, &sizes)
             };
-            let full = refusal == Refusal::All;
-            if full != dir.is_full() {
+            let (was_full, full) = (dir.is_full(), refusal == Refusal::All);
+            if full != was_full {
                 tracing::warn!(directory = %dir.path().display(), free_bytes = space.free, full, "free space");
             }
-            dir.set_space(space, full);
+            dir.set_space(space, free.saturating_sub(reserved));
             for partition in &here {
                 partition.refuse(matches!(&refusal, Refusal::Some(some) if some.contains(&partition.tp())));
             }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::world::*;
+use crate::disk::Disk;
 use crate::log::config::LogConfig;
 use crate::log::folder::Folder;
 use crate::log::observer::{Failure, Observer};
@@ -275,6 +276,38 @@ async fn a_failed_directory_takes_only_its_own_partitions() {
     world.reopen().await.expect("recovers");
     let first = world.lead(0, local()).await;
     assert_eq!(read_all(&first, 0, 1000).await[..10], expected(0, 10));
+}
+
+/// Free space is looked at once a second: what comes in between must not fill the disk either.
+#[tokio::test(start_paused = true)]
+async fn a_burst_stops_at_the_reserve() {
+    const ROOM: usize = 1 << 20;
+    let world = World::new(25).await;
+    let handle = world.lead(0, local()).await;
+    fill(&world, &handle, 10).await;
+    settle().await;
+    let space = world.disk.space(&world.dirs[0].path).await.expect("known");
+    world.disk.set_capacity(space.total - space.free + ROOM as u64);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let batch = batch(0, &[&[7; 1000]]);
+    let mut acked = Vec::new();
+    let refused = loop {
+        match append(&world, &handle, &batch) {
+            Ok(appended) => acked.push(appended.acked),
+            Err(refused) => break refused,
+        }
+        assert!(acked.len() * batch.len() <= ROOM, "more was taken than fits");
+    };
+    assert_eq!(refused, AppendError::DiskFull);
+    assert!(acked.len() > 50, "{} were taken", acked.len());
+    for acked in acked {
+        acked.await.expect("it fits");
+    }
+    settle().await;
+    assert!(!handle.dir().is_offline());
+    world.disk.set_capacity(u64::MAX);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    append(&world, &handle, &batch).expect("room was noticed").acked.await.expect("acknowledged");
 }
 
 #[tokio::test(start_paused = true)]
