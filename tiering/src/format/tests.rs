@@ -163,6 +163,28 @@ proptest! {
     }
 
     #[test]
+    fn trailers_and_directories_round_trip(
+        range in (0i64..i64::MAX, 1i64..1 << 40),
+        lengths in (any::<u64>(), any::<u64>(), any::<u32>(), any::<u32>()),
+        sections in proptest::collection::vec((any::<u16>(), any::<u64>(), any::<u32>(), any::<u32>()), 0..40),
+    ) {
+        let (data_length, directory_position, directory_length, directory_crc) = lengths;
+        let base = range.0.min(i64::MAX - range.1);
+        let trailer =
+            Trailer { base, end: base + range.1, data_length, directory_position, directory_length, directory_crc };
+        let mut bytes = Vec::new();
+        trailer.encode(&mut bytes);
+        prop_assert_eq!(bytes.len(), TRAILER_BYTES);
+        prop_assert_eq!(Trailer::decode(&bytes), Ok(trailer));
+        let entries =
+            sections.into_iter().map(|(kind, position, length, crc)| DirectoryEntry { kind, position, length, crc });
+        let directory = Directory { entries: entries.collect() };
+        let mut bytes = Vec::new();
+        directory.encode(&mut bytes);
+        prop_assert_eq!(Directory::decode(&bytes), Ok(directory));
+    }
+
+    #[test]
     fn one_flipped_bit_is_always_seen(at in any::<proptest::sample::Index>(), bit in 0u8..8) {
         let built = sealed(100, 20, 2, 30);
         let mut footer = built.chunks.last().unwrap().to_vec();

@@ -1,6 +1,8 @@
 use proptest::prelude::*;
-use proto::metadata::{RootRef, TierPointer};
+use proto::ids::{TopicId, TopicPartition};
+use proto::metadata::{ObjectFormat, RootRef, TierPoint, TierPointer};
 
+use super::invariants::check_entries;
 use super::*;
 use crate::fixtures::{entries, entry, partition};
 
@@ -157,7 +159,75 @@ fn changes_that_would_break_it_are_refused() {
     assert!(manifest.full_leaf(4).is_none(), "a leaf spills only when something stays in the root");
 }
 
+/// Entries with anything in them that the invariants allow, contiguous from anywhere.
+fn any_entries() -> impl Strategy<Value = Vec<Entry>> {
+    let one = (
+        (1i64..1 << 40, any::<i64>(), any::<bool>(), any::<bool>()),
+        (any::<bool>(), any::<u128>(), 0u64..1 << 50, 1u64..1 << 50, 0u64..1 << 20),
+        (0i32..1000, proptest::collection::btree_set(0i64..1 << 40, 0..33), any::<i64>(), any::<[u8; 16]>()),
+    );
+    (0i64..1 << 61, proptest::collection::vec(one, 1..12)).prop_map(|(from, shapes)| {
+        let (mut base, mut epoch) = (from, 0);
+        let build = |(times, object, rest): (_, _, _)| {
+            let (length, max_timestamp, has_aborted, parquet): (i64, i64, bool, bool) = times;
+            let (shared, uuid, start, bytes, beyond): (bool, u128, u64, u64, u64) = object;
+            let (step, offsets, timestamp, topic): (i32, std::collections::BTreeSet<i64>, i64, [u8; 16]) = rest;
+            let mut entry = entry(base, base + length);
+            epoch += step;
+            entry.max_timestamp = max_timestamp;
+            entry.has_aborted = has_aborted;
+            entry.format = if parquet { ObjectFormat::Parquet } else { ObjectFormat::Segment };
+            entry.object.key.uuid = Uuid::from_u128(uuid);
+            entry.object.key.leader_epoch = epoch;
+            entry.object.length = bytes;
+            if shared {
+                entry.object.key.owner = TopicPartition::new(TopicId(Uuid::from_bytes(topic)), step);
+                entry.object.key.base_offset = base / 2;
+                entry.object.start = start;
+            }
+            entry.footer_position = entry.object.start + bytes + beyond;
+            entry.epochs = vec![(epoch, base), (epoch + 1, base + length)];
+            entry.epochs.truncate(if length > 1 { 2 } else { 1 });
+            if let Some((_, start)) = entry.epochs.get_mut(1) {
+                *start = base + length / 2;
+                epoch += 1;
+            }
+            let inside = offsets.into_iter().filter(|offset| *offset < length && (*offset as u64) < bytes);
+            let points = inside.enumerate().map(|(index, offset)| TierPoint {
+                offset: base + offset,
+                timestamp: timestamp.saturating_add(index as i64),
+                position: offset as u64,
+            });
+            entry.points = points.collect();
+            base += length;
+            entry
+        };
+        shapes.into_iter().map(build).collect()
+    })
+}
+
 proptest! {
+    #[test]
+    fn any_entries_survive_a_root_and_a_leaf(entries in any_entries(), partition_index in any::<i32>(), spilled in 0usize..11) {
+        let owner = partition(partition_index);
+        prop_assert_eq!(check_entries(&entries), Ok(()), "the generator's own");
+        let leaf = Leaf { entries: entries.clone() };
+        let (bytes, reference) = leaf.encode(owner, Uuid::from_u128(7), 9).unwrap();
+        prop_assert_eq!(Leaf::decode(&bytes, owner, &reference).unwrap(), leaf);
+        let mut manifest = Manifest { leaves: Vec::new(), entries };
+        if let Some(leaf) = manifest.full_leaf(spilled.max(1)) {
+            let (_, reference) = leaf.encode(owner, Uuid::from_u128(8), 9).unwrap();
+            manifest = manifest.apply(&Change::Spill { leaf: reference }).unwrap();
+        }
+        let bytes = manifest.encode(owner);
+        prop_assert_eq!(Manifest::decode(&bytes, owner).unwrap(), manifest.clone());
+        let root = RootRef { uuid: Uuid::from_u128(1), generation: 1, leader_epoch: 9, size: bytes.len() as u64, crc: crc32c::crc32c(&bytes) };
+        prop_assert_eq!(Manifest::decode_referenced(&bytes, owner, &root).unwrap(), manifest);
+        for other in [RootRef { crc: root.crc ^ 1, ..root }, RootRef { size: root.size + 1, ..root }] {
+            prop_assert!(Manifest::decode_referenced(&bytes, owner, &other).is_err());
+        }
+    }
+
     /// Any history of appends, expiries and spills keeps every invariant, survives a round trip, and
     /// finds each live offset where it was put.
     #[test]
@@ -229,7 +299,7 @@ proptest! {
                 prop_assert_eq!(manifest.check(), Ok(()));
             }
             if let Ok(leaf) = Leaf::decode_unreferenced(&bytes, partition(0)) {
-                prop_assert!(invariants::check_entries(&leaf.entries).is_ok());
+                prop_assert!(check_entries(&leaf.entries).is_ok());
             }
         }
     }
