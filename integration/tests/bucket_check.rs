@@ -1,8 +1,10 @@
 //! `firn bucket check` and a broker's start against buckets that are set up well, badly, or not there: one clear line each,
 //! and an exit code for scripts.
 
+use integration::client::Client;
 use integration::process::{Finished, Firn};
 use integration::s3::{BUCKET, BucketSettings, Conditions, Faults, S3Server};
+use proto::records::BatchBuilder;
 use std::path::Path;
 
 const FIRN: &str = env!("CARGO_BIN_EXE_firn-under-test");
@@ -92,6 +94,53 @@ async fn wrong_credentials_are_told_from_missing_ones() {
     ];
     let missing = check(&server, &url(), &[], &none).await;
     fails(&missing, "reachable", &["there are no credentials", "AWS_ACCESS_KEY_ID"]);
+}
+
+/// A profile on disk is as good as variables, for the check and for a broker.
+#[tokio::test]
+async fn credentials_may_come_from_a_profile() {
+    let home = tempfile::tempdir().expect("a directory");
+    let server = server(BucketSettings::default()).await;
+    let env: std::collections::BTreeMap<String, String> = server.env().into_iter().collect();
+    let (key, secret) = (&env["AWS_ACCESS_KEY_ID"], &env["AWS_SECRET_ACCESS_KEY"]);
+    let profile = home.path().join("credentials");
+    let text = format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n");
+    std::fs::write(&profile, text).expect("a file");
+    let profile = profile.display().to_string();
+    let from_profile =
+        [("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", ""), ("AWS_SHARED_CREDENTIALS_FILE", profile.as_str())];
+    let said = check(&server, &url(), &[], &from_profile).await;
+    assert!(said.status.success(), "{said:?}");
+    let mut firn = Firn::dev(FIRN, &home.path().join("data")).arg("--object-store").arg(&url());
+    for (name, value) in server.env() {
+        firn = firn.env(&name, &value);
+    }
+    for (name, value) in from_profile {
+        firn = firn.env(name, value);
+    }
+    let running = firn.start().await.expect("it starts");
+    let mut client = Client::connect(running.kafka()).await.expect("it serves");
+    client.create_topic("snow", 1, &[]).await.expect("a new topic");
+    let mut batch = BatchBuilder::new();
+    batch.append(1_000, None, Some(b"flake"), &[]);
+    client.produce("snow", 0, batch.build()).await.expect("hot records need no bucket");
+    let admin = running.http().to_string();
+    let flush = Firn::new(FIRN, Path::new("/dev/null"), &["tier", "flush", "snow", "--admin", &admin]);
+    let said = flush.finish().await.expect("the command ends");
+    assert!(said.status.success(), "{said:?}");
+    assert_eq!(server.objects().len(), 1);
+    running.terminate(std::time::Duration::from_secs(5)).await.expect("it ends in time");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_no_url_is_refused_at_once() {
+    let server = server(BucketSettings::default()).await;
+    let said = check(&server, &url(), &[], &[("AWS_ENDPOINT_URL", "127.0.0.1:9000")]).await;
+    assert_eq!((said.status.code(), said.stderr.lines().count()), (Some(1), 1), "{said:?}");
+    assert!(
+        said.stderr.contains("AWS_ENDPOINT_URL is '127.0.0.1:9000'") && said.stderr.contains("http://"),
+        "{said:?}"
+    );
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use super::client::ClientError;
 use proto::host::{Entropy, SystemEntropy};
 use serde_json::json;
 use tiering::bucket::{BucketAdmin, Finding, Severity};
-use tiering::store::Location;
+use tiering::store::{AwsSettings, Location, Timeouts};
 
 /// Checks the bucket of an object-store URL; fails if records could not be kept there.
 pub(super) async fn check(url: &str, create: bool, json: bool) -> Result<(), ClientError> {
@@ -18,7 +18,9 @@ pub(super) async fn check(url: &str, create: bool, json: bool) -> Result<(), Cli
         }
         return Ok(());
     };
-    let admin = BucketAdmin::connect(bucket, prefix).await;
+    // What the broker's own client would not take is found first.
+    location.open(std::env::vars(), Timeouts::default()).map_err(|error| other(&error))?;
+    let admin = BucketAdmin::connect(bucket, prefix, AwsSettings::from_env(std::env::vars())).await;
     if create {
         admin.create().await.map_err(|error| other(&error))?;
     }

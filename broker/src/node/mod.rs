@@ -43,7 +43,7 @@ use tiering::bucket::{BucketAdmin, Severity};
 use tiering::cache::MokaChunks;
 use tiering::reader::{NoRootStore, ReaderSettings, RemoteReader, StoreSource};
 use tiering::runner::{self, RunnerConfig, RunnerHandle};
-use tiering::store::{Layout, Location, Store, Timeouts};
+use tiering::store::{AwsSettings, Layout, Location, Store, Timeouts};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -361,8 +361,9 @@ fn open_store(url: &str, cluster_id: &str, metrics: &Arc<Metrics>) -> Result<Sto
 /// Says what is wrong with an S3 bucket, beside the start: hot records do not wait for the object store (ISOLATED).
 fn look_at_bucket(url: &str, spawner: &Spawner, probe: uuid::Uuid) -> Result<(), StartError> {
     if let Location::S3 { bucket, prefix } = Location::parse(url).map_err(StartError::because)? {
+        let aws = AwsSettings::from_env(std::env::vars());
         spawner.spawn_cold(async move {
-            for finding in BucketAdmin::connect(&bucket, &prefix).await.check(probe).await {
+            for finding in BucketAdmin::connect(&bucket, &prefix, aws).await.check(probe).await {
                 match finding.severity {
                     Severity::Fine | Severity::Note => tracing::info!(%bucket, "{finding}"),
                     Severity::Warning => tracing::warn!(%bucket, "{finding}"),

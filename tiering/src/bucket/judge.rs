@@ -146,18 +146,15 @@ pub fn conditional_writes(first: &Probe, second: &Probe) -> Finding {
     Finding { check: Check::ConditionalWrites, severity, line }
 }
 
-/// The bucket's region against the configured one; either may be unknown.
-pub fn region(bucket: Option<&str>, configured: Option<&str>) -> Finding {
-    let (severity, line) = match (bucket, configured) {
-        (Some(bucket), Some(configured)) if bucket != configured => (
+/// The bucket's region, if the store names one, against the one that requests are signed for.
+pub fn region(bucket: Option<&str>, signed: &str) -> Finding {
+    let (severity, line) = match bucket {
+        Some(bucket) if bucket != signed => (
             Severity::Broken,
-            format!("the bucket is in {bucket}, but requests are signed for {configured}: set AWS_REGION={bucket}"),
+            format!("the bucket is in {bucket}, but requests are signed for {signed}: set AWS_REGION={bucket}"),
         ),
-        (Some(bucket), _) => (Severity::Fine, format!("the bucket is in {bucket}")),
-        (None, Some(configured)) => (Severity::Fine, format!("the store names no region; {configured} is used")),
-        (None, None) => {
-            (Severity::Warning, "no region is configured: set AWS_REGION (us-east-1 for most own stores)".to_owned())
-        }
+        Some(bucket) => (Severity::Fine, format!("the bucket is in {bucket}")),
+        None => (Severity::Fine, format!("the store names no region; {signed} is used")),
     };
     Finding { check: Check::Region, severity, line }
 }

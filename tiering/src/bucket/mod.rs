@@ -1,9 +1,10 @@
 //! Looking at a bucket before trusting it with data, and creating it.
 //!
 //! Run by `firn bucket check` and when a broker starts. Each [`Finding`] is one clear line that says
-//! what to do. What the settings mean is decided in [`judge`], which is pure; only [`sdk`] talks to S3,
-//! and only it knows the SDK.
+//! what to do. What the settings mean is decided in [`judge`], which is pure; only [`sdk`] talks to S3
+//! through its SDK. [`ChainCredentials`] lends the SDK's way to credentials to the data path.
 
+mod credentials;
 pub mod judge;
 mod sdk;
 
@@ -12,6 +13,7 @@ mod tests;
 
 use std::fmt;
 
+pub use credentials::ChainCredentials;
 pub use sdk::BucketAdmin;
 
 /// What was looked at.

@@ -15,8 +15,10 @@ use aws_sdk_s3::types::{
 };
 use uuid::Uuid;
 
+use super::credentials::{NoCredentials, innermost};
 use super::judge::{self, LifecycleRule, Probe, Versioning};
 use super::{Check, CreateError, Finding, Severity};
+use crate::store::{AwsSettings, DEFAULT_REGION};
 
 /// Bound of one request, its retries included.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(15);
@@ -28,9 +30,7 @@ pub struct BucketAdmin {
     client: Client,
     bucket: String,
     prefix: String,
-    region: Option<String>,
-    /// None for Amazon's own.
-    endpoint: Option<String>,
+    aws: AwsSettings,
     credentials: Option<SharedCredentialsProvider>,
 }
 
@@ -47,41 +47,38 @@ enum Unreadable {
 }
 
 impl BucketAdmin {
-    /// The bucket `bucket`, of which Firn uses what lies under `prefix` (may be empty). Credentials,
-    /// region and endpoint come from the usual chain: environment, profile, instance metadata.
-    pub async fn connect(bucket: &str, prefix: &str) -> Self {
+    /// The bucket `bucket`, of which Firn uses what lies under `prefix` (may be empty). Region and endpoint are
+    /// those of `aws`, credentials come from the SDK's chain: what the data path uses, too.
+    pub async fn connect(bucket: &str, prefix: &str, aws: AwsSettings) -> Self {
         let timeouts =
             TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_timeout(OPERATION_TIMEOUT).build();
         let shared = aws_config::defaults(BehaviorVersion::latest())
             .timeout_config(timeouts)
             .retry_config(RetryConfig::standard().with_max_attempts(2))
+            .region(Region::new(aws.region.clone()))
             .load()
             .await;
-        let own = std::env::var("AWS_ENDPOINT_URL_S3").ok().filter(|url| !url.is_empty());
-        let endpoint = own.or_else(|| shared.endpoint_url().map(ToOwned::to_owned));
+        let credentials = shared.credentials_provider();
         let config = aws_sdk_s3::config::Builder::from(&shared);
-        Self::with_config(config, endpoint, shared.credentials_provider(), bucket, prefix)
+        Self::with_config(config, aws, credentials, bucket, prefix)
     }
 
-    /// Like [`connect`](Self::connect), with everything given. Stores of one's own have an `endpoint` and are addressed by path.
+    /// Like [`connect`](Self::connect), with everything given. Stores of one's own have an endpoint and are addressed by path.
     pub(super) fn with_config(
         mut config: aws_sdk_s3::config::Builder,
-        endpoint: Option<String>,
+        aws: AwsSettings,
         credentials: Option<SharedCredentialsProvider>,
         bucket: &str,
         prefix: &str,
     ) -> Self {
-        config.set_endpoint_url(endpoint.clone());
+        config.set_region(Some(Region::new(aws.region.clone())));
+        config.set_endpoint_url(aws.endpoint.clone());
         config.set_credentials_provider(credentials.clone());
-        let region = config.clone().build().region().map(ToString::to_string);
-        // Requests cannot be signed without a region; S3 itself answers with the right one.
-        let config = if region.is_none() { config.region(Region::from_static("us-east-1")) } else { config };
         Self {
-            client: Client::from_conf(config.force_path_style(endpoint.is_some()).build()),
+            client: Client::from_conf(config.force_path_style(aws.endpoint.is_some()).build()),
             bucket: bucket.to_owned(),
             prefix: prefix.trim_matches('/').to_owned(),
-            region,
-            endpoint,
+            aws,
             credentials,
         }
     }
@@ -102,7 +99,7 @@ impl BucketAdmin {
             severity: Severity::Fine,
             line: format!("bucket '{}' can be reached", self.bucket),
         }];
-        let region = judge::region(bucket_region.as_deref(), self.region.as_deref());
+        let region = judge::region(bucket_region.as_deref(), &self.aws.region);
         let elsewhere = region.severity == Severity::Broken;
         findings.push(region);
         if elsewhere {
@@ -121,7 +118,7 @@ impl BucketAdmin {
 
     /// Creates the bucket in the configured region; one that exists and is one's own is a success.
     pub async fn create(&self) -> Result<(), CreateError> {
-        let elsewhere = self.region.as_deref().filter(|region| *region != "us-east-1");
+        let elsewhere = Some(self.aws.region.as_str()).filter(|region| *region != DEFAULT_REGION);
         let configuration = elsewhere.map(|region| {
             CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::from(region)).build()
         });
@@ -151,19 +148,16 @@ impl BucketAdmin {
     /// Whether there are credentials at all; whether they are good shows in the first request.
     async fn identity(&self) -> Result<(), Finding> {
         let why = match &self.credentials {
-            None => String::new(),
+            None => NoCredentials { why: String::new() },
             Some(credentials) => {
                 match tokio::time::timeout(OPERATION_TIMEOUT, credentials.provide_credentials()).await {
                     Ok(Ok(_)) => return Ok(()),
-                    Ok(Err(error)) => format!(" ({})", innermost(&error)),
-                    Err(_) => format!(" (no answer within {} s)", OPERATION_TIMEOUT.as_secs()),
+                    Ok(Err(error)) => NoCredentials::because(innermost(&error)),
+                    Err(_) => NoCredentials::because(format!("no answer within {} s", OPERATION_TIMEOUT.as_secs())),
                 }
             }
         };
-        let line = format!(
-            "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine a profile \
-             or role{why}"
-        );
+        let line = why.to_string();
         Err(Finding { check: Check::Reachable, severity: Severity::Broken, line: bounded(&line) })
     }
 
@@ -171,7 +165,7 @@ impl BucketAdmin {
     fn reason<E: ProvideErrorMetadata + std::error::Error + 'static>(&self, error: &SdkError<E>) -> String {
         match error {
             SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) => {
-                let place = self.endpoint.as_deref().unwrap_or("Amazon S3");
+                let place = self.aws.endpoint.as_deref().unwrap_or("Amazon S3");
                 bounded(&format!("{place} does not answer: {}; check AWS_ENDPOINT_URL", innermost(error)))
             }
             _ => one_line(error),
@@ -197,8 +191,8 @@ impl BucketAdmin {
                 )
             }
             (Some(403), _) => format!(
-                "access to bucket '{bucket}' is denied: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and that the \
-                 credentials may s3:ListBucket"
+                "access to bucket '{bucket}' is denied: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and that they \
+                 allow s3:ListBucket"
             ),
             (Some(status), _) => format!("bucket '{bucket}' answers with HTTP status {status}: {}", one_line(&error)),
             (None, _) => format!("bucket '{bucket}' cannot be reached: {}", self.reason(&error)),
@@ -326,15 +320,6 @@ fn rule(rule: &SdkRule) -> LifecycleRule {
         expires_noncurrent: rule.noncurrent_version_expiration().is_some(),
         aborts_multipart: rule.abort_incomplete_multipart_upload().is_some(),
     }
-}
-
-/// What is at the bottom of an error: what happened, without who was told.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 /// What the store said, or why it was not reached, in one line of bounded length.

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, SharedCredentialsProvider};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::judge::*;
 use super::*;
+use crate::store::AwsSettings;
 
 fn rule(prefix: &str) -> LifecycleRule {
     LifecycleRule { id: "r".into(), enabled: true, prefix: prefix.into(), ..LifecycleRule::default() }
@@ -63,10 +64,10 @@ fn two_writes_tell_whether_conditions_are_honoured() {
 
 #[test]
 fn a_wrong_region_says_which_one_to_set() {
-    let finding = region(Some("eu-central-1"), Some("us-east-1"));
+    let finding = region(Some("eu-central-1"), "us-east-1");
     assert!(finding.severity == Severity::Broken && finding.line.contains("AWS_REGION=eu-central-1"));
-    assert_eq!(region(Some("eu-central-1"), Some("eu-central-1")).severity, Severity::Fine);
-    assert_eq!(region(None, None).severity, Severity::Warning);
+    assert_eq!(region(Some("eu-central-1"), "eu-central-1").severity, Severity::Fine);
+    assert_eq!(region(None, "us-east-1").severity, Severity::Fine);
 }
 
 /// What a small S3 over HTTP answers: by "METHOD path?query", the status and the body; 404 otherwise.
@@ -87,11 +88,10 @@ async fn serve(answers: Answers, honours_conditions: bool) -> Server {
             tokio::spawn(connection(stream, answers, honours_conditions, Arc::clone(&log)));
         }
     });
-    let config = aws_sdk_s3::config::Builder::new()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::from_static("eu-west-1"));
+    let config = aws_sdk_s3::config::Builder::new().behavior_version(BehaviorVersion::latest());
+    let aws = AwsSettings { endpoint: Some(endpoint), region: "eu-west-1".to_owned() };
     let credentials = SharedCredentialsProvider::new(Credentials::new("key", "secret", None, None, "test"));
-    Server { admin: BucketAdmin::with_config(config, Some(endpoint), Some(credentials), "b", "/pre/"), seen }
+    Server { admin: BucketAdmin::with_config(config, aws, Some(credentials), "b", "/pre/"), seen }
 }
 
 async fn connection(mut stream: TcpStream, answers: Answers, honours: bool, log: Arc<Mutex<Vec<String>>>) {

@@ -1,5 +1,6 @@
 //! Where a store is: from a URL to a client.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,8 @@ use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
 use url::Url;
+
+use crate::bucket::ChainCredentials;
 
 /// A parsed `--object-store`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +89,7 @@ impl Location {
 
     /// Opens the store. `env` are the process's environment variables; only `AWS_*` ones are looked at.
     ///
-    /// Retries inside the client are off: a retried request hides that an earlier attempt may have
+    /// Credentials are those of the environment, else of the SDK's chain ([`ChainCredentials`]). Retries inside the client are off: a retried request hides that an earlier attempt may have
     /// been applied.
     pub fn open(
         &self,
@@ -137,29 +140,58 @@ fn open_directory(path: &std::path::Path) -> Result<Arc<dyn ObjectStore>, Locati
     Ok(Arc::new(store.with_fsync(true).with_automatic_cleanup(true)))
 }
 
+/// The region that requests are signed for unless another is set; what most own stores expect.
+pub const DEFAULT_REGION: &str = "us-east-1";
+
+/// Where S3 is, as the environment says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwsSettings {
+    /// `AWS_ENDPOINT_URL_S3`, else `AWS_ENDPOINT_URL`; none for Amazon's own.
+    pub endpoint: Option<String>,
+    /// `AWS_REGION`, else `AWS_DEFAULT_REGION`, else [`DEFAULT_REGION`].
+    pub region: String,
+}
+
+impl AwsSettings {
+    /// Out of the process's environment variables. Empty ones count as not set.
+    pub fn from_env(env: impl IntoIterator<Item = (String, String)>) -> Self {
+        let mut found: BTreeMap<String, String> = env.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+        let mut first = |names: [&str; 2]| names.iter().find_map(|name| found.remove(*name));
+        let endpoint = first(["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]);
+        let region = first(["AWS_REGION", "AWS_DEFAULT_REGION"]);
+        Self { endpoint, region: region.unwrap_or_else(|| DEFAULT_REGION.to_owned()) }
+    }
+}
+
 fn open_s3(
     bucket: &str,
     env: impl IntoIterator<Item = (String, String)>,
     timeouts: Timeouts,
 ) -> Result<Arc<dyn ObjectStore>, LocationError> {
+    let wrong = |reason: String| LocationError::S3 { bucket: bucket.to_owned(), reason };
+    let env: Vec<(String, String)> =
+        env.into_iter().filter(|(name, value)| name.starts_with("AWS_") && !value.is_empty()).collect();
+    let aws = AwsSettings::from_env(env.iter().cloned());
+    let has_keys = env.iter().any(|(name, _)| matches!(name.as_str(), "AWS_ACCESS_KEY_ID" | "AWS_SKIP_SIGNATURE"));
     let mut builder = AmazonS3Builder::new().with_bucket_name(bucket);
-    let mut endpoint = None;
     for (name, value) in env {
-        if !name.starts_with("AWS_") || value.is_empty() {
-            continue;
-        }
-        if matches!(name.as_str(), "AWS_ENDPOINT_URL_S3" | "AWS_ENDPOINT_URL")
-            && (endpoint.is_none() || name == "AWS_ENDPOINT_URL_S3")
-        {
-            endpoint = Some(value.clone());
-        }
         if let Ok(key) = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() {
             builder = builder.with_config(key, value);
         }
     }
-    if let Some(endpoint) = endpoint {
+    builder = builder.with_region(aws.region);
+    if let Some(endpoint) = aws.endpoint {
+        let url = Url::parse(&endpoint).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        if url.is_none() {
+            return Err(wrong(format!(
+                "AWS_ENDPOINT_URL is '{endpoint}', which does not begin with http:// or https://"
+            )));
+        }
         let allow_http = endpoint.starts_with("http://");
         builder = builder.with_endpoint(endpoint).with_allow_http(allow_http);
+    }
+    if !has_keys {
+        builder = builder.with_credentials(Arc::new(ChainCredentials::default()));
     }
     let options =
         ClientOptions::new().with_connect_timeout(timeouts.connect).with_allow_http(true).with_timeout_disabled();
@@ -169,5 +201,5 @@ fn open_s3(
         .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() })
         .build()
         .map(|store| Arc::new(store) as Arc<dyn ObjectStore>)
-        .map_err(|error| LocationError::S3 { bucket: bucket.to_owned(), reason: error.to_string() })
+        .map_err(|error| wrong(error.to_string()))
 }

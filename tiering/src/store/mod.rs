@@ -31,7 +31,7 @@ use tokio::time::Instant;
 
 pub use error::{Definite, StoreError};
 pub use keys::{Key, Layout, NamedKind, NamedObject};
-pub use location::{Location, LocationError, Timeouts};
+pub use location::{AwsSettings, DEFAULT_REGION, Location, LocationError, Timeouts};
 pub use metrics::{NoMetrics, RequestKind, StoreMetrics};
 pub use stream::{Body, Span};
 
