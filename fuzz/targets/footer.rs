@@ -8,8 +8,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use proto::records::BatchBuilder;
 use tiering::format::{
-    AbortedTxn, Checksums, Directory, EpochHistory, Footer, MAGIC, ObjectBuilder, OffsetIndex, TRAILER_BYTES,
-    TimeIndex, Trailer, VERSION,
+    AbortedTxn, Directory, EpochHistory, Footer, MAGIC, ObjectBuilder, TRAILER_BYTES, Trailer, VERSION,
 };
 
 fuzz_target!(

@@ -89,8 +89,8 @@ impl Location {
 
     /// Opens the store. `env` are the process's environment variables; only `AWS_*` ones are looked at.
     ///
-    /// Credentials are those of the environment, else of the SDK's chain ([`ChainCredentials`]). Retries inside the client are off: a retried request hides that an earlier attempt may have
-    /// been applied.
+    /// Credentials are those of the environment, else of the SDK's chain ([`ChainCredentials`]). Retries inside the
+    /// client are off: a retried request hides that an earlier attempt may have been applied.
     pub fn open(
         &self,
         env: impl IntoIterator<Item = (String, String)>,
