@@ -111,6 +111,23 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn descriptions_read_back_as_they_were_written(
+            id: u128,
+            partition in 0..i32::MAX,
+            topic in "[a-zA-Z0-9._-]{1,60}",
+            local_start in 0..i64::MAX,
+            scan: bool,
+        ) {
+            let recovery = if scan { Recovery::Scan } else { Recovery::Journal };
+            let tp = TopicPartition::new(TopicId(Uuid::from_u128(id)), partition);
+            let folder = Folder { tp, topic, local_start, recovery };
+            proptest::prop_assert_eq!(Folder::decode(&folder.encode()), Ok(folder.clone()));
+            proptest::prop_assert_eq!(Folder::parse_name(&Folder::name(tp)), Some(tp));
+        }
+    }
+
     #[test]
     fn folders_are_named_by_id_and_index() {
         let name = Folder::name(folder().tp);

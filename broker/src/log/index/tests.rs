@@ -65,6 +65,31 @@ fn the_index_file_is_what_it_was() {
 
 proptest! {
     #[test]
+    fn summaries_read_back_as_they_were_written(
+        base in 0i64..1 << 60,
+        bytes in 1u64..1 << 40,
+        steps in prop::collection::vec((1i64..1000, 1u64..10_000, 0i64..1 << 50), 0..50),
+    ) {
+        let mut index = SparseIndex::new(4096);
+        let (mut at, mut newest) = (entry(base, 0, 0), 0);
+        for (offsets, bytes, timestamp) in steps {
+            newest = newest.max(timestamp);
+            index.offer(entry(at.offset, at.position, newest));
+            (at.offset, at.position) = (at.offset + offsets, at.position + bytes);
+        }
+        let written = SegmentSummary {
+            base,
+            end: at.offset + 1,
+            bytes: at.position + bytes,
+            max_timestamp: newest,
+            max_timestamp_offset: at.offset,
+            last_append_ms: 77,
+            index,
+        };
+        prop_assert_eq!(SegmentSummary::decode(&written.encode()), Ok(written));
+    }
+
+    #[test]
     fn damage_is_noticed(at in 0usize..128, flip in 1u8..) {
         let mut bytes = summary().encode().to_vec();
         let at = at % bytes.len();

@@ -57,6 +57,40 @@ fn what_is_open_stays_open() {
 }
 
 proptest! {
+    /// Any history of batches and markers that producers' rules allow.
+    #[test]
+    fn snapshots_read_back_as_they_were_written(
+        steps in prop::collection::vec((0i64..6, any::<bool>(), 0u8..8, 1i32..9), 0..60),
+        epochs in prop::collection::btree_set(0i64..1 << 40, 0..20),
+    ) {
+        let mut producers = Producers::default();
+        let (mut sequences, mut offset) = ([0i32; 6], 10);
+        for (id, transactional, kind, count) in steps {
+            let mut next = BatchMeta { last_offset_delta: count - 1, ..batch(id, sequences[id as usize], transactional) };
+            if kind == 0 {
+                let control = if count % 2 == 0 {
+                    ControlRecord::Abort { coordinator_epoch: 9 }
+                } else {
+                    ControlRecord::Commit { coordinator_epoch: 9 }
+                };
+                next = BatchMeta { last_offset_delta: 0, control: Some(control), ..batch(id, -1, true) };
+            } else {
+                sequences[id as usize] += count;
+            }
+            producers.apply(&next, offset, 1000 + offset);
+            offset += i64::from(next.last_offset_delta) + 1;
+        }
+        let epochs = (0..).zip(epochs).map(|(epoch, start)| EpochEntry { epoch, start }).collect();
+        let written = Snapshot {
+            offset,
+            segment_base: 10,
+            position: 4242,
+            epochs: EpochCache::from_entries(epochs).expect("ascending"),
+            producers,
+        };
+        prop_assert_eq!(Snapshot::decode(&written.encode()), Ok(written));
+    }
+
     #[test]
     fn damage_is_noticed(at in 0usize..512, flip in 1u8..) {
         let mut bytes = snapshot().encode().to_vec();
