@@ -50,7 +50,7 @@ impl Owner for Waiter {
         self.moved.notify_one();
     }
 
-    fn failed(&self) {
+    fn failed(&self, _cause: &str) {
         eprintln!("the journal failed");
         std::process::exit(1);
     }

@@ -191,6 +191,6 @@ pub trait Owner: Any + Send + Sync {
     fn synced(&self, up_to: Lsn);
 
     /// The journal is offline: whatever was not yet reported synced never will be, its outcome is
-    /// unknown. Called once for an owner that had something in flight.
-    fn failed(&self);
+    /// unknown. Called once for an owner that had something in flight, with the reason.
+    fn failed(&self, cause: &str);
 }

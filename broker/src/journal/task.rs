@@ -174,7 +174,7 @@ impl Shared {
 
     /// The thread is gone. With a cause, the journal is offline; in any case whoever still waits is told.
     fn end(&self, flight: Vec<Arc<dyn Owner>>, cause: Option<Arc<str>>) {
-        let left = {
+        let (left, cause) = {
             let mut state = self.state.lock();
             match (&state.phase, cause) {
                 (Phase::Offline(_), _) => {}
@@ -185,9 +185,13 @@ impl Shared {
                 (Phase::Running, None) => state.phase = Phase::Closing,
                 (Phase::Closing | Phase::Abandoned, None) => {}
             }
-            if let Phase::Offline(offline) = &state.phase {
-                tracing::error!("{offline}");
-            }
+            let cause = match &state.phase {
+                Phase::Offline(offline) => {
+                    tracing::error!("{offline}");
+                    Arc::clone(&offline.cause)
+                }
+                Phase::Running | Phase::Closing | Phase::Abandoned => "its journal was closed".into(),
+            };
             state.waiting.clear();
             state.writing = None;
             let mut left = state.journaled.clear();
@@ -196,14 +200,14 @@ impl Shared {
                 left.extend(state.loose.clear());
                 state.unsynced = 0;
             }
-            left
+            (left, cause)
         };
         let mut owners = flight;
         owners.extend(left.into_iter().map(|entry| entry.owner));
         owners.sort_by_key(address);
         owners.dedup_by_key(|owner| address(owner));
         for owner in owners {
-            owner.failed();
+            owner.failed(&cause);
         }
         self.ended.send_replace(true);
     }

@@ -118,7 +118,7 @@ impl Owner for Waiter {
         self.moved.notify_one();
     }
 
-    fn failed(&self) {
+    fn failed(&self, _cause: &str) {
         self.failures.fetch_add(1, Ordering::SeqCst);
         self.moved.notify_one();
     }

@@ -258,6 +258,11 @@ impl LogDir {
         self.closing.store(true, Ordering::Release);
     }
 
+    /// Whether it is being closed.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
     /// Whether no partition of it may grow, for want of space.
     pub fn is_full(&self) -> bool {
         self.allowance.load(Ordering::Relaxed) <= 0
@@ -307,34 +312,38 @@ impl LogDir {
     }
 }
 
-/// Where the journal hands its groups: into the tail cache and to the writer.
+/// Where the journal hands its groups: into the tail cache and to the writer. The directory owns its journal, so this
+/// must not own the directory; there is nobody to hand anything to once that is gone.
 #[derive(Debug)]
-pub(crate) struct Sink(pub(crate) Arc<LogDir>);
+pub(crate) struct Sink(pub(crate) Weak<LogDir>);
 
 impl GroupSink for Sink {
     fn sealed(&self, group: Arc<Group>) {
+        let Some(dir) = self.0.upgrade() else { return };
         let bytes = group.entries.last().map_or(0, |entry| entry.range.end as usize);
-        self.0.observer.synced(bytes, group.sync_time);
-        self.0.tail.insert(Arc::clone(&group));
+        dir.observer.synced(bytes, group.sync_time);
+        dir.tail.insert(Arc::clone(&group));
         let wake = {
-            let mut inbox = self.0.inbox.lock();
+            let mut inbox = dir.inbox.lock();
             inbox.sealed_bytes += group.bytes();
             let urgent = group.entries.iter().any(|entry| entry.kind != Kind::Append);
             inbox.sealed.push_back(group);
             urgent || inbox.sealed_bytes > inbox.patience_bytes
         };
         if wake {
-            self.0.work.notify_one();
+            dir.work.notify_one();
         }
     }
 
     fn unjournaled(&self) {
-        self.0.inbox.lock().loose = true;
-        self.0.work.notify_one();
+        let Some(dir) = self.0.upgrade() else { return };
+        dir.inbox.lock().loose = true;
+        dir.work.notify_one();
     }
 
     fn pressed(&self, pressure: Pressure) {
-        self.0.inbox.lock().pressure = Some(pressure);
-        self.0.work.notify_one();
+        let Some(dir) = self.0.upgrade() else { return };
+        dir.inbox.lock().pressure = Some(pressure);
+        dir.work.notify_one();
     }
 }

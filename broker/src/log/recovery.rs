@@ -112,7 +112,7 @@ pub(crate) async fn open(dir: &Arc<LogDir>, config: journal::Config) -> Result<O
     }
     futures::stream::iter(logs.values_mut().map(Ok)).try_for_each_concurrent(AT_ONCE, Rebuild::finish).await?;
     let replayed = replay.replayed();
-    let journal = replay.start(Arc::new(Sink(Arc::clone(dir)))).await?;
+    let journal = replay.start(Arc::new(Sink(Arc::downgrade(dir)))).await?;
     let next = journal.next_lsn();
     let partitions = logs.iter().map(|(tp, log)| (*tp, log.mark(next.previous()))).collect();
     let settled = Checkpoint { replay_from: next, partitions };

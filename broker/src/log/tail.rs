@@ -81,6 +81,13 @@ impl TailCache {
         (inner.evict(capacity_bytes), GroupSeq(inner.first))
     }
 
+    /// Lets go of all groups, and takes none from here on: the directory is closed or offline. They hold on to their
+    /// owners, which hold on to this.
+    pub fn close(&self) {
+        let mut inner = self.inner.write();
+        *inner = Inner { first: u64::MAX, pin_floor: u64::MAX, ..Inner::default() };
+    }
+
     /// Bytes of memory that the groups here hold.
     pub fn bytes(&self) -> usize {
         self.inner.read().bytes

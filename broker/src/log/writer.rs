@@ -6,7 +6,7 @@
 //! files are free and files that retention dropped are unlinked. One settling runs at a time, beside writing.
 //!
 //! A failed write or sync takes the directory offline; only a full disk is waited for, as a write (other than a
-//! sync) that did not fit may be tried again.
+//! sync) that did not fit may be tried again. What frees space goes on meanwhile.
 
 mod files;
 mod settle;
@@ -19,6 +19,7 @@ use std::time::Duration;
 use proto::ids::TopicPartition;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::dir::{Inbox, LogDir};
 use crate::disk::DiskError;
@@ -29,6 +30,14 @@ use settle::Unsettled;
 
 /// How often the writer looks at what grew old, and at a full disk again.
 const TICK: Duration = Duration::from_millis(250);
+
+impl Drop for Writer {
+    /// Nobody is left to settle what is sealed, and whoever reads is sent to the segments, or away.
+    fn drop(&mut self) {
+        self.dir.tail().close();
+        *self.dir.inbox.lock() = Inbox::default();
+    }
+}
 
 /// A partition with records that are in no segment.
 struct Dirty {
@@ -61,6 +70,8 @@ pub(crate) struct Writer {
     /// Groups after it that were.
     ahead: BTreeSet<GroupSeq>,
     settling: Option<JoinHandle<Result<Checkpoint, DiskError>>>,
+    /// Of partitions that were removed since settling began last.
+    leaving: Vec<CancellationToken>,
     settle_wanted: bool,
     /// First position of the partition that is being written.
     writing: Option<Lsn>,
@@ -83,6 +94,7 @@ impl Writer {
             next_group: GroupSeq(1),
             ahead: BTreeSet::new(),
             settling: None,
+            leaving: Vec::new(),
             settle_wanted: false,
             writing: None,
             pressed_up_to: Lsn(0),
@@ -132,7 +144,7 @@ impl Writer {
 
     /// Whether there is something to look at again after a while.
     fn is_timed(&self) -> bool {
-        !self.dirty.is_empty() || !self.unsettled.is_empty()
+        !self.dirty.is_empty() || !self.unsettled.is_empty() || !self.leaving.is_empty()
     }
 
     /// Waits for something to do: work, the end of a settling, or time.
@@ -234,7 +246,8 @@ impl Writer {
 
     /// Writes whatever should not wait any longer.
     async fn write_due(&mut self) -> Result<(), DiskError> {
-        while let Some(tp) = self.next_due() {
+        let mut unfit = BTreeSet::new();
+        while let Some(tp) = self.next_due(&unfit) {
             if self.dirty.get(&tp).is_some_and(|dirty| dirty.partition.inner.lock().described.is_none()) {
                 match self.prepare_folders().await {
                     // Written to or not, that is found again below, and waited for.
@@ -243,9 +256,9 @@ impl Writer {
                 }
             }
             if !self.write_partition(tp).await? {
-                // The disk is full: what is pinned stays, and admission waits.
-                tokio::time::sleep(TICK).await;
-                break;
+                // The disk is full: what is pinned stays, and admission waits. Others may be about to free space.
+                unfit.insert(tp);
+                continue;
             }
             self.release();
             // Keeps the kernel from having to write back too much at once while a sync runs.
@@ -255,16 +268,21 @@ impl Writer {
             }
         }
         self.release();
+        if !unfit.is_empty() {
+            tokio::time::sleep(TICK).await;
+        }
         Ok(())
     }
 
-    fn next_due(&self) -> Option<TopicPartition> {
+    /// A partition that should be written now, other than those that did not fit on the disk.
+    fn next_due(&self, unfit: &BTreeSet<TopicPartition>) -> Option<TopicPartition> {
         let config = self.dir.config();
         let now = Instant::now();
         let patience = Duration::from_millis(config.write_ms);
+        let may = |tp: &TopicPartition| !unfit.contains(tp);
         if self.dir.tail().pinned_bytes() > config.backlog_target_bytes
             && let Some((_, tp)) =
-                self.by_age.iter().find(|(_, tp)| self.dirty.get(tp).is_some_and(|dirty| !dirty.blocked))
+                self.by_age.iter().find(|(_, tp)| may(tp) && self.dirty.get(tp).is_some_and(|dirty| !dirty.blocked))
         {
             return Some(*tp);
         }
@@ -272,7 +290,7 @@ impl Writer {
             let worth = dirty.urgent || dirty.bytes >= config.write_bytes || dirty.first_lsn <= self.pressed_up_to;
             !dirty.blocked && (worth || now.duration_since(dirty.since) >= patience)
         };
-        self.dirty.iter().find(|(_, dirty)| due(dirty)).map(|(tp, _)| *tp)
+        self.dirty.iter().find(|(tp, dirty)| may(tp) && due(dirty)).map(|(tp, _)| *tp)
     }
 
     /// Writes all that a partition has; false if the disk is full.

@@ -321,6 +321,9 @@ impl PartitionHandle {
         let commands = inner.core.on(Event::Removed);
         self.perform(&mut inner, commands);
         self.record(&mut inner, Record::Delete { tp: self.shared.tp }, OpKind::Delete);
+        if !matches!(inner.ops.back(), Some(FileOp { kind: OpKind::Delete, .. })) {
+            self.shared.left.cancel();
+        }
     }
 
     fn on(&self, event: Event) {

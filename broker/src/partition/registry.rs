@@ -10,6 +10,7 @@ use proto::host::{Clock, Spawner};
 use proto::ids::{DirectoryId, NodeId, TopicPartition};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::core::{Core, Restored};
 use super::handle::PartitionHandle;
@@ -90,6 +91,8 @@ struct Registry {
     dirs: Vec<Arc<LogDir>>,
     journal_bytes: u64,
     partitions: RwLock<BTreeMap<TopicPartition, PartitionHandle>>,
+    /// Removed partitions whose files are not gone yet.
+    leaving: Mutex<BTreeMap<TopicPartition, CancellationToken>>,
     writers: Mutex<Vec<(Arc<LogDir>, JoinHandle<()>)>>,
     duties: Mutex<Option<JoinHandle<()>>>,
     /// Directories that have not failed.
@@ -139,6 +142,7 @@ impl Partitions {
             dirs,
             journal_bytes: open.journal.max_bytes,
             partitions: RwLock::default(),
+            leaving: Mutex::default(),
             writers: Mutex::default(),
             duties: Mutex::default(),
             online: watch::Sender::new(opened.len()),
@@ -179,7 +183,8 @@ impl Partitions {
     }
 
     /// The partition, made if it is not here: in `directory`, or, if that is not one of ours or offline, in the
-    /// one with the fewest partitions. Nothing is written before the first record.
+    /// one with the fewest partitions. Nothing is written before the first record. One that was removed comes again
+    /// once its former files are gone: waits for that.
     ///
     /// # Errors
     /// If the directory it lies in is offline.
@@ -190,6 +195,10 @@ impl Partitions {
         directory: DirectoryId,
         config: LogConfig,
     ) -> Result<PartitionHandle, DirOffline> {
+        let leaving = self.shared.leaving.lock().get(&tp).cloned();
+        if let Some(leaving) = leaving {
+            leaving.cancelled().await;
+        }
         let mut partitions = self.shared.partitions.write();
         if let Some(known) = partitions.get(&tp) {
             if known.dir().is_offline() {
@@ -211,9 +220,12 @@ impl Partitions {
 
     /// The partition leaves this broker; its files go in the background.
     pub async fn remove(&self, tp: TopicPartition) {
-        let removed = self.shared.partitions.write().remove(&tp);
-        if let Some(partition) = removed {
+        let mut partitions = self.shared.partitions.write();
+        if let Some(partition) = partitions.remove(&tp) {
             partition.remove();
+            let mut leaving = self.shared.leaving.lock();
+            leaving.retain(|_, left| !left.is_cancelled());
+            leaving.insert(tp, partition.shared.left.clone());
         }
     }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use proto::ids::{Millis, Offset, TopicPartition};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::core::{Command, Core, Event};
 use super::types::{AckError, AckFuture};
@@ -31,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) inner: Mutex<Inner>,
     /// Appends are refused for want of space.
     pub(super) refused: AtomicBool,
+    /// Cancelled once it was removed and neither its files nor the checkpoint speak of it, or the directory is offline.
+    pub(crate) left: CancellationToken,
 }
 
 /// A batch that is in memory, or was not long ago.
@@ -137,6 +140,7 @@ impl Shared {
             dir,
             folder,
             refused: AtomicBool::new(false),
+            left: CancellationToken::new(),
             inner: Mutex::new(Inner {
                 core,
                 tail: VecDeque::new(),
@@ -182,6 +186,7 @@ impl Shared {
 
     pub(crate) fn offline(&self) {
         self.tell(Event::Offline);
+        self.left.cancel();
         let waiters = std::mem::take(&mut self.inner.lock().op_waiters);
         for (_, waiter) in waiters {
             let _ = waiter.send(Err(AckError::Offline));
@@ -216,8 +221,8 @@ impl Owner for Shared {
         }
     }
 
-    fn failed(&self) {
-        self.dir.fail("its journal failed");
+    fn failed(&self, cause: &str) {
+        self.dir.fail(cause);
         self.offline();
     }
 }

@@ -1,6 +1,7 @@
 //! The parts together: handle, journal, writer, recovery, on the simulated disk.
 
 mod crash;
+mod faults;
 mod life;
 mod log;
 mod model;

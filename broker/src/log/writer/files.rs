@@ -57,7 +57,14 @@ impl Writer {
                     if !matches!(op.kind, OpKind::Reset { .. } | OpKind::Delete) {
                         self.save_state(partition).await?;
                     }
-                    self.change_files(partition, op).await?;
+                    let again = op.clone();
+                    if let Err(error) = self.change_files(partition, op).await {
+                        if error.is_full() {
+                            // Any of them may be done twice: recovery does that, too.
+                            partition.inner.lock().ops.push_front(again);
+                        }
+                        return Err(error);
+                    }
                 }
             }
         }
@@ -235,7 +242,13 @@ impl Writer {
             }
             OpKind::Cut { end, segment, position } => self.cut(partition, op.lsn, end, segment, position).await,
             OpKind::Reset { start, snapshot } => self.reset(partition, op.lsn, start, snapshot).await,
-            OpKind::Delete => self.delete(partition).await,
+            OpKind::Delete => {
+                self.delete(partition).await?;
+                // It may come again once no stored checkpoint speaks of what it was.
+                self.leaving.push(partition.left.clone());
+                self.settle_wanted = true;
+                Ok(())
+            }
         }
     }
 

@@ -9,8 +9,9 @@ use futures::{StreamExt, TryStreamExt};
 use proto::ids::Offset;
 use tokio::task::JoinError;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use super::Writer;
+use super::{TICK, Writer};
 use crate::disk::{DiskError, DiskFile, Operation};
 use crate::journal::{Checkpoint, Lsn, Mark};
 use crate::log::dir::LogDir;
@@ -68,9 +69,15 @@ impl Unsettled {
         let mut synced: BTreeSet<PathBuf> = BTreeSet::new();
         for file in &self.files {
             if synced.insert(file.path().to_owned()) {
+                // Never again after a failure, whatever it was.
                 file.sync_data().await?;
             }
         }
+        when_it_fits(dir, || self.describe(dir)).await
+    }
+
+    /// The names in its folder, and what that says of itself.
+    async fn describe(&self, dir: &LogDir) -> Result<(), DiskError> {
         let folder = &self.partition.folder;
         if let Some(local_start) = self.local_start {
             let recovery = self.partition.inner.lock().described.unwrap_or(Recovery::Journal);
@@ -109,7 +116,7 @@ impl Writer {
             || pressed
             || self.unsettled_bytes >= self.sync_bytes()
             || self.unsettled_since.is_some_and(|since| Instant::now().duration_since(since) >= old);
-        if due && self.settling.is_none() && (pressed || !self.unsettled.is_empty()) {
+        if due && self.settling.is_none() && (pressed || !self.unsettled.is_empty() || !self.leaving.is_empty()) {
             self.start_settling();
         }
         Ok(())
@@ -138,7 +145,12 @@ impl Writer {
         checkpoint.replay_from = pending.max(checkpoint.replay_from);
         let dir = Arc::clone(&self.dir);
         let settling: Vec<Unsettled> = settling.into_values().collect();
-        self.settling = Some(tokio::spawn(settle(dir, settling, checkpoint)));
+        let leaving = std::mem::take(&mut self.leaving);
+        self.settling = Some(tokio::spawn(async move {
+            let settled = settle(dir, settling, checkpoint).await?;
+            leaving.iter().for_each(CancellationToken::cancel);
+            Ok(settled)
+        }));
     }
 
     /// Settles everything and waits for it.
@@ -170,13 +182,30 @@ impl Writer {
     }
 }
 
+/// Waits for room as long as the disk is full; not while the directory is being closed. Syncs do not count as full:
+/// what they lost would not be there the next time.
+async fn when_it_fits<F>(dir: &LogDir, mut write: impl FnMut() -> F) -> Result<(), DiskError>
+where
+    F: Future<Output = Result<(), DiskError>>,
+{
+    loop {
+        match write().await {
+            Err(error) if error.is_full() && error.operation != Operation::Sync && !dir.is_closing() => {
+                tracing::warn!(%error, "no space to settle: waiting");
+                tokio::time::sleep(TICK).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 async fn settle(dir: Arc<LogDir>, settling: Vec<Unsettled>, checkpoint: Checkpoint) -> Result<Checkpoint, DiskError> {
     let dir_ref = &dir;
     futures::stream::iter(&settling)
         .map(Ok)
         .try_for_each_concurrent(SYNCS_AT_ONCE, |unsettled| unsettled.sync(dir_ref))
         .await?;
-    checkpoint.store(&**dir.disk(), dir.path(), dir.id()).await?;
+    when_it_fits(&dir, || checkpoint.store(&**dir.disk(), dir.path(), dir.id())).await?;
     if let Ok(journal) = dir.journal() {
         journal.checkpointed(checkpoint.replay_from.previous());
     }
