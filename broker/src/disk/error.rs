@@ -33,9 +33,12 @@ impl DiskError {
         self.errno == Errno::EXIST
     }
 
-    /// The disk (or this user's share of it) is full.
+    /// The disk (or this user's share of it) is full: the same may be asked again once there is room. Never true of a
+    /// sync, with which the kernel may have dropped what it had no room for: another would find nothing left to do, and
+    /// succeed.
     pub fn is_full(&self) -> bool {
-        self.errno == Errno::NOSPC || self.errno == Errno::DQUOT
+        let may_repeat = !matches!(self.operation, Operation::Sync | Operation::SyncDir);
+        may_repeat && (self.errno == Errno::NOSPC || self.errno == Errno::DQUOT)
     }
 
     /// The disk, or this name on it, cannot be written.

@@ -169,13 +169,15 @@ pub struct Space {
 /// there whenever power fails, and the new one once this returns.
 ///
 /// # Errors
-/// The disk's; the old file is then still in place.
+/// The disk's; the old file is then still in place, unless its directory could not be synced. A full disk may be tried
+/// again, as everything is written anew.
 pub async fn replace(disk: &dyn Disk, dir: &Path, name: &str, contents: Bytes) -> Result<(), DiskError> {
     let temporary = dir.join(format!("{name}.tmp"));
     let file = disk.open(&temporary, OpenMode::OpenOrCreate).await?;
     file.set_len(0).await?;
     file.write_at(0, vec![contents]).await?;
-    file.sync_data().await?;
+    // Nothing counts on the temporary file: if it cannot be synced, it was not written.
+    file.sync_data().await.map_err(|error| DiskError { operation: Operation::Write, ..error })?;
     disk.rename(&temporary, &dir.join(name)).await?;
     disk.sync_dir(dir).await
 }

@@ -3,6 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use proto::ids::{DirectoryId, TopicPartition};
 use rustix::io::Errno;
@@ -13,6 +14,9 @@ use super::format::FileHeader;
 use super::record::Lsn;
 use super::{Pressure, Shared};
 use crate::disk::{BLOCK, Disk, DiskError, DiskFile, OpenMode, Operation};
+
+/// How often a full disk is looked at again: whoever else makes room there does not say so.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Files of a journal are named `journal-<number>.firn`; the order is in their headers.
 const PREFIX: &str = "journal-";
@@ -266,10 +270,11 @@ impl Files {
         self.active.as_mut()
     }
 
-    /// Begins the first file, if there may be one before something is settled; else the first write does.
+    /// Begins the first file, if there may be one, and room for it, before something is settled; else the first write
+    /// does.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk's, unless it is full: what is there can still be read, and trimmed.
     pub(super) async fn begin_first(&mut self) -> Result<(), DiskError> {
         if !self.order_next() {
             return Ok(());
@@ -279,7 +284,7 @@ impl Files {
                 self.begin(ready);
                 Ok(())
             }
-            Ok(Err(error)) if error.is_full() && self.can_be_freed() => Ok(()),
+            Ok(Err(error)) if error.is_full() => Ok(()),
             Ok(Err(error)) | Err(NoFile::Disk(error)) => Err(error),
             Err(NoFile::Abandoned) => Err(DiskError::new(Operation::Dedicate, &self.shared.directory, Errno::INTR)),
         }
@@ -311,10 +316,11 @@ impl Files {
         }
     }
 
-    /// The file that has room for a frame of `bytes`. Waits for one to be made, or freed, if it must.
+    /// The file that has room for a frame of `bytes`. Waits for one to be made, or freed, or for room on the disk, if it
+    /// must.
     ///
     /// # Errors
-    /// The disk's; a full disk only if nothing in the journal can be freed.
+    /// The disk's; a full disk only of a journal that is being closed.
     pub(super) async fn room(&mut self, bytes: u64) -> Result<&mut Active, NoFile> {
         let fits = |active: &Active| active.has_room(bytes);
         if !self.active.as_ref().is_some_and(fits) {
@@ -367,10 +373,7 @@ impl Files {
                 Ahead::Ready(ready) => return Ok(ready),
                 Ahead::Ordered => match self.receive().await? {
                     Ok(ready) => return Ok(ready),
-                    Err(error) if error.is_full() && self.can_be_freed() => {
-                        self.wait_for_files().await?;
-                    }
-                    Err(error) => return Err(error.into()),
+                    Err(error) => self.wait_for_room(error).await?,
                 },
                 Ahead::Nothing => {
                     if !self.order_next() {
@@ -396,14 +399,17 @@ impl Files {
         let max_bytes = self.shared.config.max_bytes;
         loop {
             let used = self.shared.table.lock().used_bytes();
-            if used == 0 || used.saturating_add(capacity) <= max_bytes {
-                break;
+            if used > 0 && used.saturating_add(capacity) > max_bytes {
+                self.wait_for_files().await?;
+                continue;
             }
-            self.wait_for_files().await?;
+            let slot = self.new_slot(capacity);
+            self.order(slot, false);
+            match self.receive().await? {
+                Ok(ready) => return Ok(ready),
+                Err(error) => self.wait_for_room(error).await?,
+            }
         }
-        let slot = self.new_slot(capacity);
-        self.order(slot, false);
-        Ok(self.receive().await??)
     }
 
     /// The answer to the order given last.
@@ -425,10 +431,6 @@ impl Files {
     fn give_up(&mut self, slot: &Slot) {
         self.ahead = Ahead::Nothing;
         self.shared.table.lock().bytes -= slot.capacity;
-    }
-
-    fn can_be_freed(&self) -> bool {
-        !self.shared.table.lock().used.is_empty()
     }
 
     /// Orders the next file if the bound allows one; whether it did.
@@ -470,7 +472,17 @@ impl Files {
         self.ahead = Ahead::Ordered;
     }
 
-    /// Asks for the oldest file to be settled, and waits until some are.
+    /// A file could not be made: if that was for want of space, waits until it is worth another try. Whoever closes the
+    /// journal does not wait for somebody to make room.
+    async fn wait_for_room(&self, error: DiskError) -> Result<(), NoFile> {
+        if !error.is_full() || self.shared.is_closing() {
+            return Err(error.into());
+        }
+        tracing::warn!(%error, "no space for a journal file: waiting");
+        self.wait_for_files().await
+    }
+
+    /// Asks for the oldest file to be settled, and waits until some are, or for a while.
     async fn wait_for_files(&self) -> Result<(), NoFile> {
         if self.shared.is_ending() {
             return Err(NoFile::Abandoned);
@@ -479,7 +491,8 @@ impl Files {
         if let Some(pressure) = pressure {
             self.shared.sink.pressed(pressure);
         }
-        self.shared.freed.notified().await;
+        // Either way it is looked at again.
+        let _ = tokio::time::timeout(LOOK_AGAIN, self.shared.freed.notified()).await;
         Ok(())
     }
 }

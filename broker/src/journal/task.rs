@@ -168,6 +168,11 @@ impl Shared {
         matches!(self.state.lock().phase, Phase::Abandoned | Phase::Offline(_))
     }
 
+    /// Whether it writes what it has and then ends.
+    pub(super) fn is_closing(&self) -> bool {
+        matches!(self.state.lock().phase, Phase::Closing)
+    }
+
     fn is_offline(&self) -> bool {
         matches!(self.state.lock().phase, Phase::Offline(_))
     }

@@ -232,7 +232,8 @@ impl LogDir {
         self.cause.get().cloned().unwrap_or_else(unstarted)
     }
 
-    /// Takes the directory offline, for good. The first cause stands.
+    /// Takes the directory offline, for good, and its journal with it, so that whoever waits there is told. The first
+    /// cause stands.
     pub fn fail(&self, cause: impl Into<String>) -> DirOffline {
         let offline = DirOffline { path: self.path.clone(), cause: cause.into() };
         if self.cause.set(offline).is_ok() {
@@ -240,9 +241,13 @@ impl LogDir {
             tracing::error!(directory = %self.path.display(), cause = %self.offline().cause, "data directory failed");
         }
         self.offline.store(true, Ordering::Release);
+        let offline = self.offline();
+        if let Some(journal) = self.journal.get() {
+            journal.take_offline(&offline.cause);
+        }
         self.work.notify_one();
         self.made_room();
-        self.offline()
+        offline
     }
 
     /// The journal takes nothing more: the directory failed, unless it is being closed.
@@ -256,11 +261,6 @@ impl LogDir {
     /// From here on nothing more is appended.
     pub(crate) fn begin_close(&self) {
         self.closing.store(true, Ordering::Release);
-    }
-
-    /// Whether it is being closed.
-    pub(crate) fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
     }
 
     /// Whether no partition of it may grow, for want of space.

@@ -6,7 +6,9 @@
 //! files are free and files that retention dropped are unlinked. One settling runs at a time, beside writing.
 //!
 //! A failed write or sync takes the directory offline; only a full disk is waited for, as a write (other than a
-//! sync) that did not fit may be tried again. What frees space goes on meanwhile.
+//! sync) that did not fit may be tried again. What is to be done is remembered until it is done: batches, changes of
+//! files and what is to be settled all stay in their lists, and hold the checkpoint back. What frees space goes on
+//! meanwhile.
 
 mod files;
 mod settle;
@@ -17,7 +19,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::ids::TopicPartition;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +27,7 @@ use crate::disk::DiskError;
 use crate::journal::{Checkpoint, Group, GroupSeq, Kind, Lsn};
 use crate::partition::core::Event;
 use crate::partition::shared::Shared;
-use settle::Unsettled;
+use settle::{Settling, Stall, Unsettled};
 
 /// How often the writer looks at what grew old, and at a full disk again.
 const TICK: Duration = Duration::from_millis(250);
@@ -54,6 +55,20 @@ struct Dirty {
     blocked: bool,
 }
 
+impl Dirty {
+    fn new(partition: Arc<Shared>, group: GroupSeq, lsn: Lsn) -> Self {
+        Self {
+            partition,
+            bytes: 0,
+            oldest: group,
+            first_lsn: lsn,
+            since: Instant::now(),
+            urgent: false,
+            blocked: false,
+        }
+    }
+}
+
 pub(crate) struct Writer {
     dir: Arc<LogDir>,
     dirty: BTreeMap<TopicPartition, Dirty>,
@@ -69,10 +84,11 @@ pub(crate) struct Writer {
     next_group: GroupSeq,
     /// Groups after it that were.
     ahead: BTreeSet<GroupSeq>,
-    settling: Option<JoinHandle<Result<Checkpoint, DiskError>>>,
+    settling: Option<Settling>,
     /// Of partitions that were removed since settling began last.
     leaving: Vec<CancellationToken>,
     settle_wanted: bool,
+    stall: Option<Stall>,
     /// First position of the partition that is being written.
     writing: Option<Lsn>,
     pressed_up_to: Lsn,
@@ -96,6 +112,7 @@ impl Writer {
             settling: None,
             leaving: Vec::new(),
             settle_wanted: false,
+            stall: None,
             writing: None,
             pressed_up_to: Lsn(0),
         }
@@ -144,7 +161,8 @@ impl Writer {
 
     /// Whether there is something to look at again after a while.
     fn is_timed(&self) -> bool {
-        !self.dirty.is_empty() || !self.unsettled.is_empty() || !self.leaving.is_empty()
+        let has_work = !self.dirty.is_empty() || !self.unsettled.is_empty() || !self.leaving.is_empty();
+        has_work || self.stall.is_some()
     }
 
     /// Waits for something to do: work, the end of a settling, or time.
@@ -153,7 +171,7 @@ impl Writer {
         let settled = {
             let settling = async {
                 match &mut self.settling {
-                    Some(task) => Some(task.await),
+                    Some(settling) => Some(settling.ended().await),
                     None => std::future::pending().await,
                 }
             };
@@ -218,28 +236,27 @@ impl Writer {
             let Ok(partition) = owner.downcast::<Shared>() else {
                 continue;
             };
-            let dirty = self.dirty.entry(entry.tp).or_insert_with(|| {
-                self.by_age.insert((group.seq, entry.tp));
-                Dirty {
-                    partition,
-                    bytes: 0,
-                    oldest: group.seq,
-                    first_lsn: entry.lsn,
-                    since: Instant::now(),
-                    urgent: false,
-                    blocked: false,
-                }
-            });
-            if group.seq < dirty.oldest {
-                self.by_age.remove(&(dirty.oldest, entry.tp));
-                self.by_age.insert((group.seq, entry.tp));
-                dirty.oldest = group.seq;
-            }
+            let dirty = self.dirty_of(partition, group.seq, entry.lsn);
             dirty.first_lsn = dirty.first_lsn.min(entry.lsn);
             dirty.bytes += entry.range.len();
             dirty.blocked = false;
             dirty.urgent |= entry.kind != Kind::Append || !group.journaled;
         }
+    }
+
+    /// What is known of a partition of which the record at `lsn`, in `group`, was handed over.
+    fn dirty_of(&mut self, partition: Arc<Shared>, group: GroupSeq, lsn: Lsn) -> &mut Dirty {
+        let tp = partition.tp;
+        let dirty = self.dirty.entry(tp).or_insert_with(|| {
+            self.by_age.insert((group, tp));
+            Dirty::new(partition, group, lsn)
+        });
+        if group < dirty.oldest {
+            self.by_age.remove(&(dirty.oldest, tp));
+            self.by_age.insert((group, tp));
+            dirty.oldest = group;
+        }
+        dirty
     }
 
     // ---- writing
@@ -265,6 +282,10 @@ impl Writer {
             if self.unsettled_bytes > 2 * self.sync_bytes() {
                 self.settle_due().await?;
                 self.await_settling().await?;
+                if self.stall.is_some() {
+                    tokio::time::sleep(TICK).await;
+                    break;
+                }
             }
         }
         self.release();
@@ -317,38 +338,34 @@ impl Writer {
         }
     }
 
-    /// Keeps a partition in the list if something of it that is sealed is left.
+    /// Keeps a partition in the list if something of it that is sealed is left: what is blocked until more comes, or
+    /// what the disk had no room for.
     fn requeue(&mut self, mut dirty: Dirty, blocked: bool) {
         let tp = dirty.partition.tp;
-        {
+        let keep = {
             let inner = dirty.partition.inner.lock();
-            let next = inner.tail.get(inner.written);
-            if inner.core.is_removed() {
-                if inner.ops.is_empty() {
-                    return;
-                }
-                // Until its removal is durable the journal must still hold what is not written any more.
-                self.by_age.insert((dirty.oldest, tp));
-                drop(inner);
-                dirty.blocked = true;
-                self.dirty.insert(tp, dirty);
-                return;
-            }
+            let gone = inner.is_gone(self.last_lsn);
+            let left = || inner.tail.iter().skip(if gone { usize::MAX } else { inner.written });
+            let next = left().next();
             // What is sealed after it brings it back.
-            if next.is_none_or(|next| self.dir.tail().get(next.slice.group).is_none()) {
-                return;
-            }
-            let left = || inner.tail.iter().skip(inner.written);
+            let has_batch = next.is_some_and(|next| self.dir.tail().get(next.slice.group).is_some());
+            let has_op = inner.ops.front().is_some_and(|op| op.lsn <= self.last_lsn);
+            let has_state = !blocked && !gone && inner.save_point_due().is_some();
             let waiting = inner.ops.front().map(|op| op.lsn);
-            dirty.first_lsn = left().map(|entry| entry.lsn).chain(waiting).min().unwrap_or(dirty.first_lsn);
+            // The journal need not hold a state that is to be saved.
+            dirty.first_lsn = left().map(|entry| entry.lsn).chain(waiting).min().unwrap_or(Lsn(u64::MAX));
             // Around a change of `firn.flush` the groups of a log are not in its order.
-            dirty.oldest = left().map(|entry| entry.slice.group).min().unwrap_or(dirty.oldest);
+            let groups = left().map(|entry| entry.slice.group);
+            dirty.oldest = groups.min().unwrap_or(self.next_group);
             dirty.bytes = left().map(|entry| entry.slice.len as usize).sum();
-            dirty.blocked = blocked;
-            dirty.since = Instant::now();
+            has_batch || has_op || has_state
+        };
+        dirty.blocked = blocked;
+        dirty.since = Instant::now();
+        if keep {
+            self.by_age.insert((dirty.oldest, tp));
+            self.dirty.insert(tp, dirty);
         }
-        self.by_age.insert((dirty.oldest, tp));
-        self.dirty.insert(tp, dirty);
     }
 
     /// Lets go of groups that nobody needs any more.
@@ -391,8 +408,7 @@ impl Writer {
         self.writing = None;
         self.dirty.clear();
         self.by_age.clear();
-        self.start_settling();
-        self.await_settling().await
+        self.settle_now().await
     }
 
     fn tell_written(partition: &Shared, end: proto::ids::Offset) {

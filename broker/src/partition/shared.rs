@@ -363,6 +363,19 @@ impl Inner {
         self.hints = [(-1, 0, 0); 8];
     }
 
+    /// Whether its removal is durable, the journal being durable up to `sealed`: nothing of it needs to be written any
+    /// more. Before that it may yet be found again by recovery, and is written like any other.
+    pub(crate) fn is_gone(&self, sealed: Lsn) -> bool {
+        let in_flight = || self.ops.iter().any(|op| matches!(op.kind, OpKind::Delete) && op.lsn > sealed);
+        self.core.is_removed() && !in_flight()
+    }
+
+    /// The next state to be saved, if segments have reached it.
+    pub(crate) fn save_point_due(&self) -> Option<&SavePoint> {
+        let reached = self.tail.get(self.written).map_or_else(|| self.core.layout().end(), |entry| entry.base);
+        self.save_points.front().filter(|point| point.offset <= reached)
+    }
+
     /// Drops entries of groups below `first`, which the tail cache has let go; they are in segments.
     pub(crate) fn pop_evicted(&mut self, first: GroupSeq) {
         while self.written > 0 && self.tail.front().is_some_and(|entry| entry.slice.group < first) {

@@ -2,6 +2,7 @@
 
 mod crash;
 mod faults;
+mod full;
 mod life;
 mod log;
 mod model;

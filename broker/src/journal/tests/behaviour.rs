@@ -360,12 +360,27 @@ async fn a_full_disk_stops_growth_but_not_the_journal() {
     let names = disk.list(Path::new(DIR)).await.expect("list");
     assert_eq!(names.len(), 2, "{names:?}");
     assert!(!sink.groups.lock().is_empty());
+}
 
+#[tokio::test(start_paused = true)]
+async fn a_journal_without_room_for_a_file_waits_for_it_unless_it_is_closed() {
     let disk = sim(14).await;
     disk.set_capacity(60 << 10);
-    let replay = open(&disk, small()).await.expect("nothing there");
-    let error = replay.start(Arc::new(Sink::default())).await.expect_err("full");
-    assert!(matches!(&error, OpenError::Disk(error) if error.is_full()), "{error}");
+    let (journal, _sink) = start(&disk, small()).await;
+    let (waiter, owner) = Waiter::new();
+    let batch = batch(12_000, 1);
+    let first = journal.append(append(&batch, 0, 0), &owner).expect("online").lsn;
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    assert_eq!((waiter.last(), waiter.failures()), (Lsn(0), 0));
+    // Nobody says that there is room.
+    disk.set_capacity(65 << 10);
+    assert!(waiter.reached(first).await);
+    for offset in 1..7 {
+        journal.append(append(&batch, 0, offset), &owner).expect("online");
+    }
+    let error = journal.close().await.expect_err("not all of it found room");
+    assert!(error.to_string().contains("No space left"), "{error}");
+    assert_eq!(waiter.failures(), 1);
 }
 
 #[tokio::test]

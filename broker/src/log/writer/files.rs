@@ -32,7 +32,6 @@ struct Batches {
     runs: Vec<Run>,
     count: usize,
     end: Offset,
-    first_lsn: Lsn,
     last_lsn: Lsn,
     loose: bool,
     generation: u64,
@@ -53,17 +52,14 @@ impl Writer {
                 Turn::Nothing => return self.save_state(partition).await,
                 Turn::Write(batches) => self.write_batches(partition, batches).await?,
                 Turn::Op(op) => {
-                    // What a reset leaves is saved with it, and by it.
-                    if !matches!(op.kind, OpKind::Reset { .. } | OpKind::Delete) {
-                        self.save_state(partition).await?;
-                    }
-                    let again = op.clone();
-                    if let Err(error) = self.change_files(partition, op).await {
-                        if error.is_full() {
-                            // Any of them may be done twice: recovery does that, too.
-                            partition.inner.lock().ops.push_front(again);
-                        }
-                        return Err(error);
+                    self.save_state_before(partition, &op).await?;
+                    let lsn = op.lsn;
+                    self.change_files(partition, op).await?;
+                    // Only now: the disk may have had no room for all of it.
+                    let mut inner = partition.inner.lock();
+                    inner.processed_lsn = inner.processed_lsn.max(lsn);
+                    if inner.ops.front().is_some_and(|op| op.lsn == lsn) {
+                        inner.ops.pop_front();
                     }
                 }
             }
@@ -75,15 +71,19 @@ impl Writer {
         let disk = Arc::clone(self.dir.disk());
         let mut files: Vec<Arc<dyn DiskFile>> = Vec::new();
         let mut written = 0;
-        let mut names = false;
         let mut reached = (0, 0);
+        let segments: Vec<Arc<Segment>> = batches.runs.iter().map(|run| Arc::clone(&run.segment)).collect();
         for run in batches.runs {
             reached = (run.segment.base, run.position + run.bytes);
             let file = run.segment.create(&*disk).await?;
             file.write_at(run.position, run.pieces).await?;
             written += run.bytes;
-            names |= run.segment.is_new_name();
             files.push(file);
+        }
+        // Asked only once all of it is written: else it is written again, and asked again.
+        let mut names = false;
+        for segment in segments {
+            names |= segment.is_new_name();
         }
         let current = {
             let mut inner = partition.inner.lock();
@@ -96,7 +96,7 @@ impl Writer {
             current
         };
         self.unsettled_bytes += written;
-        let unsettled = self.unsettled(partition, batches.first_lsn);
+        let unsettled = self.unsettled(partition);
         unsettled.names |= names;
         unsettled.files.extend(files);
         // If the log was cut or started over meanwhile, what was written may not be what is there by these offsets now:
@@ -111,11 +111,9 @@ impl Writer {
     }
 
     /// What is to be settled of a partition, created if there is nothing yet.
-    pub(super) fn unsettled(&mut self, partition: &Arc<Shared>, lsn: Lsn) -> &mut Unsettled {
+    pub(super) fn unsettled(&mut self, partition: &Arc<Shared>) -> &mut Unsettled {
         self.unsettled_since.get_or_insert_with(tokio::time::Instant::now);
-        let unsettled = self.unsettled.entry(partition.tp).or_insert_with(|| Unsettled::new(partition, lsn));
-        unsettled.first_lsn = unsettled.first_lsn.min(lsn);
-        unsettled
+        self.unsettled.entry(partition.tp).or_insert_with(|| Unsettled::new(partition))
     }
 
     /// Makes the folders of all dirty partitions that have none, side by side: what they wait for is the disk's
@@ -167,19 +165,33 @@ impl Writer {
         describe(&self.dir, partition, local_start, recovery).await
     }
 
+    /// Saves what must be saved before a change of files: it may take what would be needed to tell later.
+    async fn save_state_before(&mut self, partition: &Arc<Shared>, op: &FileOp) -> Result<(), DiskError> {
+        let enough = match op.kind {
+            // What a reset leaves is saved with it, and by it.
+            OpKind::Reset { .. } | OpKind::Delete => return Ok(()),
+            OpKind::Trim { first, .. } => partition.inner.lock().saved.is_some_and(|(saved, _)| saved >= first),
+            OpKind::Cut { .. } => false,
+        };
+        match self.save_state(partition).await {
+            // Trimming is what makes room, so it waits for none that it does not need.
+            Err(error) if error.is_full() && enough => Ok(()),
+            saved => saved,
+        }
+    }
+
     /// Saves the states that segments have reached.
     async fn save_state(&mut self, partition: &Arc<Shared>) -> Result<(), DiskError> {
         loop {
             let due = {
                 let mut inner = partition.inner.lock();
-                if inner.core.is_removed() {
+                if inner.is_gone(self.last_lsn) {
                     inner.save_points.clear();
                 }
                 if inner.ops.iter().any(|op| matches!(op.kind, OpKind::Reset { .. })) {
                     return Ok(());
                 }
-                let reached = inner.tail.get(inner.written).map_or_else(|| inner.core.layout().end(), |e| e.base);
-                inner.save_points.front().filter(|point| point.offset <= reached).cloned()
+                inner.save_point_due().cloned()
             };
             let Some(point) = due else {
                 return Ok(());
@@ -212,8 +224,7 @@ impl Writer {
         // Within a segment only the newest state is of use, and the one it begins with.
         let saved = Some((point.offset, point.offset != point.segment));
         let before = std::mem::replace(&mut partition.inner.lock().saved, saved);
-        let lsn = self.last_lsn.next();
-        let unsettled = self.unsettled(partition, lsn);
+        let unsettled = self.unsettled(partition);
         unsettled.names = true;
         unsettled.files.extend(files);
         if let Some((stale, true)) = before.filter(|(stale, _)| *stale != point.offset) {
@@ -230,11 +241,8 @@ impl Writer {
     }
 
     /// Carries out a change whose journal record is durable, all batches before it being written.
+    /// May be repeated after it failed.
     async fn change_files(&mut self, partition: &Arc<Shared>, op: FileOp) -> Result<(), DiskError> {
-        {
-            let mut inner = partition.inner.lock();
-            inner.processed_lsn = inner.processed_lsn.max(op.lsn);
-        }
         match op.kind {
             OpKind::Trim { to, first } => {
                 self.trim(partition, op.lsn, to, first);
@@ -265,7 +273,7 @@ impl Writer {
             (dropped, inner.reached)
         };
         let folder = &partition.folder;
-        let unsettled = self.unsettled(partition, lsn);
+        let unsettled = self.unsettled(partition);
         unsettled.mark = Mark { segment: reached.0, position: reached.1, lsn: unsettled.mark.lsn.max(lsn) };
         unsettled.local_start = Some(to);
         for base in dropped {
@@ -286,8 +294,9 @@ impl Writer {
     ) -> Result<(), DiskError> {
         // The checkpoint may only name what has a folder, even if all that was ever appended is cut.
         self.prepare_folder(partition, false).await?;
+        self.await_settling().await?;
         partition.inner.lock().reached = (segment, position);
-        let unsettled = self.unsettled(partition, lsn);
+        let unsettled = self.unsettled(partition);
         // The cut itself is not covered yet: if the file is not cut in time, recovery repeats it.
         unsettled.mark = Mark { segment, position, lsn: lsn.previous() };
         unsettled.end = end;
@@ -316,7 +325,7 @@ impl Writer {
     /// A cut or reset is carried out. In a log that is scanned it may not be repeated: what is written from here on
     /// would go with it, and is not in the journal.
     async fn changed(&mut self, partition: &Arc<Shared>, lsn: Lsn) -> Result<(), DiskError> {
-        self.unsettled(partition, lsn).mark.lsn = lsn;
+        self.unsettled(partition).mark.lsn = lsn;
         let scanned = partition.inner.lock().described == Some(Recovery::Scan);
         if scanned { self.settle_now().await } else { Ok(()) }
     }
@@ -328,6 +337,7 @@ impl Writer {
         start: Offset,
         snapshot: Bytes,
     ) -> Result<(), DiskError> {
+        self.await_settling().await?;
         {
             let mut inner = partition.inner.lock();
             (inner.reached, inner.processed_start) = ((start, 0), start);
@@ -339,7 +349,7 @@ impl Writer {
         let path = partition.folder.join(file_name(start, FileKind::Snapshot));
         self.write_small(&path, snapshot).await?.sync_data().await?;
         disk.sync_dir(&partition.folder).await?;
-        let unsettled = self.unsettled(partition, lsn);
+        let unsettled = self.unsettled(partition);
         unsettled.mark = Mark { segment: start, position: 0, lsn: lsn.previous() };
         unsettled.local_start = Some(start);
         unsettled.end = start;
@@ -358,12 +368,11 @@ impl Writer {
         name.push(crate::log::recovery::DELETED);
         let gone = std::path::PathBuf::from(name);
         match disk.rename(&partition.folder, &gone).await {
-            Ok(()) => {}
-            // Nothing was ever written to it.
-            Err(error) if error.is_not_found() => return Ok(()),
+            Ok(()) => disk.sync_dir(self.dir.path()).await?,
+            // Nothing was ever written to it, or it got this far before.
+            Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
         }
-        disk.sync_dir(self.dir.path()).await?;
         disk.remove_dir_all(&gone).await
     }
 
@@ -407,37 +416,28 @@ async fn describe(dir: &LogDir, partition: &Shared, local_start: Offset, recover
 /// the partition was told or not.
 fn next_turn(partition: &Arc<Shared>, sealed: Lsn) -> Turn {
     let mut inner = partition.inner.lock();
-    if inner.core.is_removed() {
+    let gone = inner.is_gone(sealed);
+    if gone {
         // What went before the removal need not be done: batches are not written any more either.
         let removal = inner.ops.iter().position(|op| matches!(op.kind, OpKind::Delete));
         inner.ops.drain(..removal.unwrap_or(0));
     }
     let barrier = inner.ops.front().map(|op| op.lsn);
-    if let Some(batches) = gather(partition, &mut inner, barrier) {
+    if !gone && let Some(batches) = gather(partition, &mut inner, barrier) {
         return Turn::Write(batches);
     }
-    let before_barrier = barrier.is_some_and(|barrier| {
-        inner.tail.get(inner.written).is_some_and(|entry| entry.lsn < barrier && !inner.core.is_removed())
-    });
+    let before_barrier =
+        barrier.is_some_and(|barrier| !gone && inner.tail.get(inner.written).is_some_and(|entry| entry.lsn < barrier));
     if before_barrier || barrier.is_none_or(|barrier| barrier > sealed) {
         return Turn::Nothing;
     }
-    inner.ops.pop_front().map_or(Turn::Nothing, Turn::Op)
+    // It stays in the list until it is carried out.
+    inner.ops.front().cloned().map_or(Turn::Nothing, Turn::Op)
 }
 
 fn gather(partition: &Shared, inner: &mut Inner, barrier: Option<Lsn>) -> Option<Batches> {
-    if inner.core.is_removed() {
-        return None;
-    }
-    let mut batches = Batches {
-        runs: Vec::new(),
-        count: 0,
-        end: 0,
-        first_lsn: Lsn(u64::MAX),
-        last_lsn: Lsn(0),
-        loose: false,
-        generation: inner.generation,
-    };
+    let mut batches =
+        Batches { runs: Vec::new(), count: 0, end: 0, last_lsn: Lsn(0), loose: false, generation: inner.generation };
     let mut total = 0;
     let Inner { tail, written, files, .. } = inner;
     partition.dir.tail().with(|group| {
@@ -465,7 +465,6 @@ fn gather(partition: &Shared, inner: &mut Inner, barrier: Option<Lsn>) -> Option
             }
             batches.count += 1;
             batches.end = entry.end;
-            batches.first_lsn = batches.first_lsn.min(entry.lsn);
             batches.last_lsn = batches.last_lsn.max(entry.lsn);
             batches.loose |= entry.loose;
         }
