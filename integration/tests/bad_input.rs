@@ -8,6 +8,8 @@
 mod batches;
 #[path = "bad_input/commands.rs"]
 mod commands;
+#[path = "bad_input/directories.rs"]
+mod directories;
 #[path = "bad_input/disks.rs"]
 mod disks;
 #[path = "bad_input/pressure.rs"]

@@ -38,7 +38,7 @@ pub(super) fn read_code(error: &ReadError) -> ErrorCode {
         ReadError::FencedLeaderEpoch { .. } => ErrorCode::FencedLeaderEpoch,
         ReadError::UnknownLeaderEpoch { .. } => ErrorCode::UnknownLeaderEpoch,
         ReadError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
-        ReadError::Offline | ReadError::Corrupt(_) => ErrorCode::KafkaStorageError,
+        ReadError::Offline | ReadError::Busy | ReadError::Corrupt(_) => ErrorCode::KafkaStorageError,
         ReadError::Deleted => ErrorCode::UnknownTopicOrPartition,
     }
 }

@@ -25,7 +25,7 @@ mod offset_commit;
 mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
-mod partitions;
+pub(crate) mod partitions;
 mod produce;
 mod sync_group;
 mod topics;

@@ -3,8 +3,8 @@
 use super::services::Services;
 use crate::partition::PartitionHandle;
 use proto::errors::ErrorCode;
-use proto::ids::{TopicId, TopicPartition};
-use proto::metadata::{Image, Topic};
+use proto::ids::{DirectoryId, NodeId, TopicId, TopicPartition};
+use proto::metadata::{Image, PartitionState, Topic};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -28,9 +28,18 @@ pub(super) fn topic_with_id(image: &Image, id: Uuid) -> Result<&Arc<Topic>, Erro
 
 /// The partition of a topic that exists, if this broker holds it.
 pub(super) fn held(services: &Services, topic: &Topic, partition: i32) -> Result<PartitionHandle, ErrorCode> {
-    if topic.partition(partition).is_none() {
-        return Err(ErrorCode::UnknownTopicOrPartition);
-    }
+    let state = topic.partition(partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let tp = TopicPartition { topic: topic.id, partition };
-    services.partitions.get(tp).ok_or(ErrorCode::NotLeaderOrFollower)
+    services.partitions.get(tp).ok_or_else(|| match directory_of(services.node_id, state) {
+        Some(directory) if !services.partitions.online_directories().contains(&directory) => {
+            ErrorCode::KafkaStorageError
+        }
+        Some(_) | None => ErrorCode::NotLeaderOrFollower,
+    })
+}
+
+/// The data directory in which `node` keeps a partition; none if it does not.
+pub(crate) fn directory_of(node: NodeId, state: &PartitionState) -> Option<DirectoryId> {
+    let at = state.replicas.iter().position(|replica| *replica == node)?;
+    state.directories.get(at).copied()
 }

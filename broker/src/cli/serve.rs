@@ -8,6 +8,7 @@ use crate::http::Control;
 use crate::node::Node;
 use crate::telemetry::{self, LogFormat};
 use proto::host::Spawner;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -17,8 +18,8 @@ use tracing::info;
 
 /// How often the live view is redrawn.
 const REDRAW: Duration = Duration::from_secs(1);
-/// A node that has not ended by then is left to recovery.
-const SHUTDOWN: Duration = Duration::from_secs(5);
+/// A node that has not ended by then is left to recovery: the process is to be gone within 5 s.
+const SHUTDOWN: Duration = Duration::from_secs(4);
 
 /// Runs one node with everything it needs below one directory.
 pub(super) fn dev(args: &DevArgs) -> Result<(), String> {
@@ -79,10 +80,16 @@ fn load(sources: &Sources) -> Result<ServerConfig, String> {
     })
 }
 
-/// The runtimes of a node. Cold work has threads of its own, so that no acknowledgement waits for it (ISOLATED).
+/// Threads that wait for one of the two kinds of storage at the same time.
+const BLOCKING_THREADS: usize = 64;
+
+/// The runtimes of a node. Cold work has threads of its own, those that wait for an object store on a file system included, so that no
+/// acknowledgement waits for it (ISOLATED).
 struct Runtimes {
     hot: Runtime,
     cold: Runtime,
+    /// Whose blocking threads wait for the data directories.
+    disk: Runtime,
 }
 
 impl Runtimes {
@@ -92,14 +99,19 @@ impl Runtimes {
         let cold = Builder::new_multi_thread()
             .worker_threads(cores.div_ceil(2))
             .thread_name("cold")
-            .max_blocking_threads(64)
+            .max_blocking_threads(BLOCKING_THREADS)
             .enable_all()
             .build()?;
-        Ok(Runtimes { hot, cold })
+        let disk = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("disk")
+            .max_blocking_threads(BLOCKING_THREADS)
+            .build()?;
+        Ok(Runtimes { hot, cold, disk })
     }
 
     fn spawner(&self) -> Spawner {
-        Spawner::new(self.hot.handle().clone(), self.cold.handle().clone(), self.cold.handle().clone())
+        Spawner::new(self.hot.handle().clone(), self.cold.handle().clone(), self.disk.handle().clone())
     }
 }
 
@@ -118,20 +130,36 @@ fn serve(config: ServerConfig, live_view: bool) -> Result<(), String> {
         otlp_endpoint: config.otlp_endpoint.clone(),
     });
     let telemetry = telemetry.map_err(|error| error.to_string())?;
+    raise_descriptor_limit();
     let runtimes = Runtimes::new().map_err(|error| format!("no threads to run on: {error}"))?;
     let spawner = runtimes.spawner();
     let outcome = runtimes.hot.block_on(run(config, spawner, live_view));
     // Downloads and uploads still under way are not waited for: whatever they would have done is done again.
     runtimes.cold.shutdown_background();
+    runtimes.disk.shutdown_background();
     runtimes.hot.shutdown_background();
     drop(telemetry);
     outcome
 }
 
+/// Segments, connections and requests to the object store each take a descriptor, and what a shell allows is meant for small programs.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    if let Err(error) = raised {
+        tracing::warn!(%error, allowed = limit.current, "the limit of open files stays as it is");
+    }
+}
+
 async fn run(config: ServerConfig, spawner: Spawner, live_view: bool) -> Result<(), String> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    let node = Node::start(config, spawner).await.map_err(|error| error.to_string())?;
+    // Recovery may take long: it is interrupted, and repeated at the next start.
+    let node = tokio::select! {
+        started = Node::start(config, spawner) => started.map_err(|error| error.to_string())?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
     println!(
         "Firn serves Kafka clients at {}, metrics at http://{}/metrics",
         node.kafka_address(),

@@ -41,6 +41,11 @@ impl DiskError {
         may_repeat && (self.errno == Errno::NOSPC || self.errno == Errno::DQUOT)
     }
 
+    /// The operating system is short of descriptors or memory: nothing is wrong with the disk, and asking again may do.
+    pub fn is_shortage(&self) -> bool {
+        [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::INTR].contains(&self.errno)
+    }
+
     /// The disk, or this name on it, cannot be written.
     pub fn is_read_only(&self) -> bool {
         self.errno == Errno::ROFS || self.errno == Errno::ACCESS || self.errno == Errno::PERM

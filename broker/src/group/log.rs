@@ -134,6 +134,6 @@ fn read_error(error: &ReadError) -> GroupError {
         | ReadError::UnknownLeaderEpoch { .. }
         | ReadError::OffsetOutOfRange { .. }
         | ReadError::Deleted => GroupError::NotCoordinator,
-        ReadError::Offline | ReadError::Corrupt(_) => GroupError::NotAvailable,
+        ReadError::Offline | ReadError::Busy | ReadError::Corrupt(_) => GroupError::NotAvailable,
     }
 }

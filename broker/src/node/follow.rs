@@ -1,30 +1,53 @@
 //! Follows the metadata image: partitions come, change and go, settings and pointers reach whoever acts on them.
 
 use super::settings;
+use crate::api::partitions::directory_of;
 use crate::api::services::Services;
 use crate::group::OFFSETS_TOPIC;
 use crate::group::log::PartitionLog;
-use crate::partition::PartitionHandle;
+use crate::log::epochs::EpochEntry;
 use crate::partition::core::Leadership;
-use proto::ids::{DirectoryId, TopicPartition};
+use crate::partition::{PartitionHandle, RewindError};
+use proto::ids::TopicPartition;
 use proto::metadata::{Image, PartitionState, Topic, TopicChange};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 use tiering::runner::RunnerHandle;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+
+/// Pause before what the tier holds is asked for again; doubled from the first to the last.
+const ASK_AGAIN: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
 /// Applies images one after another, each as its difference to the last.
 pub(super) struct Follower {
-    pub services: Arc<Services>,
-    pub tier: RunnerHandle,
-    pub images: watch::Receiver<Arc<Image>>,
+    services: Arc<Services>,
+    tier: RunnerHandle,
+    images: watch::Receiver<Arc<Image>>,
     /// The image that the partitions already follow.
-    pub seen: Arc<Image>,
+    seen: Arc<Image>,
     /// Tells how far the partitions have come.
-    pub applied: watch::Sender<u64>,
+    applied: watch::Sender<u64>,
+    /// Partitions whose log ends before the tier does: they are not led before it starts over there (TIER-IS-TRUTH).
+    behind: BTreeSet<TopicPartition>,
+    /// Those of them that have started over.
+    level: mpsc::UnboundedReceiver<TopicPartition>,
+    level_sender: mpsc::UnboundedSender<TopicPartition>,
 }
 
 impl Follower {
+    /// One that has seen nothing yet.
+    pub(super) fn new(
+        services: Arc<Services>,
+        tier: RunnerHandle,
+        images: watch::Receiver<Arc<Image>>,
+        applied: watch::Sender<u64>,
+    ) -> Follower {
+        let (level_sender, level) = mpsc::unbounded_channel();
+        let seen = Arc::new(Image::default());
+        Follower { services, tier, images, seen, applied, behind: BTreeSet::new(), level, level_sender }
+    }
+
     /// Drops what lies on the disks of topics that were deleted while this broker was down. The image must be complete.
     pub(super) async fn drop_strays(&self, image: &Image) {
         let partitions = &self.services.partitions;
@@ -47,12 +70,29 @@ impl Follower {
 
     /// Follows until the controller is gone.
     pub(super) async fn run(mut self) {
-        while self.images.changed().await.is_ok() {
-            self.catch_up().await;
+        loop {
+            tokio::select! {
+                changed = self.images.changed() => match changed {
+                    Ok(()) => self.catch_up().await,
+                    Err(_) => return,
+                },
+                Some(tp) = self.level.recv() => self.is_level(tp),
+            }
         }
     }
 
-    async fn apply(&self, image: &Arc<Image>) {
+    /// A log started over at the end of the tier: it may be led now.
+    fn is_level(&mut self, tp: TopicPartition) {
+        self.behind.remove(&tp);
+        let (Some(state), Some(handle)) = (self.seen.partition(tp), self.services.partitions.get(tp)) else { return };
+        handle.lead(leadership(&self.services, state));
+        if let Some(pointer) = self.seen.tier(tp) {
+            handle.apply_pointer(pointer, self.services.clock.now_ms());
+        }
+        self.tier.nudge(tp);
+    }
+
+    async fn apply(&mut self, image: &Arc<Image>) {
         let seen = Arc::clone(&self.seen);
         let configs_changed = image.configs_changed(&seen);
         let topics: Vec<TopicChange<'_>> = image.topics_changed(&seen).collect();
@@ -63,10 +103,10 @@ impl Follower {
         let mut removed = BTreeSet::new();
         for change in topics {
             match change {
-                TopicChange::Added(topic) => self.take(topic, 0).await,
+                TopicChange::Added(topic) => self.take(image, topic, 0).await,
                 TopicChange::Changed { old, new } => {
-                    self.lead(old, new);
-                    self.take(new, old.partitions.len()).await;
+                    self.lead(image, old, new);
+                    self.take(image, new, old.partitions.len()).await;
                 }
                 TopicChange::Removed(topic) => {
                     removed.insert(topic.name.to_string());
@@ -84,7 +124,7 @@ impl Follower {
             self.services.groups.topics_deleted(&removed).await;
         }
         let now = self.services.clock.now_ms();
-        for change in image.tiers_changed(&seen) {
+        for change in image.tiers_changed(&seen).filter(|change| !self.behind.contains(&change.tp)) {
             if let (Some(pointer), Some(partition)) = (change.pointer, self.services.partitions.get(change.tp)) {
                 partition.apply_pointer(pointer, now);
             }
@@ -113,29 +153,55 @@ impl Follower {
     }
 
     /// Takes on the partitions of `topic` from index `first` on that this broker holds.
-    async fn take(&self, topic: &Topic, first: usize) {
+    async fn take(&mut self, image: &Image, topic: &Topic, first: usize) {
         let expiration = self.services.config.load().producers.id_expiration_ms;
         let config = settings::log(&self.services.topic_config(topic.id), expiration);
         for (partition, state) in topic.indexed().skip(first) {
             let tp = TopicPartition { topic: topic.id, partition };
-            let Some(directory) = directory_of(&self.services, state) else { continue };
+            let Some(directory) = directory_of(self.services.node_id, state) else { continue };
             let taken = self.services.partitions.create(tp, &topic.name, directory, config.clone()).await;
             match taken {
-                Ok(handle) => lead_one(&self.services, &handle, state),
+                Ok(handle) => self.lead_one(image, &handle, state),
                 Err(error) => tracing::error!(partition = %tp, %error, "a partition could not be made"),
             }
         }
     }
 
-    fn lead(&self, old: &Topic, new: &Topic) {
+    fn lead(&mut self, image: &Image, old: &Topic, new: &Topic) {
         for ((partition, before), (_, after)) in old.indexed().zip(new.indexed()) {
             if Arc::ptr_eq(before, after) || before == after {
                 continue;
             }
             let tp = TopicPartition { topic: new.id, partition };
             if let Some(handle) = self.services.partitions.get(tp) {
-                lead_one(&self.services, &handle, after);
+                self.lead_one(image, &handle, after);
             }
+        }
+    }
+
+    /// Tells a partition who leads it; one that this broker leads must hold all that the tier does first.
+    fn lead_one(&mut self, image: &Image, handle: &PartitionHandle, state: &PartitionState) {
+        let tp = handle.tp();
+        let leadership = leadership(&self.services, state);
+        let behind = leadership.leads && image.tier(tp).is_some_and(|pointer| handle.contradicts(pointer, None));
+        if !behind {
+            // Still in the making, then: the newest state is looked up once it is done.
+            if !self.behind.contains(&tp) {
+                handle.lead(leadership);
+            }
+            return;
+        }
+        if self.behind.insert(tp) {
+            let (services, images) = (Arc::clone(&self.services), self.images.clone());
+            let (handle, level) = (handle.clone(), self.level_sender.clone());
+            self.services.spawner.spawn_hot(async move {
+                tokio::select! {
+                    () = start_over(&services, &images, &handle) => {}
+                    () = level.closed() => return,
+                }
+                // The follower is gone with the node otherwise.
+                let _ = level.send(handle.tp());
+            });
         }
     }
 
@@ -165,14 +231,33 @@ impl Follower {
     }
 }
 
-fn directory_of(services: &Services, state: &PartitionState) -> Option<DirectoryId> {
-    let at = state.replicas.iter().position(|replica| *replica == services.node_id)?;
-    state.directories.get(at).copied()
-}
-
-/// Tells a partition who leads it.
-pub(super) fn lead_one(services: &Services, partition: &PartitionHandle, state: &PartitionState) {
-    partition.lead(leadership(services, state));
+/// Starts a log over at the end of the tier, for as long as it takes until the object store says what is known there.
+async fn start_over(services: &Services, images: &watch::Receiver<Arc<Image>>, handle: &PartitionHandle) {
+    let tp = handle.tp();
+    let [mut pause, longest] = ASK_AGAIN;
+    loop {
+        let Some(pointer) = images.borrow().tier(tp).cloned() else { return };
+        let why = match services.remote.tier_end(tp, &pointer).await {
+            Ok(Some(end)) => {
+                let entry = |(epoch, start): &(_, _)| EpochEntry { epoch: *epoch, start: *start };
+                let epochs: Vec<EpochEntry> = end.epochs.entries.iter().map(entry).collect();
+                match handle.reset(end.end, &epochs, &end.producers).await {
+                    Ok(()) => {
+                        tracing::warn!(%tp, offset = end.end, "the local log lacked what is tiered and goes on behind it");
+                        return;
+                    }
+                    // The directory failed: it answers for the partition from here on.
+                    Err(RewindError::Lost(_)) => return,
+                    Err(error) => error.to_string(),
+                }
+            }
+            Ok(None) => "nothing is there".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        tracing::error!(%tp, why, "the local log lacks what is tiered, and the end of the tier cannot be read: not led");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(longest);
+    }
 }
 
 fn leadership(services: &Services, state: &PartitionState) -> Leadership {

@@ -1,6 +1,7 @@
 //! A node: the parts of a broker, made in order, tied together, and ended in the reverse order.
 
 mod control;
+mod directories;
 mod follow;
 mod observe;
 mod pointers;
@@ -12,10 +13,7 @@ use crate::api::init_producer_id::ProducerIds;
 use crate::api::services::Services;
 use crate::config::BrokerConfig;
 use crate::config::server::ServerConfig;
-use crate::disk::{
-    DirectoryLock, Disk, LocalDisk,
-    meta::{Meta, MetaError},
-};
+use crate::disk::{DirectoryLock, Disk, LocalDisk};
 use crate::group::GroupHandle;
 use crate::http;
 use crate::journal;
@@ -28,13 +26,14 @@ use crate::net::server;
 use crate::partition::{DirSpec, Open, Partitions};
 use arc_swap::ArcSwap;
 use control::NodeControl;
-use controller::command::{FormCluster, RegisterBroker};
+use controller::command::{BrokerState, FormCluster, RegisterBroker, SetBrokerState};
 use controller::{ControllerHandle, ControllerNode, NodeConfig};
+use directories::Directories;
 use follow::Follower;
 use pointers::QuorumPointers;
 use proto::host::{Clock, Entropy, Spawner, SystemClock, SystemEntropy};
 use proto::ids::{DirectoryId, NodeId};
-use proto::metadata::{Endpoint, Image, SecurityProtocol};
+use proto::metadata::{Endpoint, SecurityProtocol};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -90,27 +89,28 @@ impl Node {
             Some(url) => url.clone(),
             None => directory_url(&first.join("bucket"))?,
         };
-        let locks = lock(&server.data_dirs)?;
+        let mut directories = Directories::take(&server.data_dirs)?;
         let node_id = NodeId(server.node_id);
         let disk: Arc<dyn Disk> = Arc::new(LocalDisk::new(spawner.blocking().clone()));
         let config = NodeConfig { dir: first.join("metadata"), node_id };
-        survey(&server, disk.as_ref(), &config.dir).await?;
+        directories.survey(&server, disk.as_ref(), &config.dir).await?;
         let (controller, handle) = ControllerNode::start(config, Arc::clone(&clock), &spawner)
             .await
             .map_err(|error| StartError(format!("{}: {error}", first.display())))?;
         let cluster_id = form(&handle, entropy.as_ref()).await?;
-        let directories = claim(&server, disk.as_ref(), &cluster_id, entropy.as_ref()).await?;
-        let kafka_address = kafka.local_addr().map_err(StartError::because)?;
-        let broker_epoch = register(&server, &handle, kafka_address, &directories, entropy.as_ref()).await?;
-        let image = handle.image();
-        let broker_config = settings::broker(&image, node_id, &server.settings);
+        let specs = directories.claim(node_id, disk.as_ref(), &cluster_id, entropy.as_ref()).await?;
         let metrics = Arc::new(Metrics::new());
+        let broker_config = settings::broker(&handle.image(), node_id, &server.settings);
+        let partitions = open_partitions(node_id, &broker_config, specs, &disk, &clock, &metrics, &spawner).await?;
+        let kafka_address = kafka.local_addr().map_err(StartError::because)?;
+        // Only what is open may be given partitions to lead.
+        let online = partitions.online_directories();
+        let broker_epoch = register(&server, &handle, kafka_address, online, entropy.as_ref()).await?;
+        let image = handle.image();
         let pointers = Arc::new(QuorumPointers::new(handle.clone()));
         let store = open_store(&object_store, &cluster_id, &metrics)?;
         look_at_bucket(&object_store, &spawner, entropy.uuid())?;
         let reader = reader(&broker_config, &store, &pointers, &spawner, &entropy);
-        let partitions =
-            open_partitions(node_id, &broker_config, directories, &disk, &clock, &metrics, &spawner).await?;
         let tier = start_tier(&broker_config, store, &pointers, &partitions, &clock, &entropy, &spawner);
         let (applied, applied_seen) = watch::channel(0);
         let groups =
@@ -137,13 +137,7 @@ impl Node {
             spawner,
         });
         let control = Arc::new(NodeControl::new(Arc::clone(&services), tier.clone()));
-        let follower = Follower {
-            services: Arc::clone(&services),
-            tier: tier.clone(),
-            images: handle.watch(),
-            seen: Arc::new(Image::default()),
-            applied,
-        };
+        let follower = Follower::new(Arc::clone(&services), tier.clone(), handle.watch(), applied);
         let node = Node {
             kafka: kafka_address,
             http: http.local_addr().map_err(StartError::because)?,
@@ -155,7 +149,7 @@ impl Node {
             tier,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            _locks: locks,
+            _locks: directories.into_locks(),
         };
         node.serve(kafka, http, follower).await;
         Ok(node)
@@ -178,6 +172,7 @@ impl Node {
         follower.drop_strays(&self.services.controller.image()).await;
         follower.catch_up().await;
         self.tasks.spawn(follower.run());
+        self.tasks.spawn(report_directories(Arc::clone(&self.services), self.stop.clone()));
         let listener = Arc::new(Listener::new(Arc::clone(&self.services)));
         let max = config.net.max_connections;
         self.tasks.spawn(server::run(kafka, listener, limits, max, self.stop.clone()));
@@ -251,51 +246,6 @@ fn directory_url(path: &Path) -> Result<String, StartError> {
     url.map(String::from).map_err(|()| StartError(format!("{} is not an absolute path", path.display())))
 }
 
-/// Takes the data directories, which are made if they are not there.
-fn lock(directories: &[PathBuf]) -> Result<Vec<DirectoryLock>, StartError> {
-    let take = |dir: &PathBuf| {
-        std::fs::create_dir_all(dir).map_err(|error| {
-            StartError(format!("the data directory {} cannot be made: {error} (log.dirs names it)", dir.display()))
-        })?;
-        DirectoryLock::acquire(dir).map_err(StartError::because)
-    };
-    directories.iter().map(take).collect()
-}
-
-/// Looks at what the data directories say of themselves before anything is made or started: nothing is mixed, and records whose
-/// metadata is missing are not taken for a new cluster.
-async fn survey(server: &ServerConfig, disk: &dyn Disk, metadata: &Path) -> Result<(), StartError> {
-    let mut known: Option<(String, &PathBuf)> = None;
-    for directory in &server.data_dirs {
-        let Some(meta) = Meta::load(disk, directory).await.map_err(StartError::because)? else { continue };
-        let (expected, found) = (NodeId(server.node_id), meta.node_id);
-        if found != expected {
-            let directory = directory.clone();
-            return Err(StartError::because(MetaError::ForeignNode { directory, expected, found }));
-        }
-        match &known {
-            Some((cluster, first)) if *cluster != meta.cluster_id => {
-                return Err(StartError(format!(
-                    "the data directories {} and {} belong to two clusters: {cluster} and {}",
-                    first.display(),
-                    directory.display(),
-                    meta.cluster_id
-                )));
-            }
-            Some(_) => {}
-            None => known = Some((meta.cluster_id, directory)),
-        }
-    }
-    match known {
-        Some((cluster, directory)) if !metadata.is_dir() => Err(StartError(format!(
-            "the data directory {} belongs to cluster {cluster}, whose metadata is not in {}",
-            directory.display(),
-            metadata.display()
-        ))),
-        _ => Ok(()),
-    }
-}
-
 /// Gives a new cluster its id; an old one keeps what it has.
 async fn form(controller: &ControllerHandle, entropy: &dyn Entropy) -> Result<String, StartError> {
     if let Some(id) = controller.image().cluster_id() {
@@ -306,28 +256,11 @@ async fn form(controller: &ControllerHandle, entropy: &dyn Entropy) -> Result<St
     controller.form_cluster(FormCluster { cluster_id, features }).await.map_err(StartError::because)
 }
 
-/// Claims the data directories for this node of this cluster.
-async fn claim(
-    server: &ServerConfig,
-    disk: &dyn Disk,
-    cluster_id: &str,
-    entropy: &dyn Entropy,
-) -> Result<Vec<(DirectoryId, PathBuf)>, StartError> {
-    let mut directories = Vec::new();
-    for dir in &server.data_dirs {
-        disk.create_dir_all(dir).await.map_err(StartError::because)?;
-        let fresh = DirectoryId(entropy.uuid());
-        let meta = Meta::claim(disk, dir, cluster_id, NodeId(server.node_id), fresh).await;
-        directories.push((meta.map_err(StartError::because)?.directory_id, dir.clone()));
-    }
-    Ok(directories)
-}
-
 async fn register(
     server: &ServerConfig,
     controller: &ControllerHandle,
     listening: SocketAddr,
-    directories: &[(DirectoryId, PathBuf)],
+    directories: Vec<DirectoryId>,
     entropy: &dyn Entropy,
 ) -> Result<i64, StartError> {
     let advertised = server.advertised.first();
@@ -344,10 +277,42 @@ async fn register(
             protocol: SecurityProtocol::Plaintext,
         }],
         rack: server.rack.clone(),
-        directories: directories.iter().map(|(id, _)| *id).collect(),
+        directories,
         ready: true,
     };
     controller.register_broker(broker).await.map_err(StartError::because)
+}
+
+/// After this, a failed data directory is reported again if the controller could not be told.
+const REPORT_AGAIN: Duration = Duration::from_secs(1);
+
+/// Tells the controller which data directories are left when one fails: nobody leads what lies in it (KIP-858).
+async fn report_directories(services: Arc<Services>, stop: CancellationToken) {
+    let mut failures = services.partitions.directory_failures();
+    loop {
+        failures.mark_unchanged();
+        let online = services.partitions.online_directories();
+        let image = services.controller.image();
+        let mut told = image.broker(services.node_id).is_some_and(|broker| broker.directories == online);
+        if !told {
+            let state = SetBrokerState {
+                id: services.node_id,
+                broker_epoch: services.broker_epoch,
+                state: BrokerState::Active,
+                directories: Some(online),
+            };
+            let outcome = services.controller.set_broker_state(state).await;
+            told = outcome.is_ok();
+            if let Err(error) = outcome {
+                tracing::error!(%error, "the controller does not know of a failed data directory yet");
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(REPORT_AGAIN), if !told => {}
+            changed = failures.changed() => if changed.is_err() { return },
+        }
+    }
 }
 
 fn open_store(url: &str, cluster_id: &str, metrics: &Arc<Metrics>) -> Result<Store, StartError> {
@@ -401,7 +366,7 @@ fn reader(
 async fn open_partitions(
     node: NodeId,
     config: &BrokerConfig,
-    directories: Vec<(DirectoryId, PathBuf)>,
+    dirs: Vec<DirSpec>,
     disk: &Arc<dyn Disk>,
     clock: &Arc<dyn Clock>,
     metrics: &Arc<Metrics>,
@@ -409,12 +374,11 @@ async fn open_partitions(
 ) -> Result<Partitions, StartError> {
     let firn = &config.firn;
     // Each directory has a journal and a tail of its own, and all of them share the memory.
-    let share = |bytes: usize| bytes / directories.len().max(1);
+    let share = |bytes: usize| bytes / dirs.len().max(1);
     let journal = journal::Config::default();
     let open = Open {
         node,
         disk: Arc::clone(disk),
-        dirs: directories.iter().cloned().map(|(id, path)| DirSpec { id, path }).collect(),
         journal: journal::Config {
             file_bytes: firn.journal_file_bytes,
             max_bytes: firn.journal_bytes,
@@ -431,6 +395,7 @@ async fn open_partitions(
         clock: Arc::clone(clock),
         observer: Arc::new(observe::LogReports::new(Arc::clone(metrics))),
         spawner: spawner.clone(),
+        dirs,
     };
     Partitions::open(open).await.map_err(StartError::because)
 }

@@ -13,7 +13,7 @@ use proto::records::{BatchHeader, BatchRef, HEADER_LEN};
 
 use super::shared::{Inner, Shared, TailEntry};
 use super::types::{Chunks, DiskRead, Isolation, Read, ReadData, ReadError, ReadResult};
-use crate::disk::DiskFile;
+use crate::disk::{DiskError, DiskFile};
 use crate::journal::{Group, GroupSeq};
 use crate::log::dir::LogDir;
 use crate::log::observer::Failure;
@@ -113,7 +113,7 @@ fn run_now(
                 cursor.feed(&bytes).map_err(|error| shared.blame(error))?;
             }
             Ok(_) => break true,
-            Err(error) => return Err(shared.read_failed(&error.to_string())),
+            Err(error) => return Err(shared.read_failed(&error)),
         }
     };
     if blocked && cursor.taken == 0 {
@@ -191,9 +191,13 @@ pub(super) async fn scan<B>(
 }
 
 impl Shared {
-    /// A read failed: the directory is not to be trusted any more.
-    pub(super) fn read_failed(&self, error: &str) -> ReadError {
-        self.dir.fail(error);
+    /// A read failed: the directory is not to be trusted any more, unless it was not the disk's fault.
+    pub(super) fn read_failed(&self, error: &DiskError) -> ReadError {
+        if error.is_shortage() {
+            tracing::warn!(partition = %self.tp, %error, "a read has to be repeated");
+            return ReadError::Busy;
+        }
+        self.dir.fail(error.to_string());
         ReadError::Offline
     }
 
@@ -317,13 +321,14 @@ struct Want {
 #[derive(Debug)]
 enum CursorError {
     Corrupt(String),
-    Failed(String),
+    Failed(DiskError),
 }
 
 impl From<CursorError> for ReadError {
     fn from(error: CursorError) -> Self {
         match error {
-            CursorError::Corrupt(what) | CursorError::Failed(what) => Self::Corrupt(what),
+            CursorError::Corrupt(what) => Self::Corrupt(what),
+            CursorError::Failed(error) => Self::Corrupt(error.to_string()),
         }
     }
 }
@@ -473,10 +478,9 @@ impl Cursor {
                 Ok(file) => file,
                 // Trimmed or removed since it was planned: whoever reads on is told then where to go.
                 Err(error) if error.is_not_found() => return Ok(()),
-                Err(error) => return Err(CursorError::Failed(error.to_string())),
+                Err(error) => return Err(CursorError::Failed(error)),
             };
-            let piece =
-                file.read_at(want.position, want.len).await.map_err(|error| CursorError::Failed(error.to_string()))?;
+            let piece = file.read_at(want.position, want.len).await.map_err(CursorError::Failed)?;
             if piece.len() < want.least {
                 let path = want.segment.path().display();
                 return Err(CursorError::Corrupt(format!(

@@ -36,6 +36,8 @@ pub struct DirSpec {
     pub id: DirectoryId,
     /// Where it is.
     pub path: PathBuf,
+    /// Why it cannot even be looked at: it is offline from the beginning.
+    pub broken: Option<String>,
 }
 
 /// What [`Partitions::open`] needs.
@@ -58,10 +60,26 @@ pub struct Open {
     pub spawner: Spawner,
 }
 
-/// None of the directories could be opened: the first one's reason.
+/// Why nothing was opened.
 #[derive(Debug, thiserror::Error)]
-#[error("no data directory could be opened: {0}")]
-pub struct NoDirectory(#[source] pub RecoveryError);
+pub enum NoDirectory {
+    /// None of the directories could be opened: the first one's reason.
+    #[error("no data directory could be opened: {0}")]
+    None(#[source] RecoveryError),
+    /// Which of two logs is the partition's is not for us to say.
+    #[error(
+        "partition {tp} lies in both {} and {}: move one of the two folders away, the one that ends earlier as a rule",
+        one.display(), other.display()
+    )]
+    Twice {
+        /// The partition.
+        tp: TopicPartition,
+        /// One directory.
+        one: PathBuf,
+        /// The other.
+        other: PathBuf,
+    },
+}
 
 /// What a directory holds, for DescribeLogDirs.
 #[derive(Debug)]
@@ -117,8 +135,12 @@ impl Partitions {
             );
             let journal = open.journal.clone();
             async move {
+                if let Some(cause) = &spec.broken {
+                    dir.fail(cause.clone());
+                    return (dir, None);
+                }
                 let opened = recovery::open(&dir, journal).await;
-                (dir, opened)
+                (dir, Some(opened))
             }
         });
         let mut dirs = Vec::new();
@@ -126,17 +148,19 @@ impl Partitions {
         let mut first_error = None;
         for (dir, outcome) in futures::future::join_all(opening).await {
             match outcome {
-                Ok(found) => opened.push((Arc::clone(&dir), found)),
-                Err(error) => {
+                Some(Ok(found)) => opened.push((Arc::clone(&dir), found)),
+                Some(Err(error)) => {
                     dir.fail(error.to_string());
                     first_error.get_or_insert(error);
                 }
+                None => {}
             }
             dirs.push(dir);
         }
         if let (true, Some(error)) = (opened.is_empty(), first_error) {
-            return Err(NoDirectory(error));
+            return Err(NoDirectory::None(error));
         }
+        once_each(&opened)?;
         let registry = Arc::new(Registry {
             node: open.node,
             dirs,
@@ -182,12 +206,13 @@ impl Partitions {
         self.shared.partitions.read().values().cloned().collect()
     }
 
-    /// The partition, made if it is not here: in `directory`, or, if that is not one of ours or offline, in the
-    /// one with the fewest partitions. Nothing is written before the first record. One that was removed comes again
-    /// once its former files are gone: waits for that.
+    /// The partition, made if it is not here: in `directory`, or, if none is named, in the one with the fewest
+    /// partitions. Nothing is written before the first record. One that was removed comes again once its former
+    /// files are gone: waits for that.
     ///
     /// # Errors
-    /// If the directory it lies in is offline.
+    /// If the directory it lies in is offline, or not here: what was acknowledged may be in it, so it is not begun
+    /// anew elsewhere.
     pub async fn create(
         &self,
         tp: TopicPartition,
@@ -251,6 +276,16 @@ impl Partitions {
         &self.shared.dirs
     }
 
+    /// Those that have not failed.
+    pub fn online_directories(&self) -> Vec<DirectoryId> {
+        self.shared.dirs.iter().filter(|dir| !dir.is_offline()).map(|dir| dir.id()).collect()
+    }
+
+    /// Changes whenever a directory fails.
+    pub fn directory_failures(&self) -> watch::Receiver<usize> {
+        self.shared.online.subscribe()
+    }
+
     /// Whether every directory has failed.
     pub fn all_offline(&self) -> bool {
         self.shared.dirs.iter().all(|dir| dir.is_offline())
@@ -292,6 +327,20 @@ impl Partitions {
     }
 }
 
+/// Refuses a partition that was found in two directories.
+fn once_each(opened: &[(Arc<LogDir>, recovery::Opened)]) -> Result<(), NoDirectory> {
+    let mut places = BTreeMap::new();
+    for (dir, found) in opened {
+        for partition in &found.partitions {
+            if let Some(other) = places.insert(partition.tp, dir.path()) {
+                let (one, other) = (other.to_owned(), dir.path().to_owned());
+                return Err(NoDirectory::Twice { tp: partition.tp, one, other });
+            }
+        }
+    }
+    Ok(())
+}
+
 impl Registry {
     /// Takes in a partition that was found on disk. Its settings come with the image.
     fn adopt(&self, dir: &Arc<LogDir>, found: Found) {
@@ -326,20 +375,19 @@ impl Registry {
         directory: DirectoryId,
         partitions: &BTreeMap<TopicPartition, PartitionHandle>,
     ) -> Result<Arc<LogDir>, DirOffline> {
-        if let Some(dir) = self.dirs.iter().find(|dir| dir.id() == directory && !dir.is_offline()) {
-            return Ok(Arc::clone(dir));
+        let online = |dir: &&Arc<LogDir>| !dir.is_offline();
+        let offline = |dir: Option<&Arc<LogDir>>| match dir {
+            Some(dir) => dir.offline(),
+            None => DirOffline { path: directory.to_string().into(), cause: "log.dirs names none of this id".into() },
+        };
+        if directory != DirectoryId::UNASSIGNED {
+            let assigned = self.dirs.iter().find(|dir| dir.id() == directory);
+            return assigned.filter(online).cloned().ok_or_else(|| offline(assigned));
         }
-        let online = self.dirs.iter().filter(|dir| !dir.is_offline());
         let count =
             |dir: &&Arc<LogDir>| partitions.values().filter(|partition| Arc::ptr_eq(partition.dir(), dir)).count();
-        let fewest = online.min_by_key(count).or(self.dirs.first());
-        match fewest.filter(|dir| !dir.is_offline()) {
-            Some(dir) => Ok(Arc::clone(dir)),
-            None => Err(self.dirs.first().map_or_else(
-                || DirOffline { path: PathBuf::new(), cause: "there is no data directory".into() },
-                |dir| dir.offline(),
-            )),
-        }
+        let fewest = self.dirs.iter().filter(online).min_by_key(count);
+        fewest.cloned().ok_or_else(|| offline(self.dirs.first()))
     }
 
     fn trim(&self, now_ms: i64) {

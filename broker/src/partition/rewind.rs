@@ -87,7 +87,7 @@ impl PartitionHandle {
         let entries = match disk.list(&shared.folder).await {
             Ok(entries) => entries,
             Err(error) if error.is_not_found() => Vec::new(),
-            Err(error) => return Err(shared.read_failed(&error.to_string())),
+            Err(error) => return Err(shared.read_failed(&error)),
         };
         let names = entries.iter().rev().filter_map(|entry| parse_file_name(&entry.name));
         let mut saved: Vec<Offset> = names.filter(|(_, kind)| *kind == FileKind::Snapshot).map(|(at, _)| at).collect();
@@ -97,7 +97,7 @@ impl PartitionHandle {
             let path = shared.folder.join(file_name(at, FileKind::Snapshot));
             // Trimmed since, or torn by a crash: an earlier one does as well.
             let found = crate::disk::read_whole(&**disk, &path).await;
-            let bytes = found.map_err(|error| shared.read_failed(&error.to_string()))?;
+            let bytes = found.map_err(|error| shared.read_failed(&error))?;
             if let Some(state) = bytes.and_then(|bytes| Snapshot::decode(&bytes).ok()) {
                 return Ok(state);
             }

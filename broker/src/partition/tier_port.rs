@@ -126,6 +126,7 @@ fn local_error(error: ReadError) -> LocalError {
         | ReadError::FencedLeaderEpoch { .. }
         | ReadError::UnknownLeaderEpoch { .. }
         | ReadError::Offline
+        | ReadError::Busy
         | ReadError::Corrupt(_) => LocalError::Io(error.to_string()),
     }
 }

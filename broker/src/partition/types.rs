@@ -321,6 +321,9 @@ pub enum ReadError {
         /// Ours.
         current: LeaderEpoch,
     },
+    /// The operating system is short of descriptors or memory: to be asked again.
+    #[error("the operating system is short of descriptors or memory")]
+    Busy,
     /// Below the log start or above the log end.
     #[error("offset out of range [{log_start}, {log_end}]")]
     OffsetOutOfRange {

@@ -19,7 +19,7 @@ use crate::partition::*;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn trimmed_files_go_without_another_append() {
     let home = tempfile::tempdir().expect("a directory");
-    let dir = DirSpec { id: DirectoryId(Uuid::from_u128(1)), path: home.path().to_owned() };
+    let dir = DirSpec { id: DirectoryId(Uuid::from_u128(1)), path: home.path().to_owned(), broken: None };
     let partitions = Partitions::open(Open {
         node: NODE,
         disk: Arc::new(LocalDisk::new(Handle::current())),

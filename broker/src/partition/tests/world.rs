@@ -37,6 +37,7 @@ pub(super) fn dirs(count: u32) -> Vec<DirSpec> {
         .map(|at| DirSpec {
             id: DirectoryId(Uuid::from_u128(100 + u128::from(at))),
             path: PathBuf::from(format!("/data{at}")),
+            broken: None,
         })
         .collect()
 }
