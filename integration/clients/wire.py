@@ -30,6 +30,21 @@ def list_offset(address, topic, partition, which, timeout=5.0):
     return offset
 
 
+def stored_codec(address, topic, partition=0, timeout=5.0):
+    """The codec of the first batch that is stored, as Fetch (version 4) brings it: its bytes are not touched on the way."""
+    body = struct.pack(">iiiib", -1, 0, 1, 1 << 20, 0) + struct.pack(">i", 1) + _string(topic) + struct.pack(">iiqi", 1, partition, 0, 1 << 20)
+    answer = Reader(_call(address, 1, 4, body, timeout, flexible=False))
+    answer.take(">ii")  # throttle time, one topic
+    answer.string()
+    _, _, error, *_ = answer.take(">iihqq")  # one partition, its index, error, high watermark, last stable offset
+    if error:
+        raise OSError(f"Fetch of {topic}-{partition}: error {error}")
+    answer.skip(16 * max(answer.take(">i"), 0))  # aborted transactions
+    answer.take(">i")  # bytes of records
+    attributes = answer.take(">qiibih")[-1]  # base offset, length, leader epoch, magic, crc, attributes
+    return ("none", "gzip", "snappy", "lz4", "zstd")[attributes & 7]
+
+
 def create_topic(address, topic, partitions, configs, timeout=30.0):
     """CreateTopics of one topic with one replica; OSError when it is refused."""
     create_topics(address, [topic], partitions, configs, timeout)

@@ -1,6 +1,6 @@
 //! ApiVersions (KIP-511, KIP-584): what this broker speaks.
 
-use super::{Context, SPOKEN, spoken};
+use super::{Context, SPOKEN, advertised, spoken};
 use proto::errors::ErrorCode;
 use proto::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
 use proto::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
@@ -55,6 +55,7 @@ pub(super) fn unsupported() -> ApiVersionsResponse {
 }
 
 fn entry(key: ApiKey, versions: VersionRange) -> ApiVersion {
+    let versions = advertised(key, versions);
     ApiVersion { api_key: key.code(), min_version: versions.min, max_version: versions.max }
 }
 

@@ -128,6 +128,14 @@ pub fn spoken(key: ApiKey) -> Option<VersionRange> {
     SPOKEN.iter().find(|(spoken, _)| *spoken == key).map(|(_, versions)| *versions)
 }
 
+/// What ApiVersions says of an API that is spoken in these versions.
+///
+/// Produce is said to begin at 0, as Kafka does (KAFKA-18659), though 3 is the first that is served: librdkafka before 2.3
+/// takes a broker without version 0 for one that knows no compression, and sends everything uncompressed.
+pub fn advertised(key: ApiKey, versions: VersionRange) -> VersionRange {
+    if key == ApiKey::Produce { VersionRange::new(0, versions.max) } else { versions }
+}
+
 /// Writes a whole answer: length, header, body.
 fn encode(
     key: ApiKey,

@@ -76,8 +76,37 @@ async fn what_is_advertised_is_what_is_spoken() {
         let answer = client.call(version, &hello).await;
         assert_eq!(code(answer.error_code), ErrorCode::None);
         let said: Vec<_> = answer.api_keys.iter().map(|api| (api.api_key, api.min_version, api.max_version)).collect();
-        let spoken: Vec<_> = SPOKEN.iter().map(|(key, range)| (key.code(), range.min, range.max)).collect();
+        let spoken: Vec<_> = SPOKEN
+            .iter()
+            .map(|(key, range)| (key.code(), if *key == ApiKey::Produce { 0 } else { range.min }, range.max))
+            .collect();
         assert_eq!(said, spoken);
+    }
+}
+
+/// librdkafka before 2.3 compresses nothing for a broker that does not say that it knows Produce version 0.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn produce_is_advertised_from_zero_and_served_from_three() {
+    let world = World::start().await;
+    let mut client = world.client().await;
+    let answer = client.call(0, &ApiVersionsRequest::default()).await;
+    let produce = answer.api_keys.iter().find(|api| api.api_key == ApiKey::Produce.code()).expect("advertised");
+    assert_eq!((produce.min_version, produce.max_version), (0, 13));
+    for version in 0..3 {
+        let mut client = world.client().await;
+        // acks=1, a timeout of a second, no topics
+        let mut request = Vec::from(18_i32.to_be_bytes());
+        request.extend(ApiKey::Produce.code().to_be_bytes());
+        request.extend(i16::to_be_bytes(version));
+        request.extend(5_i32.to_be_bytes());
+        request.extend((-1_i16).to_be_bytes());
+        request.extend(1_i16.to_be_bytes());
+        request.extend(1000_i32.to_be_bytes());
+        request.extend(0_i32.to_be_bytes());
+        let length = i32::try_from(request.len() - 4).expect("short");
+        request[..4].copy_from_slice(&length.to_be_bytes());
+        client.write(&request).await;
+        client.expect_closed().await;
     }
 }
 

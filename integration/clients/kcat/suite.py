@@ -127,6 +127,7 @@ def codecs(args):
         topic = f"{args.prefix}-codec-{codec}-{uuid.uuid4().hex[:8]}"
         args.create(topic, 1)
         kcat(args, "-P", "-t", topic, "-z", codec, stdin=b"\n".join(values) + b"\n")
+        same(f"{codec}, as stored", wire.stored_codec(args.bootstrap, topic), codec)
         same(codec, kcat(args, "-C", "-t", topic, "-e", "-q", "-X", "check.crcs=true").splitlines() == values, True)
 
 
