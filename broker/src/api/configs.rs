@@ -10,21 +10,24 @@ use crate::config::alter::{
     replace_broker, replace_topic,
 };
 use crate::config::describe::{Entry, describe_broker, describe_cluster, describe_topic};
-use crate::config::{BrokerLayers, ConfigError};
+use crate::config::{BrokerLayers, ConfigError, internal};
 use crate::node::settings::with_layers;
 use controller::command::{AlterConfigs, ConfigChange, ConfigOp, Mode};
 use proto::errors::ErrorCode;
+use proto::messages::alter_configs_request::AlterableConfig;
 use proto::messages::alter_configs_response::AlterConfigsResourceResponse as AlterAnswer;
 use proto::messages::describe_configs_request::DescribeConfigsResource;
 use proto::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
 };
+use proto::messages::incremental_alter_configs_request::AlterableConfig as IncrementalConfig;
 use proto::messages::incremental_alter_configs_response::AlterConfigsResourceResponse as IncrementalAnswer;
 use proto::messages::{
     AlterConfigsRequest, AlterConfigsResponse, DescribeConfigsRequest, DescribeConfigsResponse,
     IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
 };
 use proto::metadata::{ConfigResource, Image};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Kafka's numbers of resource types.
@@ -149,54 +152,90 @@ pub(super) async fn incremental_alter(
     context: &Context<'_>,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
-    let mut responses = Vec::with_capacity(request.resources.len());
     let image = context.services.controller.image();
-    for asked in request.resources {
-        let alterations: Result<Vec<Alteration>, Failure> = asked
-            .configs
-            .into_iter()
-            .map(|config| {
-                let operation = Operation::from_wire(config.config_operation).ok_or_else(|| {
-                    (ErrorCode::InvalidRequest, format!("operation {} is not known", config.config_operation))
-                })?;
-                Ok(Alteration { name: config.name, operation, value: config.value })
-            })
-            .collect();
-        let outcome = match alterations {
-            Ok(alterations) => {
-                let change = plan_incremental(context, &image, asked.resource_type, &asked.resource_name, &alterations);
-                submit(context.services, change, request.validate_only).await
-            }
+    let resources = request.resources.iter().map(|asked| (asked.resource_type, asked.resource_name.as_str()));
+    let twice = named_twice(resources);
+    let mut planned = Vec::with_capacity(request.resources.len());
+    let mut asked = Vec::with_capacity(request.resources.len());
+    for resource in request.resources {
+        let (kind, name) = (resource.resource_type, resource.resource_name);
+        let steps: Result<Vec<Alteration>, Failure> = resource.configs.into_iter().map(alteration).collect();
+        planned.push(match steps {
+            _ if twice.contains(&(kind, name.clone())) => Err(named_twice_failure()),
+            Ok(steps) => plan_incremental(context, &image, kind, &name, &steps),
             Err(failure) => Err(failure),
-        };
-        let (code, why) = outcome.err().map_or((ErrorCode::None, None), |(code, why)| (code, Some(why)));
-        responses.push(IncrementalAnswer {
-            error_code: code.code(),
-            error_message: why,
-            resource_type: asked.resource_type,
-            resource_name: asked.resource_name,
         });
+        asked.push((kind, name));
     }
-    IncrementalAlterConfigsResponse { responses, ..Default::default() }
+    let outcomes = submit(context.services, planned, request.validate_only).await;
+    let responses = asked.into_iter().zip(outcomes).map(|((resource_type, resource_name), outcome)| {
+        let (code, error_message) = said(outcome);
+        IncrementalAnswer { error_code: code.code(), error_message, resource_type, resource_name }
+    });
+    IncrementalAlterConfigsResponse { responses: responses.collect(), ..Default::default() }
+}
+
+fn alteration(config: IncrementalConfig) -> Result<Alteration, Failure> {
+    let operation = Operation::from_wire(config.config_operation)
+        .ok_or_else(|| (ErrorCode::InvalidRequest, format!("operation {} is not known", config.config_operation)))?;
+    Ok(Alteration { name: config.name, operation, value: config.value })
 }
 
 /// Replaces the settings of each resource as a whole.
 pub(super) async fn alter(context: &Context<'_>, request: AlterConfigsRequest) -> AlterConfigsResponse {
-    let mut responses = Vec::with_capacity(request.resources.len());
     let image = context.services.controller.image();
-    for asked in request.resources {
-        let new: Settings = asked.configs.into_iter().filter_map(|config| Some((config.name, config.value?))).collect();
-        let change = plan_replace(context, &image, asked.resource_type, &asked.resource_name, new);
-        let outcome = submit(context.services, change, request.validate_only).await;
-        let (code, why) = outcome.err().map_or((ErrorCode::None, None), |(code, why)| (code, Some(why)));
-        responses.push(AlterAnswer {
-            error_code: code.code(),
-            error_message: why,
-            resource_type: asked.resource_type,
-            resource_name: asked.resource_name,
+    let resources = request.resources.iter().map(|asked| (asked.resource_type, asked.resource_name.as_str()));
+    let twice = named_twice(resources);
+    let mut planned = Vec::with_capacity(request.resources.len());
+    let mut asked = Vec::with_capacity(request.resources.len());
+    for resource in request.resources {
+        let (kind, name) = (resource.resource_type, resource.resource_name);
+        planned.push(match settings(resource.configs) {
+            _ if twice.contains(&(kind, name.clone())) => Err(named_twice_failure()),
+            Ok(new) => plan_replace(context, &image, kind, &name, new),
+            Err(failure) => Err(failure),
         });
+        asked.push((kind, name));
     }
-    AlterConfigsResponse { responses, ..Default::default() }
+    let outcomes = submit(context.services, planned, request.validate_only).await;
+    let responses = asked.into_iter().zip(outcomes).map(|((resource_type, resource_name), outcome)| {
+        let (code, error_message) = said(outcome);
+        AlterAnswer { error_code: code.code(), error_message, resource_type, resource_name }
+    });
+    AlterConfigsResponse { responses: responses.collect(), ..Default::default() }
+}
+
+/// The settings that are to replace the old ones: each is named once, and has a value.
+fn settings(configs: Vec<AlterableConfig>) -> Result<Settings, Failure> {
+    let mut settings = Settings::new();
+    for config in configs {
+        let Some(value) = config.value else {
+            return Err((
+                ErrorCode::InvalidRequest,
+                format!("no value was given for the configuration {}", config.name),
+            ));
+        };
+        if settings.contains_key(&config.name) {
+            let why = format!("the configuration {} stands in the request twice", config.name);
+            return Err((ErrorCode::InvalidRequest, why));
+        }
+        settings.insert(config.name, value);
+    }
+    Ok(settings)
+}
+
+/// Resources that a request names more than once: what they are to be in the end, nobody could tell.
+fn named_twice<'a>(resources: impl Iterator<Item = (i8, &'a str)>) -> HashSet<(i8, String)> {
+    let mut seen = HashSet::new();
+    resources.filter(|resource| !seen.insert(*resource)).map(|(kind, name)| (kind, name.to_owned())).collect()
+}
+
+fn named_twice_failure() -> Failure {
+    (ErrorCode::InvalidRequest, "the request names this resource twice".to_owned())
+}
+
+fn said(outcome: Result<(), Failure>) -> (ErrorCode, Option<String>) {
+    outcome.err().map_or((ErrorCode::None, None), |(code, why)| (code, Some(why)))
 }
 
 type Planned = Result<(ConfigResource, ConfigChange), Failure>;
@@ -214,7 +253,8 @@ fn plan_incremental(context: &Context<'_>, image: &Image, kind: i8, name: &str, 
     layered(services, image, |layers| {
         let inherited: Box<dyn Fn(&str) -> String> = match &resource {
             Resource::Topic(_) => {
-                alter_topic(layers, &current, steps).map_err(invalid)?;
+                let altered = alter_topic(layers, &current, steps).map_err(invalid)?;
+                internal::check(name, layers, &altered).map_err(invalid)?;
                 Box::new(|name: &str| inherited_topic(layers, name))
             }
             Resource::ThisBroker(_) => {
@@ -245,7 +285,7 @@ fn plan_replace(context: &Context<'_>, image: &Image, kind: i8, name: &str, new:
     let resource = Resource::find(services, image, kind, name)?;
     let current = resource.current(image);
     layered(services, image, |layers| match &resource {
-        Resource::Topic(_) => replace_topic(layers, &current, &new),
+        Resource::Topic(_) => replace_topic(layers, &current, &new).and_then(|()| internal::check(name, layers, &new)),
         Resource::ThisBroker(_) => replace_broker(Reach::Node, layers, &new),
         Resource::AllBrokers(_) => replace_broker(Reach::Cluster, layers, &new),
     })
@@ -253,17 +293,28 @@ fn plan_replace(context: &Context<'_>, image: &Image, kind: i8, name: &str, new:
     Ok((resource.key().clone(), ConfigChange::Replace(new)))
 }
 
-async fn submit(services: &Arc<Services>, planned: Planned, validate_only: bool) -> Result<(), Failure> {
+/// Hands what was found valid to the controller, all at once; answers in the order planned.
+async fn submit(services: &Arc<Services>, planned: Vec<Planned>, validate_only: bool) -> Vec<Result<(), Failure>> {
     let mode = if validate_only { Mode::Validate } else { Mode::Commit };
-    let command = AlterConfigs { resources: vec![planned?], mode };
-    let outcomes = services.controller.alter_configs(command).await;
-    let outcomes = outcomes.map_err(|error| (submit_code(&error), error.to_string()))?;
-    if !validate_only {
+    let mut resources = Vec::with_capacity(planned.len());
+    let planned: Vec<Result<(), Failure>> =
+        planned.into_iter().map(|planned| planned.map(|change| resources.push(change))).collect();
+    let submitted = resources.len();
+    let mut outcomes = if resources.is_empty() {
+        Vec::new()
+    } else {
+        match services.controller.alter_configs(AlterConfigs { resources, mode }).await {
+            Ok(outcomes) => outcomes
+                .into_iter()
+                .map(|outcome| outcome.map_err(|refusal| (refusal_code(&refusal), refusal.to_string())))
+                .collect(),
+            Err(error) => vec![Err((submit_code(&error), error.to_string())); submitted],
+        }
+    }
+    .into_iter();
+    if submitted > 0 && !validate_only {
         services.caught_up(services.controller.image().offset()).await;
     }
-    match outcomes.into_iter().next() {
-        Some(Ok(())) => Ok(()),
-        Some(Err(refusal)) => Err((refusal_code(&refusal), refusal.to_string())),
-        None => Err((ErrorCode::UnknownServerError, "the controller gave no answer".to_owned())),
-    }
+    let unanswered = || Err((ErrorCode::UnknownServerError, "the controller gave no answer".to_owned()));
+    planned.into_iter().map(|planned| planned.and_then(|()| outcomes.next().unwrap_or_else(unanswered))).collect()
 }

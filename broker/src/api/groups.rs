@@ -16,8 +16,9 @@ use proto::messages::{
 const CLASSIC: &str = "classic";
 /// From this version on a group that does not exist is an error; before, it is dead (KIP-1043).
 const NOT_FOUND: i16 = 6;
-/// READ, DELETE and DESCRIBE, as bits of Kafka's ACL operations: what everyone may do to a group while there are no ACLs.
-const GROUP_OPERATIONS: i32 = (1 << 3) | (1 << 6) | (1 << 8);
+/// READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS and ALTER_CONFIGS, as bits of Kafka's ACL operations: what everyone may do to a
+/// group while there are no ACLs.
+const GROUP_OPERATIONS: i32 = 0b1101_0100_1000;
 
 /// Answers the groups of this broker that pass the filters.
 pub(super) async fn list(context: &Context<'_>, request: ListGroupsRequest) -> ListGroupsResponse {
@@ -51,18 +52,16 @@ pub(super) async fn describe(context: &Context<'_>, request: DescribeGroupsReque
     let operations = if request.include_authorized_operations { GROUP_OPERATIONS } else { NO_OPERATIONS };
     let mut groups = Vec::with_capacity(request.groups.len());
     for group_id in request.groups {
-        let mut described = match context.services.groups.describe(&group_id).await {
-            Ok(Some(description)) => described(description),
-            Ok(None) => absent(group_id, context.caller.version),
+        groups.push(match context.services.groups.describe(&group_id).await {
+            Ok(Some(description)) => described(description, operations),
+            Ok(None) => absent(group_id, context.caller.version, operations),
             Err(error) => refused(group_id, error.code(), error),
-        };
-        described.authorized_operations = operations;
-        groups.push(described);
+        });
     }
     DescribeGroupsResponse { groups, ..Default::default() }
 }
 
-fn described(group: GroupDescription) -> DescribedGroup {
+fn described(group: GroupDescription, authorized_operations: i32) -> DescribedGroup {
     let members = group.members.into_iter().map(|member| DescribedGroupMember {
         member_id: member.member.member_id,
         group_instance_id: member.member.instance_id,
@@ -79,22 +78,28 @@ fn described(group: GroupDescription) -> DescribedGroup {
         protocol_type: group.protocol_type,
         protocol_data: group.protocol,
         members: members.collect(),
-        authorized_operations: NO_OPERATIONS,
+        authorized_operations,
     }
 }
 
-fn absent(group_id: String, version: i16) -> DescribedGroup {
+fn absent(group_id: String, version: i16, authorized_operations: i32) -> DescribedGroup {
     let mut described = if version >= NOT_FOUND {
         refused(group_id, ErrorCode::GroupIdNotFound, GroupError::NotFound)
     } else {
-        DescribedGroup { group_id, ..Default::default() }
+        DescribedGroup { group_id, authorized_operations, ..Default::default() }
     };
     GroupState::Dead.name().clone_into(&mut described.group_state);
     described
 }
 
 fn refused(group_id: String, code: ErrorCode, error: GroupError) -> DescribedGroup {
-    DescribedGroup { error_code: code.code(), error_message: Some(error.to_string()), group_id, ..Default::default() }
+    DescribedGroup {
+        error_code: code.code(),
+        error_message: Some(error.to_string()),
+        group_id,
+        authorized_operations: NO_OPERATIONS,
+        ..Default::default()
+    }
 }
 
 /// Deletes groups that have no members.

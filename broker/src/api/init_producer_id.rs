@@ -1,7 +1,6 @@
 //! InitProducerId (KIP-98, KIP-360): ids for idempotent producers, out of blocks the controller gives away.
 
 use super::Context;
-use super::errors::submit_code;
 use controller::ControllerHandle;
 use proto::errors::ErrorCode;
 use proto::ids::NodeId;
@@ -29,11 +28,11 @@ impl ProducerIds {
         if let Some(id) = block.next() {
             return Ok(id);
         }
-        let fresh = self
-            .controller
-            .allocate_producer_ids(self.node_id, self.broker_epoch)
-            .await
-            .map_err(|error| submit_code(&error))?;
+        let fresh = self.controller.allocate_producer_ids(self.node_id, self.broker_epoch).await.map_err(|error| {
+            // Whatever the quorum said: this is the one code at which every client asks again.
+            tracing::warn!(%error, "no producer ids could be had");
+            ErrorCode::CoordinatorLoadInProgress
+        })?;
         *block = fresh.first..fresh.first + fresh.count;
         block.next().ok_or(ErrorCode::CoordinatorLoadInProgress)
     }
@@ -54,5 +53,39 @@ pub async fn handle(context: &Context<'_>, request: InitProducerIdRequest) -> In
         },
         Some("") => refuse(ErrorCode::InvalidRequest),
         Some(_) => refuse(ErrorCode::TransactionalIdAuthorizationFailed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use controller::command::RegisterBroker;
+    use controller::{ControllerNode, NodeConfig};
+    use proto::host::{ManualClock, Spawner};
+    use std::sync::Arc;
+    use uuid::Uuid;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_gets_no_id_is_told_to_ask_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = NodeConfig { dir: dir.path().join("metadata"), node_id: NodeId(0) };
+        let spawner = Spawner::single(tokio::runtime::Handle::current());
+        let started = ControllerNode::start(config, Arc::new(ManualClock::new(0)), &spawner).await;
+        let (node, handle) = started.expect("the controller starts");
+        let broker = RegisterBroker {
+            id: NodeId(0),
+            incarnation: Uuid::from_u128(1),
+            endpoints: vec![],
+            rack: None,
+            directories: vec![],
+            ready: true,
+        };
+        let epoch = handle.register_broker(broker).await.expect("registered");
+        assert_eq!(ProducerIds::new(handle.clone(), NodeId(0), epoch).next().await, Ok(0));
+        let again = Err(ErrorCode::CoordinatorLoadInProgress);
+        assert_eq!(ProducerIds::new(handle.clone(), NodeId(0), epoch + 1).next().await, again, "refused");
+        let ids = ProducerIds::new(handle, NodeId(0), epoch);
+        node.shutdown().await;
+        assert_eq!(ids.next().await, again, "nobody there");
     }
 }

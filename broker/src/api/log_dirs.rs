@@ -6,14 +6,19 @@ use proto::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
 use proto::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Answers every data directory with the partitions asked for: all of them when the list is null.
 pub(super) async fn handle(context: &Context<'_>, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
     let services = context.services;
     let image = services.controller.image();
-    let wanted: Option<HashMap<String, Vec<i32>>> =
-        request.topics.map(|topics| topics.into_iter().map(|topic| (topic.topic, topic.partitions)).collect());
+    let wanted = request.topics.map(|topics| {
+        let mut wanted: HashMap<String, HashSet<i32>> = HashMap::new();
+        for topic in topics {
+            wanted.entry(topic.topic).or_default().extend(topic.partitions);
+        }
+        wanted
+    });
     let mut results = Vec::new();
     for directory in services.partitions.directories().await {
         let mut topics: BTreeMap<String, Vec<DescribeLogDirsPartition>> = BTreeMap::new();

@@ -1,8 +1,8 @@
 //! Metadata and DescribeTopicPartitions (KIP-966): topics, their partitions and who leads them.
 
 use super::Context;
-use super::partitions::is_internal;
 use super::topics::auto_create;
+use crate::config::internal::is_internal;
 use proto::errors::ErrorCode;
 use proto::ids::{NodeId, TopicId};
 use proto::messages::describe_topic_partitions_response::{
@@ -20,8 +20,9 @@ use std::collections::{HashMap, HashSet};
 pub(super) const NO_OPERATIONS: i32 = i32::MIN;
 /// Every operation on a topic, as a set of bits by Kafka's numbers: without authorization all are allowed.
 const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
-/// Every operation on the cluster.
-pub(super) const CLUSTER_OPERATIONS: i32 = 0b1_1111_0110_0100;
+/// Every operation on the cluster: CREATE, ALTER, DESCRIBE, CLUSTER_ACTION, DESCRIBE_CONFIGS, ALTER_CONFIGS and
+/// IDEMPOTENT_WRITE.
+pub(super) const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 
 /// Answers which brokers there are, and the topics asked for: all of them when the list is null.
 pub(super) async fn handle(context: &Context<'_>, request: MetadataRequest) -> MetadataResponse {
@@ -137,11 +138,18 @@ pub(super) async fn describe_topic_partitions(
     context: &Context<'_>,
     request: DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
+    if let Some(cursor) = &request.cursor {
+        let asked = |name: &str| request.topics.is_empty() || request.topics.iter().any(|topic| topic.name == name);
+        if cursor.partition_index < 0 || !asked(&cursor.topic_name) {
+            let topics = request.topics.into_iter().map(|topic| absent(topic.name, ErrorCode::InvalidRequest));
+            return DescribeTopicPartitionsResponse { topics: topics.collect(), ..Default::default() };
+        }
+    }
     let image = context.services.controller.image();
     let most = context.services.config.load().net.max_request_partitions;
     let limit = usize::try_from(request.response_partition_limit).unwrap_or(0).clamp(1, most.max(1));
     let (from, first_partition) = match &request.cursor {
-        Some(cursor) => (cursor.topic_name.as_str(), cursor.partition_index.max(0)),
+        Some(cursor) => (cursor.topic_name.as_str(), cursor.partition_index),
         None => ("", 0),
     };
     let mut names: Vec<String> = if request.topics.is_empty() {
@@ -154,15 +162,15 @@ pub(super) async fn describe_topic_partitions(
     let mut response = DescribeTopicPartitionsResponse::default();
     let mut left = limit;
     for name in names {
+        if left == 0 {
+            // It begins the next page, whether it exists or not.
+            response.next_cursor = Some(Cursor { topic_name: name, partition_index: 0 });
+            break;
+        }
         let Some(topic) = image.topic_named(&name) else {
             let legal = controller::decide::check_topic_name(&name).is_ok();
             let code = if legal { ErrorCode::UnknownTopicOrPartition } else { ErrorCode::InvalidTopicException };
-            response.topics.push(DescribeTopicPartitionsResponseTopic {
-                error_code: code.code(),
-                name: Some(name),
-                topic_authorized_operations: NO_OPERATIONS,
-                ..Default::default()
-            });
+            response.topics.push(absent(name, code));
             continue;
         };
         let skip = if name == from { first_partition } else { 0 };
@@ -181,16 +189,17 @@ pub(super) async fn describe_topic_partitions(
             response.next_cursor = Some(Cursor { topic_name: name, partition_index });
             break;
         }
-        if left == 0 {
-            // The next topic begins the next page, if there is one.
-            response.next_cursor = image
-                .topics_from(&name)
-                .find(|topic| *topic.name > *name)
-                .map(|topic| Cursor { topic_name: topic.name.to_string(), partition_index: 0 });
-            break;
-        }
     }
     response
+}
+
+fn absent(name: String, code: ErrorCode) -> DescribeTopicPartitionsResponseTopic {
+    DescribeTopicPartitionsResponseTopic {
+        error_code: code.code(),
+        name: Some(name),
+        topic_authorized_operations: NO_OPERATIONS,
+        ..Default::default()
+    }
 }
 
 fn page_entry(partition_index: i32, state: &PartitionState) -> DescribeTopicPartitionsResponsePartition {

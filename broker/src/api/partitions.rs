@@ -8,14 +8,6 @@ use proto::metadata::{Image, PartitionState, Topic};
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// Topics that only Firn itself writes.
-pub(super) const INTERNAL_TOPICS: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];
-
-/// Whether `name` belongs to Firn itself.
-pub(super) fn is_internal(name: &str) -> bool {
-    INTERNAL_TOPICS.contains(&name)
-}
-
 /// A topic by name.
 pub(super) fn topic_named<'a>(image: &'a Image, name: &str) -> Result<&'a Arc<Topic>, ErrorCode> {
     image.topic_named(name).ok_or(ErrorCode::UnknownTopicOrPartition)

@@ -4,9 +4,10 @@
 //! *finished* when the journal and the in-sync replicas have them. The connection reads on in between.
 
 use super::errors::{ack_code, append_code};
-use super::partitions::{held, is_internal, topic_named, topic_with_id};
+use super::partitions::{held, topic_named, topic_with_id};
 use super::services::Services;
 use super::{Context, answer, encode, pending};
+use crate::config::internal::is_internal;
 use crate::config::topic::TopicConfig;
 use crate::net::connection::Started;
 use crate::net::frame::FrameGrant;
@@ -65,7 +66,9 @@ pub(super) async fn start(
         -1 => Some(Acks::All),
         _ => None,
     };
+    // It bounds the wait for replicas: a leader alone acknowledges what it has, whenever it has it.
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let timeout = (acks == Some(Acks::All)).then_some(timeout);
     let owed = place(context, request, acks).await;
     // The batches lie in the journal's group buffer by now.
     drop(grant);
@@ -293,11 +296,15 @@ fn prepare(records: Bytes, config: &TopicConfig, limits: &Limits, now: Millis) -
     Ok((batch, info, append_time.then_some(now)))
 }
 
-async fn acknowledge(owed: Owed, timeout: Duration) -> ProduceResponse {
+async fn acknowledge(owed: Owed, timeout: Option<Duration>) -> ProduceResponse {
     let Owed { mut response, acks } = owed;
-    let deadline = tokio::time::Instant::now() + timeout;
+    let deadline = timeout.map(|timeout| tokio::time::Instant::now() + timeout);
     for (topic_at, partition_at, ack) in acks {
-        let code = match tokio::time::timeout_at(deadline, ack).await {
+        let acked = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, ack).await,
+            None => Ok(ack.await),
+        };
+        let code = match acked {
             Ok(Ok(())) => continue,
             Ok(Err(error)) => ack_code(error),
             Err(_) => ErrorCode::RequestTimedOut,

@@ -2,9 +2,9 @@
 
 use super::Context;
 use super::errors::{refusal_code, submit_code};
-use super::partitions::is_internal;
 use super::services::Services;
 use crate::config;
+use crate::config::internal::{self, is_internal};
 use crate::node::settings::with_layers;
 use controller::command::{
     CreatePartitions, CreateTopics, CreatedTopic, DeleteTopics, Mode, NewPartitions, NewTopic, TopicSelector,
@@ -70,21 +70,16 @@ pub(super) async fn auto_create(services: &Arc<Services>, names: &[&str]) -> Vec
     refusals.collect()
 }
 
+/// What an internal topic is made with; the broker's defaults for any other.
+fn template(services: &Services, name: &str) -> (i32, BTreeMap<String, String>) {
+    let image = services.controller.image();
+    let template =
+        with_layers(&image, services.node_id, &services.static_config, |layers| internal::template(name, layers));
+    template.map_or((-1, BTreeMap::new()), |template| (template.partitions, template.settings))
+}
+
 fn internal_or_default(services: &Services, name: &str) -> NewTopic {
-    let broker = services.config.load();
-    let (partitions, configs) = match name {
-        "__consumer_offsets" => {
-            let groups = &broker.groups;
-            let configs = [
-                ("cleanup.policy", "compact".to_owned()),
-                ("segment.bytes", groups.offsets_topic_segment_bytes.to_string()),
-                ("compression.type", "producer".to_owned()),
-                ("remote.storage.enable", "false".to_owned()),
-            ];
-            (groups.offsets_topic_partitions, configs.map(|(name, value)| (name.to_owned(), value)).into())
-        }
-        _ => (-1, BTreeMap::new()),
-    };
+    let (partitions, configs) = template(services, name);
     NewTopic {
         id: TopicId(services.entropy.uuid()),
         name: name.to_owned(),
@@ -97,7 +92,7 @@ fn internal_or_default(services: &Services, name: &str) -> NewTopic {
 
 /// What the controller is asked for, once the settings were found valid.
 fn plan(services: &Services, topic: &CreatableTopic) -> Result<NewTopic, (ErrorCode, String)> {
-    let mut configs = BTreeMap::new();
+    let (default_partitions, mut configs) = template(services, &topic.name);
     for config in &topic.configs {
         let value = config.value.as_deref().ok_or_else(|| {
             (
@@ -111,7 +106,8 @@ fn plan(services: &Services, topic: &CreatableTopic) -> Result<NewTopic, (ErrorC
     }
     let image = services.controller.image();
     with_layers(&image, services.node_id, &services.static_config, |layers| {
-        config::alter::validate_topic_on(layers, &configs)
+        config::alter::validate_topic_on(layers, &configs)?;
+        internal::check(&topic.name, layers, &configs)
     })
     .map_err(|error| (ErrorCode::InvalidConfig, error.to_string()))?;
     let mut assignments = BTreeMap::new();
@@ -129,7 +125,10 @@ fn plan(services: &Services, topic: &CreatableTopic) -> Result<NewTopic, (ErrorC
     Ok(NewTopic {
         id: TopicId(services.entropy.uuid()),
         name: topic.name.clone(),
-        partitions: topic.num_partitions,
+        partitions: match topic.num_partitions {
+            -1 if assignments.is_empty() => default_partitions,
+            partitions => partitions,
+        },
         replication_factor: topic.replication_factor,
         assignments,
         configs,
@@ -216,9 +215,11 @@ pub(super) async fn delete(context: &Context<'_>, request: DeleteTopicsRequest) 
     for one in &asked {
         *times.entry(one.clone()).or_default() += 1;
     }
+    let image = context.services.controller.image();
     let mut responses = Vec::with_capacity(asked.len());
     let mut accepted = Vec::new();
     for (name, topic_id) in asked {
+        let meant = name.as_deref().or_else(|| image.topic(TopicId(topic_id)).map(|topic| &*topic.name));
         let refusal = match &name {
             _ if !deletable => Some((disabled, "delete.topic.enable is false")),
             _ if times.get(&(name.clone(), topic_id)).is_some_and(|times| *times > 1) => {
@@ -226,7 +227,7 @@ pub(super) async fn delete(context: &Context<'_>, request: DeleteTopicsRequest) 
             }
             Some(_) if !topic_id.is_nil() => Some((ErrorCode::InvalidRequest, "give a name or an id, not both")),
             None if topic_id.is_nil() => Some((ErrorCode::InvalidRequest, "neither a name nor an id was given")),
-            Some(name) if is_internal(name) => Some((ErrorCode::InvalidTopicException, "internal topics stay")),
+            _ if meant.is_some_and(is_internal) => Some((ErrorCode::InvalidTopicException, "internal topics stay")),
             Some(_) | None => None,
         };
         match refusal {
@@ -269,9 +270,10 @@ pub(super) async fn create_partitions(
     context: &Context<'_>,
     request: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
-    let names: Vec<String> = request.topics.iter().map(|topic| topic.name.clone()).collect();
-    let topics = request
-        .topics
+    // Which partition has a group, or a transaction, follows from their number.
+    let (kept, grown): (Vec<_>, Vec<_>) = request.topics.into_iter().partition(|topic| is_internal(&topic.name));
+    let names: Vec<String> = grown.iter().map(|topic| topic.name.clone()).collect();
+    let topics = grown
         .into_iter()
         .map(|topic| NewPartitions {
             name: topic.name,
@@ -289,6 +291,11 @@ pub(super) async fn create_partitions(
             .collect(),
         Err(error) => vec![Some((submit_code(&error), error.to_string())); names.len()],
     };
+    let kept = kept.into_iter().map(|topic| CreatePartitionsTopicResult {
+        name: topic.name,
+        error_code: ErrorCode::InvalidTopicException.code(),
+        error_message: Some("the number of an internal topic's partitions is fixed when it is made".to_owned()),
+    });
     let results = names
         .into_iter()
         .zip(outcomes)
@@ -297,6 +304,7 @@ pub(super) async fn create_partitions(
             error_code: error.as_ref().map_or(ErrorCode::None, |(code, _)| *code).code(),
             error_message: error.map(|(_, why)| why),
         })
+        .chain(kept)
         .collect();
     CreatePartitionsResponse { results, ..Default::default() }
 }

@@ -248,7 +248,7 @@ fn altered(
 
 fn check_dynamic(reach: Reach, definition: &Definition) -> Result<(), ConfigError> {
     let name = || definition.name.to_owned();
-    let fault = match (definition.update, reach) {
+    let fault = match (definition.alterable(), reach) {
         (Update::ClusterWide, _) | (Update::PerBroker, Reach::Node) => return Ok(()),
         (Update::PerBroker, Reach::Cluster) => Fault::PerBroker { name: name() },
         (Update::ReadOnly, _) => Fault::ReadOnly { name: name() },

@@ -164,7 +164,15 @@ pub enum Check {
     PerIp,
 }
 
+/// Broker configs that a running Kafka broker takes up, and Firn reads when it starts.
+const READ_AT_START: &[&str] = &["listener.security.protocol.map", "listeners"];
+
 impl Definition {
+    /// Whether the config can change while Firn runs: as in Kafka, but for what is read once.
+    pub fn alterable(&self) -> Update {
+        if READ_AT_START.contains(&self.name) { Update::ReadOnly } else { self.update }
+    }
+
     /// Whether its value must not be shown.
     pub fn is_sensitive(&self) -> bool {
         self.kind == Kind::Password

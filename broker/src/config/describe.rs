@@ -90,7 +90,7 @@ pub fn describe_broker(layers: &BrokerLayers<'_>) -> Vec<Entry> {
         .map(|definition| {
             let itself = [Synonym { name: definition.name, factor: 1 }];
             let chain = synonyms::of_broker(definition.name).unwrap_or(&itself);
-            entry(definition, considered(layers, chain).collect(), definition.update == Update::ReadOnly)
+            entry(definition, considered(layers, chain).collect(), definition.alterable() == Update::ReadOnly)
         })
         .collect()
 }
@@ -102,7 +102,7 @@ pub fn describe_cluster(cluster: &dyn Lookup) -> Vec<Entry> {
             let value = cluster.lookup(definition.name)?.to_owned();
             let source = Source::DynamicDefaultBroker;
             let found = vec![Found { name: definition.name, value, factor: 1, source }];
-            Some(entry(definition, found, definition.update == Update::ReadOnly))
+            Some(entry(definition, found, definition.alterable() == Update::ReadOnly))
         })
         .collect()
 }

@@ -5,6 +5,7 @@
 //! * [`synonyms`] and [`layers`]: where an effective value comes from.
 //! * [`TopicConfig`] and [`BrokerConfig`]: typed views, computed when something changes, cheap to read.
 //! * [`describe`](mod@describe) and [`alter`](mod@alter): what DescribeConfigs and IncrementalAlterConfigs need, as pure functions.
+//! * [`internal`]: the topics that only Firn itself writes.
 //! * [`server`]: the configuration file, environment and flags of a process.
 
 pub mod alter;
@@ -12,6 +13,7 @@ pub mod broker;
 pub mod definition;
 pub mod describe;
 pub mod error;
+pub mod internal;
 pub mod layers;
 pub mod server;
 pub mod synonyms;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use proto::host::{Clock, Entropy, Spawner};
-use proto::ids::LeaderEpoch;
+use proto::ids::{LeaderEpoch, TopicId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
@@ -41,10 +41,18 @@ struct Shards {
 
 /// A partition that this broker leads.
 struct Led {
+    /// Of which `__consumer_offsets`: one that was deleted and made again is another.
+    topic: TopicId,
     leader_epoch: LeaderEpoch,
     asks: mpsc::Sender<Ask>,
     loaded: bool,
     task: AbortHandle,
+}
+
+impl Led {
+    fn is(&self, topic: TopicId, leader_epoch: LeaderEpoch) -> bool {
+        (self.topic, self.leader_epoch) == (topic, leader_epoch)
+    }
 }
 
 /// Asks that wait for a shard.
@@ -67,12 +75,12 @@ impl GroupHandle {
         self.inner.shards.write().partitions = partitions;
     }
 
-    /// This broker leads a partition of `__consumer_offsets` from here on: its groups are loaded. Nothing
-    /// happens if that is known.
-    pub fn elected(&self, partition: i32, leader_epoch: LeaderEpoch, log: Arc<dyn GroupLog>) {
+    /// This broker leads a partition of `__consumer_offsets`, whose id is `topic`, from here on: its groups are loaded.
+    /// Nothing happens if that is known.
+    pub fn elected(&self, topic: TopicId, partition: i32, leader_epoch: LeaderEpoch, log: Arc<dyn GroupLog>) {
         let inner = &self.inner;
         let mut shards = inner.shards.write();
-        if shards.led.get(&partition).is_some_and(|led| led.leader_epoch == leader_epoch) {
+        if shards.led.get(&partition).is_some_and(|led| led.is(topic, leader_epoch)) {
             return;
         }
         let (asks, asked) = mpsc::channel(QUEUE);
@@ -87,14 +95,14 @@ impl GroupHandle {
         let task = inner.spawner.spawn_hot(async move {
             let task = Task::load(parts, asked).await;
             if let Some(led) = all.write().led.get_mut(&partition)
-                && led.leader_epoch == leader_epoch
+                && led.is(topic, leader_epoch)
             {
                 led.loaded = true;
             }
             drop(all);
             task.run().await;
         });
-        let led = Led { leader_epoch, asks, loaded: false, task: task.abort_handle() };
+        let led = Led { topic, leader_epoch, asks, loaded: false, task: task.abort_handle() };
         if let Some(old) = shards.led.insert(partition, led) {
             old.task.abort();
         }

@@ -21,4 +21,4 @@ pub use handle::GroupHandle;
 pub use records::partition_for;
 
 /// The topic that groups are written down in.
-pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+pub const OFFSETS_TOPIC: &str = crate::config::internal::OFFSETS;

@@ -1,1 +1,102 @@
-//! Tests of the task with a log in memory.
+//! Tests of the handle and its tasks, with a log in memory.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::FutureExt;
+use parking_lot::Mutex;
+use proto::host::{ManualClock, SeededEntropy, Spawner};
+use proto::ids::{Offset, TopicId};
+use proto::records::{batches, patch_base_offset_and_epoch};
+use uuid::Uuid;
+
+use super::GroupHandle;
+use super::log::{Acked, GroupLog};
+use super::types::{Commit, GroupError, OffsetToCommit, OffsetsWanted};
+use crate::config::BrokerConfig;
+
+/// Batches by their first offset.
+#[derive(Default)]
+struct MemoryLog {
+    batches: Mutex<BTreeMap<Offset, (Offset, Bytes)>>,
+}
+
+#[async_trait]
+impl GroupLog for MemoryLog {
+    async fn append(&self, batch: Bytes) -> Result<Acked, GroupError> {
+        let mut log = self.batches.lock();
+        let base = log.last_key_value().map_or(0, |(_, (end, _))| *end);
+        let mut batch = batch.to_vec();
+        patch_base_offset_and_epoch(&mut batch, base, 0);
+        let last = batches(&batch).next().expect("a batch").expect("a whole one").header.last_offset();
+        log.insert(base, (last + 1, Bytes::from(batch)));
+        Ok(futures::future::ready(Ok(())).boxed())
+    }
+
+    async fn read(&self, offset: Option<Offset>) -> Result<Bytes, GroupError> {
+        let log = self.batches.lock();
+        let next = log.range(offset.unwrap_or(0)..).next();
+        Ok(next.map(|(_, (_, batch))| batch.clone()).unwrap_or_default())
+    }
+}
+
+fn handle() -> GroupHandle {
+    let config = BrokerConfig::default().groups;
+    let spawner = Spawner::single(tokio::runtime::Handle::current());
+    let handle = GroupHandle::new(config, Arc::new(ManualClock::new(1_000)), Arc::new(SeededEntropy::new(7)), spawner);
+    handle.set_partitions(1);
+    handle
+}
+
+fn topic(number: u128) -> TopicId {
+    TopicId(Uuid::from_u128(number))
+}
+
+/// Asks until the shard has loaded.
+async fn committed(handle: &GroupHandle) -> Result<Option<Offset>, GroupError> {
+    loop {
+        match handle.fetch("g", OffsetsWanted::Of(vec![("t".to_owned(), 0)])).await {
+            Err(GroupError::LoadInProgress) => tokio::task::yield_now().await,
+            found => return found.map(|found| found[0].1.as_ref().map(|offset| offset.offset)),
+        }
+    }
+}
+
+async fn commit(handle: &GroupHandle, offset: Offset) {
+    let offsets = vec![(("t".to_owned(), 0), OffsetToCommit { offset, ..Default::default() })];
+    let answer = handle.commit("g", Commit { generation: -1, offsets, ..Default::default() }).await;
+    assert_eq!(answer, [(("t".to_owned(), 0), Ok(()))]);
+}
+
+#[tokio::test]
+async fn a_shard_is_what_its_log_says() {
+    let handle = handle();
+    let log = Arc::new(MemoryLog::default());
+    handle.elected(topic(1), 0, 3, Arc::clone(&log) as _);
+    assert_eq!(committed(&handle).await, Ok(None));
+    commit(&handle, 5).await;
+    commit(&handle, 6).await;
+    assert_eq!(committed(&handle).await, Ok(Some(6)));
+    // Known already: nothing happens, least of all a look into another log.
+    handle.elected(topic(1), 0, 3, Arc::new(MemoryLog::default()));
+    assert_eq!(committed(&handle).await, Ok(Some(6)));
+    handle.resigned(0);
+    assert_eq!(committed(&handle).await, Err(GroupError::NotCoordinator));
+    handle.elected(topic(1), 0, 4, log);
+    assert_eq!(committed(&handle).await, Ok(Some(6)));
+}
+
+#[tokio::test]
+async fn a_topic_that_was_made_again_has_groups_of_its_own() {
+    let handle = handle();
+    handle.elected(topic(1), 0, 0, Arc::new(MemoryLog::default()));
+    committed(&handle).await.expect("loaded");
+    commit(&handle, 5).await;
+    // Its first leader has the epoch that the first leader of the other had.
+    handle.elected(topic(2), 0, 0, Arc::new(MemoryLog::default()));
+    assert_eq!(committed(&handle).await, Ok(None));
+    commit(&handle, 1).await;
+    assert_eq!(committed(&handle).await, Ok(Some(1)));
+}

@@ -31,6 +31,9 @@ pub struct LogConfig {
     pub local_retention_ms: Millis,
     /// `remote.storage.enable`: old segments settle in the object store.
     pub remote: bool,
+    /// Not `remote.log.copy.disable`: what is not in the object store yet goes there (KIP-950). Without it, what is there
+    /// stays readable, and `retention.*` bounds the local log, too.
+    pub remote_copy: bool,
     /// `firn.tier.max.lag.ms`: how long a record may exist only here before it is uploaded.
     pub tier_max_lag_ms: Millis,
     /// Whether `cleanup.policy` has `delete`: without it retention removes nothing.
@@ -55,6 +58,7 @@ impl Default for LogConfig {
             local_retention_bytes: -2,
             local_retention_ms: -2,
             remote: true,
+            remote_copy: true,
             tier_max_lag_ms: 3_600_000,
             delete: true,
             flush: Flush::Fsync,

@@ -80,6 +80,11 @@ impl Control for NodeControl {
                     "{topic} stays local: remote.storage.enable is false, or it is compacted"
                 )));
             }
+            if config.remote_copy_disable {
+                return Err(ControlError::HeldBack(format!(
+                    "nothing more of {topic} goes cold: remote.log.copy.disable is true"
+                )));
+            }
             let flushed = self.tier.flush(named.id, timeout, |_| ()).await;
             flushed.map(drop).map_err(|error| ControlError::HeldBack(error.to_string()))
         }

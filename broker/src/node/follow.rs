@@ -208,14 +208,20 @@ impl Follower {
     /// Groups live in the partitions of one topic: whoever leads one coordinates its groups.
     fn lead_groups(&self, image: &Image) {
         let services = &self.services;
-        let Some(topic) = image.topic_named(OFFSETS_TOPIC) else { return };
+        let Some(topic) = image.topic_named(OFFSETS_TOPIC) else {
+            services.groups.set_partitions(0);
+            for partition in services.groups.led() {
+                services.groups.resigned(partition);
+            }
+            return;
+        };
         services.groups.set_partitions(i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX));
         for (index, state) in topic.indexed() {
             let tp = TopicPartition { topic: topic.id, partition: index };
             match services.partitions.get(tp) {
                 Some(partition) if state.leader == Some(services.node_id) => {
                     let log = PartitionLog::new(partition, state.leader_epoch, Arc::clone(&services.clock));
-                    services.groups.elected(index, state.leader_epoch, Arc::new(log));
+                    services.groups.elected(topic.id, index, state.leader_epoch, Arc::new(log));
                 }
                 Some(_) | None => services.groups.resigned(index),
             }

@@ -1,5 +1,6 @@
 //! From the layers of configuration to what the parts of the broker read: resolved once when something changes.
 
+use crate::config::internal;
 use crate::config::{BrokerConfig, BrokerLayers, Flush, TopicConfig};
 use crate::log::config::{Flush as LogFlush, LogConfig};
 use proto::ids::{NodeId, TopicId};
@@ -30,7 +31,13 @@ pub fn topics(image: &Image, node: NodeId, fixed: &BTreeMap<String, String>) -> 
         // Most topics set nothing: they share one.
         let default = Arc::new(TopicConfig::resolve(layers, &()));
         let resolved = image.topics().map(|topic| {
-            let config = match image.configs(&ConfigResource::topic(&*topic.name)) {
+            let overrides = image.configs(&ConfigResource::topic(&*topic.name));
+            let config = match overrides {
+                _ if internal::is_internal(&topic.name) => {
+                    let mut config = TopicConfig::resolve(layers, &overrides.map(Arc::as_ref));
+                    internal::keep(&topic.name, &mut config);
+                    Arc::new(config)
+                }
                 Some(overrides) => Arc::new(TopicConfig::resolve(layers, overrides.as_ref())),
                 None => Arc::clone(&default),
             };
@@ -53,6 +60,7 @@ pub fn log(topic: &TopicConfig, producer_expiration_ms: i64) -> LogConfig {
         local_retention_ms: topic.local_retention_ms.unwrap_or(-1),
         // Compacted topics stay local until the tier can compact.
         remote: topic.remote_storage_enable && !topic.cleanup.compact,
+        remote_copy: !topic.remote_copy_disable,
         delete: topic.cleanup.delete,
         flush: match topic.flush {
             Flush::Fsync => LogFlush::Fsync,

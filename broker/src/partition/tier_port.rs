@@ -110,7 +110,7 @@ fn state_of(core: &Core) -> LocalState {
         untiered_bytes,
         oldest_untiered_ms: core.append_time(offsets.tier_end.max(offsets.local_start)),
         settings: TierSettings {
-            enabled: config.remote,
+            enabled: config.remote && config.remote_copy,
             segment_bytes: config.segment_bytes,
             max_lag_ms: config.tier_max_lag_ms,
             retention_ms: limit(config.retention_ms),

@@ -4,12 +4,14 @@
 //! Firn run against that broker instead, so that a disputed expectation can be put to Kafka itself. The others do nothing
 //! then.
 
+mod admin;
 mod client;
 mod cold;
 mod fetch;
 mod groups;
 mod metadata;
 mod sessions;
+mod settings;
 
 mod produce;
 mod protocol;

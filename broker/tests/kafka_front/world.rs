@@ -8,12 +8,13 @@ use bytes::Bytes;
 use proto::errors::ErrorCode;
 use proto::host::{Clock, Spawner, SystemClock};
 use proto::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use proto::messages::describe_configs_request::DescribeConfigsResource;
 use proto::messages::fetch_request::{FetchPartition, FetchTopic};
 use proto::messages::fetch_response::PartitionData;
 use proto::messages::metadata_request::MetadataRequestTopic;
 use proto::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use proto::messages::produce_response::PartitionProduceResponse;
-use proto::messages::{CreateTopicsRequest, FetchRequest, MetadataRequest, ProduceRequest};
+use proto::messages::{CreateTopicsRequest, DescribeConfigsRequest, FetchRequest, MetadataRequest, ProduceRequest};
 use proto::records::{BatchBuilder, batches, for_each_record};
 use std::net::SocketAddr;
 use std::sync::LazyLock;
@@ -167,6 +168,41 @@ impl World {
     /// The id of a topic.
     pub(crate) async fn id(&self, topic: &str) -> Uuid {
         self.metadata(topic).await.expect("a topic that exists")
+    }
+
+    /// How many partitions a topic has.
+    pub(crate) async fn partitions(&self, topic: &str) -> usize {
+        let asked = MetadataRequestTopic { name: Some(topic.to_owned()), ..Default::default() };
+        let request =
+            MetadataRequest { topics: Some(vec![asked]), allow_auto_topic_creation: false, ..Default::default() };
+        self.client().await.call(12, &request).await.topics.first().expect("an answer").partitions.len()
+    }
+
+    /// Waits until a topic has that many partitions, all of them led: Kafka answers before its brokers have heard of them.
+    pub(crate) async fn has_partitions(&self, topic: &str, count: usize) {
+        for _ in 0..200 {
+            if self.partitions(topic).await == count && self.metadata(topic).await.is_ok() {
+                if !self.is_firn() {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{topic} never had {count} partitions");
+    }
+
+    /// A setting of a topic, wherever it comes from.
+    pub(crate) async fn config(&self, topic: &str, setting: &str) -> String {
+        let resource = DescribeConfigsResource {
+            resource_type: 2,
+            resource_name: topic.to_owned(),
+            configuration_keys: Some(vec![setting.to_owned()]),
+        };
+        let request = DescribeConfigsRequest { resources: vec![resource], ..Default::default() };
+        let said = self.client().await.call(4, &request).await;
+        let found = said.results.into_iter().next().expect("an answer").configs.into_iter().next();
+        found.and_then(|config| config.value).expect("a setting that is described")
     }
 
     async fn metadata(&self, topic: &str) -> Result<Uuid, ErrorCode> {

@@ -42,8 +42,8 @@ pub enum Hold {
     /// Another broker leads.
     #[error("this broker does not lead the partition")]
     NotLeader,
-    /// `remote.storage.enable=false`.
-    #[error("remote.storage.enable is false for the topic")]
+    /// `remote.storage.enable=false`, or `remote.log.copy.disable=true`.
+    #[error("remote.storage.enable is false for the topic, or remote.log.copy.disable is true")]
     Disabled,
     /// The local log begins above the tier's end: uploading would leave a gap.
     #[error("the local log begins at offset {local_start}, above the end of the tier at {tier_end}")]

@@ -92,15 +92,15 @@ table! {
         "Updates written between two snapshots of a share partition.";
     Int "share.coordinator.state.topic.compression.codec" = "0", Any, High ReadOnly, SHARE,
         "Codec number of the share state topic's batches.";
-    Short "share.coordinator.state.topic.min.isr" = "2", AtLeast(1), High ReadOnly, SHARE,
+    Short "share.coordinator.state.topic.min.isr" = "2", AtLeast(1), High ReadOnly, ACTED,
         "min.insync.replicas of the share state topic.";
-    Int "share.coordinator.state.topic.num.partitions" = "50", AtLeast(1), High ReadOnly, SHARE,
+    Int "share.coordinator.state.topic.num.partitions" = "50", AtLeast(1), High ReadOnly, ACTED,
         "Partitions of the share state topic when it is created.";
     Int "share.coordinator.state.topic.prune.interval.ms" = "300000", AtLeast(1), Low ReadOnly internal, SHARE,
         "How often the share state topic is trimmed.";
     Short "share.coordinator.state.topic.replication.factor" = "3", AtLeast(1), High ReadOnly, SHARE,
         "Replicas of the share state topic when it is created.";
-    Int "share.coordinator.state.topic.segment.bytes" = "104857600", AtLeast(1), High ReadOnly, SHARE,
+    Int "share.coordinator.state.topic.segment.bytes" = "104857600", AtLeast(1), High ReadOnly, ACTED,
         "Segment size of the share state topic when it is created.";
     Int "share.coordinator.threads" = "1", AtLeast(1), Medium ReadOnly, SHARE,
         "Threads of the share coordinator.";

@@ -26,13 +26,13 @@ table! {
         "How often expired transactional ids are removed.";
     Int "transaction.state.log.load.buffer.size" = "5242880", AtLeast(1), High ReadOnly, TRANSACTIONS,
         "Bytes read at a time when transactions are loaded.";
-    Int "transaction.state.log.min.isr" = "2", AtLeast(1), High ReadOnly, TRANSACTIONS,
+    Int "transaction.state.log.min.isr" = "2", AtLeast(1), High ReadOnly, ACTED,
         "min.insync.replicas of the transaction topic.";
-    Int "transaction.state.log.num.partitions" = "50", AtLeast(1), High ReadOnly, TRANSACTIONS,
+    Int "transaction.state.log.num.partitions" = "50", AtLeast(1), High ReadOnly, ACTED,
         "Partitions of the transaction topic when it is created.";
     Short "transaction.state.log.replication.factor" = "3", AtLeast(1), High ReadOnly, TRANSACTIONS,
         "Replicas of the transaction topic when it is created.";
-    Int "transaction.state.log.segment.bytes" = "104857600", AtLeast(1), High ReadOnly, TRANSACTIONS,
+    Int "transaction.state.log.segment.bytes" = "104857600", AtLeast(1), High ReadOnly, ACTED,
         "Segment size of the transaction topic when it is created.";
     Boolean "transaction.two.phase.commit.enable" = "false", Any, Low ReadOnly, LATER,
         "Whether transactions may take part in a two-phase commit.";
