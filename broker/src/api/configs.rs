@@ -13,6 +13,7 @@ use crate::config::describe::{Entry, describe_broker, describe_cluster, describe
 use crate::config::{BrokerLayers, ConfigError, internal};
 use crate::node::settings::with_layers;
 use controller::command::{AlterConfigs, ConfigChange, ConfigOp, Mode};
+use indexmap::IndexMap;
 use proto::errors::ErrorCode;
 use proto::messages::alter_configs_request::AlterableConfig;
 use proto::messages::alter_configs_response::AlterConfigsResourceResponse as AlterAnswer;
@@ -76,13 +77,24 @@ impl Resource {
     }
 }
 
-/// Describes the settings of each resource: all of them, or those named.
+/// What the description of a broker takes in an answer, documentation and all, and that of a topic.
+const BROKER_BYTES: usize = 128 << 10;
+const TOPIC_BYTES: usize = 24 << 10;
+
+/// Describes the settings of each resource: all of them, or those named. A resource that is named twice is described once, as it was
+/// named last, as in Kafka's clients and brokers, where resources are keys.
 pub(super) async fn describe(context: &Context<'_>, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
     let services = context.services;
     let image = services.controller.image();
-    let results = request
+    let resources: IndexMap<(i8, String), DescribeConfigsResource> = request
         .resources
         .into_iter()
+        .map(|asked| ((asked.resource_type, asked.resource_name.clone()), asked))
+        .collect();
+    let expected = resources.keys().map(|(kind, _)| if *kind == TOPIC { TOPIC_BYTES } else { BROKER_BYTES }).sum();
+    context.admit_answer(expected).await;
+    let results = resources
+        .into_values()
         .map(|asked| match entries(services, &image, &asked) {
             Ok(entries) => DescribeConfigsResult {
                 error_message: None,

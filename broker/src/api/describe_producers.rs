@@ -4,17 +4,22 @@ use super::Context;
 use super::errors::read_code;
 use super::partitions::{held, topic_named};
 use crate::partition::PartitionHandle;
+use indexmap::{IndexMap, IndexSet};
 use proto::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
 use proto::messages::{DescribeProducersRequest, DescribeProducersResponse};
 
-/// Answers every producer that a partition knows, ascending by id.
+/// Answers every producer that a partition knows, ascending by id; for each partition once, however often it is named.
 pub(super) async fn handle(context: &Context<'_>, request: DescribeProducersRequest) -> DescribeProducersResponse {
     let image = context.services.controller.image();
-    let mut topics = Vec::with_capacity(request.topics.len());
+    let mut wanted: IndexMap<String, IndexSet<i32>> = IndexMap::new();
     for asked in request.topics {
-        let topic = topic_named(&image, &asked.name);
-        let mut partitions = Vec::with_capacity(asked.partition_indexes.len());
-        for partition_index in asked.partition_indexes {
+        wanted.entry(asked.name).or_default().extend(asked.partition_indexes);
+    }
+    let mut topics = Vec::with_capacity(wanted.len());
+    for (name, indexes) in wanted {
+        let topic = topic_named(&image, &name);
+        let mut partitions = Vec::with_capacity(indexes.len());
+        for partition_index in indexes {
             let partition =
                 topic.and_then(|topic| held(context.services, topic, partition_index)).and_then(|partition| {
                     partition.check_leader(None).map_err(|error| read_code(&error))?;
@@ -27,7 +32,7 @@ pub(super) async fn handle(context: &Context<'_>, request: DescribeProducersRequ
                 Err(code) => PartitionResponse { partition_index, error_code: code.code(), ..Default::default() },
             });
         }
-        topics.push(TopicResponse { name: asked.name, partitions });
+        topics.push(TopicResponse { name, partitions });
     }
     DescribeProducersResponse { topics, ..Default::default() }
 }

@@ -3,6 +3,7 @@
 use super::Context;
 use super::metadata::NO_OPERATIONS;
 use crate::group::types::{GroupDescription, GroupError, GroupListing, GroupState};
+use indexmap::IndexSet;
 use proto::errors::ErrorCode;
 use proto::messages::delete_groups_response::DeletableGroupResult;
 use proto::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
@@ -16,6 +17,8 @@ use proto::messages::{
 const CLASSIC: &str = "classic";
 /// From this version on a group that does not exist is an error; before, it is dead (KIP-1043).
 const NOT_FOUND: i16 = 6;
+/// From this version on an error comes with words.
+const SAYS_WHY: i16 = 6;
 /// READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS and ALTER_CONFIGS, as bits of Kafka's ACL operations: what everyone may do to a
 /// group while there are no ACLs.
 const GROUP_OPERATIONS: i32 = 0b1101_0100_1000;
@@ -47,17 +50,27 @@ pub(super) async fn list(context: &Context<'_>, request: ListGroupsRequest) -> L
     }
 }
 
-/// Answers each group in detail.
+/// What a member takes in an answer beside its metadata and assignment, about.
+const MEMBER_BYTES: usize = 256;
+
+/// Answers each group in detail, once, however often it is named.
 pub(super) async fn describe(context: &Context<'_>, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
     let operations = if request.include_authorized_operations { GROUP_OPERATIONS } else { NO_OPERATIONS };
-    let mut groups = Vec::with_capacity(request.groups.len());
-    for group_id in request.groups {
+    let version = context.caller.version;
+    let asked: IndexSet<String> = request.groups.into_iter().collect();
+    let mut groups = Vec::with_capacity(asked.len());
+    for group_id in asked {
         groups.push(match context.services.groups.describe(&group_id).await {
             Ok(Some(description)) => described(description, operations),
-            Ok(None) => absent(group_id, context.caller.version, operations),
-            Err(error) => refused(group_id, error.code(), error),
+            Ok(None) => absent(group_id, version, operations),
+            Err(error) => refused(group_id, error.code(), error, version),
         });
     }
+    // Up to here metadata and assignments are those that the groups hold; now they are copied.
+    let members = groups.iter().flat_map(|group| &group.members);
+    let bytes =
+        members.map(|member| MEMBER_BYTES + member.member_metadata.len() + member.member_assignment.len()).sum();
+    context.admit_answer(bytes).await;
     DescribeGroupsResponse { groups, ..Default::default() }
 }
 
@@ -84,7 +97,7 @@ fn described(group: GroupDescription, authorized_operations: i32) -> DescribedGr
 
 fn absent(group_id: String, version: i16, authorized_operations: i32) -> DescribedGroup {
     let mut described = if version >= NOT_FOUND {
-        refused(group_id, ErrorCode::GroupIdNotFound, GroupError::NotFound)
+        refused(group_id, ErrorCode::GroupIdNotFound, GroupError::NotFound, version)
     } else {
         DescribedGroup { group_id, authorized_operations, ..Default::default() }
     };
@@ -92,10 +105,10 @@ fn absent(group_id: String, version: i16, authorized_operations: i32) -> Describ
     described
 }
 
-fn refused(group_id: String, code: ErrorCode, error: GroupError) -> DescribedGroup {
+fn refused(group_id: String, code: ErrorCode, error: GroupError, version: i16) -> DescribedGroup {
     DescribedGroup {
         error_code: code.code(),
-        error_message: Some(error.to_string()),
+        error_message: (version >= SAYS_WHY).then(|| error.to_string()),
         group_id,
         authorized_operations: NO_OPERATIONS,
         ..Default::default()

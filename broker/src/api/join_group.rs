@@ -2,6 +2,7 @@
 
 use super::Context;
 use crate::group::types::{Join, MemberRef};
+use bytes::Bytes;
 use proto::errors::ErrorCode;
 use proto::messages::join_group_response::JoinGroupResponseMember;
 use proto::messages::{JoinGroupRequest, JoinGroupResponse};
@@ -31,7 +32,12 @@ pub(super) async fn handle(context: &Context<'_>, request: JoinGroupRequest) -> 
         },
         session_timeout_ms: request.session_timeout_ms,
         protocol_type: request.protocol_type,
-        protocols: request.protocols.into_iter().map(|protocol| (protocol.name, protocol.metadata)).collect(),
+        // Copied: the group keeps it for as long as it has the member, and a slice would keep the whole frame.
+        protocols: request
+            .protocols
+            .into_iter()
+            .map(|protocol| (protocol.name, Bytes::copy_from_slice(&protocol.metadata)))
+            .collect(),
     };
     let nullable = |protocol: Option<String>| {
         if version >= NULLABLE_PROTOCOL { protocol } else { Some(protocol.unwrap_or_default()) }

@@ -33,14 +33,14 @@ mod topics;
 use crate::metrics::ApiLabel;
 use crate::net::budget::Grant;
 use crate::net::connection::{Answer, Service, Started};
-use crate::net::frame::Frame;
+use crate::net::frame::{Frame, FrameGrant};
 use crate::net::server::Accept;
 use futures::FutureExt;
 use parking_lot::Mutex;
 use proto::messages::*;
 use proto::wire::{Chunks, Decoder, Encoder, RequestHeader, ResponseHeader, VersionRange, WireError};
 use services::Services;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tracing::Instrument;
 
@@ -59,6 +59,8 @@ pub struct Caller {
 pub struct Context<'a> {
     pub services: &'a Arc<Services>,
     pub caller: Caller,
+    /// Memory that a large request takes once it is decoded.
+    pub memory: Option<Grant>,
     held: Mutex<Vec<Grant>>,
 }
 
@@ -67,7 +69,20 @@ impl Context<'_> {
     pub fn hold_until_sent(&self, grants: Vec<Grant>) {
         *self.held.lock() = grants;
     }
+
+    /// Takes memory for an answer that may become large, before it is made: an estimate from above. To be called once.
+    pub async fn admit_answer(&self, bytes: usize) {
+        if bytes > SMALL_ANSWER_BYTES {
+            let grant = self.services.fetch_memory.admit(bytes).await;
+            self.held.lock().push(grant);
+        }
+    }
 }
+
+/// Answers up to this size take no memory of a budget; a connection has a few of them at most.
+const SMALL_ANSWER_BYTES: usize = 64 << 10;
+/// Frames up to this size take no memory of a budget for what they are decoded to.
+const SMALL_FRAME_BYTES: usize = 64 << 10;
 
 /// Lists what Firn speaks: API, lowest and highest version, handler.
 macro_rules! apis {
@@ -78,11 +93,17 @@ macro_rules! apis {
             $((ApiKey::$key, VersionRange::new($min, $max)),)*
         ];
 
-        async fn dispatch(context: &Context<'_>, key: ApiKey, id: i32, body: &mut Decoder) -> Result<Chunks, WireError> {
+        /// Decodes, calls the handler, encodes. The frame is given back as soon as it is decoded: what waits holds none.
+        async fn dispatch(context: &mut Context<'_>, key: ApiKey, id: i32, frame: Decoding) -> Result<Chunks, WireError> {
             let version = context.caller.version;
+            let Decoding { mut body, grant } = frame;
             match key {
                 $(ApiKey::$key => {
-                    let request = <$request>::decode(body, version)?;
+                    let request = <$request>::decode(&mut body, version)?;
+                    if let Some(memory) = &mut context.memory {
+                        memory.shrink_to(body.booked_bytes());
+                    }
+                    drop((body, grant));
                     let response = Box::pin($handler(context, request)).await;
                     encode(key, version, id, |e| response.encode(e, version))
                 })*
@@ -121,6 +142,17 @@ apis! {
     DescribeProducers(DescribeProducersRequest) 0..=0 => describe_producers::handle;
     DescribeCluster(DescribeClusterRequest) 0..=2 => cluster::describe;
     DescribeTopicPartitions(DescribeTopicPartitionsRequest) 0..=0 => metadata::describe_topic_partitions;
+}
+
+/// A frame while it is read.
+struct Decoding {
+    body: Decoder,
+    grant: FrameGrant,
+}
+
+/// Whether requests of this kind wait for what other clients do. One whose client left is given up.
+const fn waits(key: ApiKey) -> bool {
+    matches!(key, ApiKey::Fetch | ApiKey::JoinGroup | ApiKey::SyncGroup)
 }
 
 /// The versions of `key` that Firn speaks.
@@ -177,6 +209,17 @@ impl Accept for Listener {
     fn ended(&self) {
         self.services.metrics.gauges.connections_open.dec();
     }
+
+    fn most_connections(&self) -> usize {
+        self.services.config.load().net.max_connections
+    }
+
+    fn most_connections_of(&self, address: IpAddr) -> usize {
+        let config = self.services.config.load();
+        let overrides = &config.net.max_connections_per_ip_overrides;
+        let own = overrides.iter().find(|(of, _)| *of == address).map(|(_, most)| *most);
+        own.unwrap_or(config.net.max_connections_per_ip)
+    }
 }
 
 /// The requests of one client connection.
@@ -197,6 +240,7 @@ impl Service for Connection {
 impl Connection {
     async fn try_start(&mut self, frame: Frame) -> Result<Started, WireError> {
         let Frame { body, grant } = frame;
+        let size = body.len();
         let mut body = Decoder::new(body);
         let header = RequestHeader::decode(&mut body)?;
         let key = ApiKey::from_code(header.api_key).ok_or(WireError::UnknownApiKey(header.api_key))?;
@@ -207,16 +251,16 @@ impl Connection {
         }
         self.services.metrics.requests.get_or_create(&ApiLabel { api: key.name() }).inc();
         let caller = Caller { version: header.api_version, client_id: header.client_id, peer: self.peer };
-        let context = Context { services: &self.services, caller, held: Mutex::default() };
         let span = tracing::info_span!(target: crate::telemetry::SPANS, "request", api = key.name());
         if key == ApiKey::Produce {
+            // Its arrays are never larger than the batches in them.
+            body.limit_to(size.saturating_add(SMALL_FRAME_BYTES));
+            let context = Context { services: &self.services, caller, memory: None, held: Mutex::default() };
             return produce::start(&context, header.correlation_id, &mut body, grant).instrument(span).await;
         }
-        let chunks = dispatch(&context, key, header.correlation_id, &mut body).instrument(span).await?;
-        // The request's memory is held until its answer is ready; large answers hold a grant of their own.
-        drop(grant);
-        let held = context.held.into_inner();
-        Ok(Started::Done(answer(chunks, held)))
+        let request = Request { key, id: header.correlation_id, caller, size, frame: Decoding { body, grant } };
+        let answering = answer_to(Arc::clone(&self.services), request).instrument(span);
+        Ok(if waits(key) { Started::Waiting(answering.boxed()) } else { answering.await })
     }
 
     /// A client too new for us learns from version 0 of ApiVersions what we speak (KIP-511); any other API ends the
@@ -231,7 +275,46 @@ impl Connection {
     }
 }
 
-/// A pending answer, boxed for the connection's queue.
-fn pending(future: impl Future<Output = Option<Answer>> + Send + 'static) -> Started {
-    Started::Pending(future.boxed())
+/// A request that is to be answered before the next one is read.
+struct Request {
+    key: ApiKey,
+    id: i32,
+    caller: Caller,
+    /// Bytes of its frame.
+    size: usize,
+    frame: Decoding,
+}
+
+async fn answer_to(services: Arc<Services>, request: Request) -> Started {
+    let Request { key, id, caller, size, mut frame } = request;
+    let mut context = Context { services: &services, caller, memory: None, held: Mutex::default() };
+    if size > SMALL_FRAME_BYTES {
+        // What it is decoded to may take many times its size. Each of frames, decoded requests and answers has a budget of its own:
+        // they are taken in this order, and nobody waits for one while others wait for him.
+        let memory = &services.decoded_memory;
+        let memory = memory.admit(Decoder::usual_limit(size).min(memory.total_bytes())).await;
+        frame.body.limit_to(memory.bytes());
+        context.memory = Some(memory);
+    }
+    let chunks = match dispatch(&mut context, key, id, frame).await {
+        Ok(chunks) => chunks,
+        Err(error) => return Started::Close(error.to_string()),
+    };
+    let Context { memory, held, .. } = context;
+    drop(memory);
+    let mut grants = held.into_inner();
+    if key != ApiKey::Fetch {
+        // What was taken for the answer was an estimate.
+        if let Some(grant) = grants.first_mut() {
+            grant.shrink_to(chunks.len());
+        } else if chunks.len() > SMALL_ANSWER_BYTES {
+            grants.push(services.fetch_memory.admit(chunks.len()).await);
+        }
+    }
+    Started::Done(answer(chunks, grants))
+}
+
+/// A pending answer of about `bytes` bytes, boxed for the connection's queue.
+fn pending(future: impl Future<Output = Option<Answer>> + Send + 'static, bytes: usize) -> Started {
+    Started::Pending { answer: future.boxed(), bytes }
 }

@@ -60,6 +60,7 @@ pub(super) async fn handle(context: &Context<'_>, request: OffsetCommitRequest) 
                     Some(Err(GroupError::NotFound)) if context.caller.version < NOT_FOUND => {
                         ErrorCode::IllegalGeneration
                     }
+                    Some(Err(GroupError::TooLarge)) => ErrorCode::InvalidCommitOffsetSize,
                     Some(answer) => answer.map_or_else(GroupError::code, |()| ErrorCode::None),
                     None => ErrorCode::UnknownServerError,
                 });

@@ -3,6 +3,8 @@
 use super::Context;
 use super::services::Services;
 use crate::group::types::{CommittedOffset, NamedPartition, OffsetsWanted};
+use indexmap::map::Entry;
+use indexmap::{IndexMap, IndexSet};
 use proto::errors::ErrorCode;
 use proto::ids::TopicId;
 use proto::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
@@ -21,12 +23,28 @@ const BY_ID: i16 = 10;
 /// From this version on the answer has an error code for the group.
 const GROUP_ERROR: i16 = 2;
 
-/// Answers the offsets of each group. There are no transactions yet, so that every offset is stable.
+/// Answers the offsets of each group, each once, however often it is named: an offset takes four bytes to ask for, and what was
+/// committed with it may be thousands of times as long. There are no transactions yet, so that every offset is stable.
 pub(super) async fn handle(context: &Context<'_>, request: OffsetFetchRequest) -> OffsetFetchResponse {
     let version = context.caller.version;
     if version >= MANY_GROUPS {
-        let mut groups = Vec::with_capacity(request.groups.len());
+        // One may ask for some offsets of a group and for all of them.
+        let mut wanted: IndexMap<(String, bool), OffsetFetchRequestGroup> =
+            IndexMap::with_capacity(request.groups.len());
         for group in request.groups {
+            match wanted.entry((group.group_id.clone(), group.topics.is_none())) {
+                Entry::Vacant(entry) => {
+                    entry.insert(group);
+                }
+                Entry::Occupied(mut entry) => {
+                    if let Some(topics) = &mut entry.get_mut().topics {
+                        topics.extend(group.topics.unwrap_or_default());
+                    }
+                }
+            }
+        }
+        let mut groups = Vec::with_capacity(wanted.len());
+        for group in wanted.into_values() {
             groups.push(fetch(context.services, group, version).await);
         }
         return OffsetFetchResponse { groups, ..Default::default() };
@@ -87,6 +105,7 @@ fn failed(asked: Vec<OffsetFetchRequestTopics>, code: i16) -> Vec<OffsetFetchRes
 
 async fn fetch(services: &Services, group: OffsetFetchRequestGroup, version: i16) -> OffsetFetchResponseGroup {
     let OffsetFetchRequestGroup { group_id, topics: asked, .. } = group;
+    let asked = asked.map(once);
     let image = services.controller.image();
     let by_id = version >= BY_ID;
     let answered = match asked {
@@ -97,6 +116,20 @@ async fn fetch(services: &Services, group: OffsetFetchRequestGroup, version: i16
         Ok(topics) => OffsetFetchResponseGroup { group_id, topics, error_code: ErrorCode::None.code() },
         Err(error) => OffsetFetchResponseGroup { group_id, topics: Vec::new(), error_code: error.code().code() },
     }
+}
+
+/// Each partition of each topic once.
+fn once(asked: Vec<OffsetFetchRequestTopics>) -> Vec<OffsetFetchRequestTopics> {
+    let mut topics: IndexMap<(String, Uuid), IndexSet<i32>> = IndexMap::with_capacity(asked.len());
+    for topic in asked {
+        topics.entry((topic.name, topic.topic_id)).or_default().extend(topic.partition_indexes);
+    }
+    let topics = topics.into_iter().map(|((name, topic_id), partitions)| OffsetFetchRequestTopics {
+        name,
+        topic_id,
+        partition_indexes: partitions.into_iter().collect(),
+    });
+    topics.collect()
 }
 
 async fn fetch_some(

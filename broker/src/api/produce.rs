@@ -9,6 +9,7 @@ use super::services::Services;
 use super::{Context, answer, encode, pending};
 use crate::config::internal::is_internal;
 use crate::config::topic::TopicConfig;
+use crate::net::budget::Grant;
 use crate::net::connection::Started;
 use crate::net::frame::FrameGrant;
 use crate::partition::types::{AckFuture, Acks, Append, Origin};
@@ -42,6 +43,11 @@ const NAMES_LEADER: i16 = 10;
 const MAX_RECORD_ERRORS: usize = 1000;
 /// Batches that are smaller than this, compressed and not, are decompressed where they are.
 const INLINE_BYTES: usize = 256 << 10;
+
+/// A batch that is converted to no more than this takes no memory of a budget.
+const SMALL_CONVERSION_BYTES: usize = 64 << 10;
+/// What the answer for one partition takes while it is owed, about.
+const PARTITION_ANSWER_BYTES: usize = 256;
 
 /// An answer whose acknowledgements may be outstanding.
 struct Owed {
@@ -84,6 +90,7 @@ pub(super) async fn start(
             }
         });
     }
+    let named: usize = owed.response.responses.iter().map(|topic| topic.partition_responses.len()).sum();
     let services = Arc::clone(context.services);
     let finish = async move {
         let waits = tracing::info_span!(target: SPANS, "journal and acknowledge", partitions = owed.acks.len());
@@ -98,7 +105,7 @@ pub(super) async fn start(
             }
         }
     };
-    Ok(pending(finish.instrument(tracing::Span::current())))
+    Ok(pending(finish.instrument(tracing::Span::current()), named * PARTITION_ANSWER_BYTES))
 }
 
 async fn place(context: &Context<'_>, request: ProduceRequest, acks: Option<Acks>) -> Owed {
@@ -200,7 +207,8 @@ async fn place_one(
     let config = services.topic_config(topic.id);
     let records = data.records.unwrap_or_default();
     let limits = limits(&config, now, context.caller.version);
-    let (batch, info, stamped) = check(services, records, &config, limits, now).await?;
+    // The grant is held until the log has its copy.
+    let ((batch, info, stamped), _converted) = check(services, records, &config, limits, now).await?;
     if info.transactional {
         let why = "this broker coordinates no transactions";
         return Err(Failure::because(ErrorCode::TransactionalIdAuthorizationFailed, why));
@@ -242,6 +250,22 @@ fn limits(config: &TopicConfig, now: Millis, version: i16) -> Limits {
     }
 }
 
+/// What the batch takes once more when the topic asks for another codec, from above; 0 if that is next to nothing. The frame's own
+/// memory covers what was sent only.
+fn conversion_bytes(records: &[u8], config: &TopicConfig, limits: &Limits) -> usize {
+    let Some(wanted) = config.compression else { return 0 };
+    let codec = BatchRef::first(records).ok().and_then(|batch| batch.header.codec().ok());
+    let most = match codec {
+        // What does not shrink grows by a few bytes only.
+        Some(Codec::None) if wanted.codec != Codec::None => records.len() + records.len() / 8,
+        // A few bytes may stand for many.
+        Some(codec) if codec != wanted.codec => limits.max_uncompressed_bytes,
+        Some(_) | None => 0,
+    };
+    let bytes = most.min(limits.max_batch_bytes);
+    if bytes > SMALL_CONVERSION_BYTES { bytes } else { 0 }
+}
+
 /// [`prepare`], where decompressing much keeps nobody else waiting.
 async fn check(
     services: &Services,
@@ -249,22 +273,33 @@ async fn check(
     config: &Arc<TopicConfig>,
     limits: Limits,
     now: Millis,
-) -> Result<Prepared, Failure> {
+) -> Result<(Prepared, Option<Grant>), Failure> {
     let compressed = BatchRef::first(&records).is_ok_and(|batch| batch.header.codec() != Ok(Codec::None));
     let converted = config.compression.is_some_and(|wanted| wanted.codec != Codec::None);
     if records.len() < INLINE_BYTES || !(compressed || converted) {
         // A small batch may still turn out to be large: then this was in vain, but it was not long.
         let small = Limits { max_uncompressed_bytes: INLINE_BYTES.min(limits.max_uncompressed_bytes), ..limits };
+        let grant = admit_conversion(services, &records, config, &small).await;
         match prepare(records.clone(), config, &small, now) {
             Err(BatchError::Bomb(_)) => {}
-            checked => return checked.map_err(|error| Failure::of_batch(error, &records, &small)),
+            checked => {
+                let prepared = checked.map_err(|error| Failure::of_batch(error, &records, &small))?;
+                return Ok((prepared, grant));
+            }
         }
     }
+    let grant = admit_conversion(services, &records, config, &limits).await;
     let config = Arc::clone(config);
     let checked = services.spawner.spawn_blocking(move || {
         prepare(records.clone(), &config, &limits, now).map_err(|error| Failure::of_batch(error, &records, &limits))
     });
-    checked.await.unwrap_or_else(|_| Err(ErrorCode::UnknownServerError.into()))
+    let prepared = checked.await.unwrap_or_else(|_| Err(ErrorCode::UnknownServerError.into()))?;
+    Ok((prepared, grant))
+}
+
+async fn admit_conversion(services: &Services, records: &[u8], config: &TopicConfig, limits: &Limits) -> Option<Grant> {
+    let bytes = conversion_bytes(records, config, limits);
+    if bytes == 0 { None } else { Some(services.fetch_memory.admit(bytes).await) }
 }
 
 /// A batch in the form the topic asks for, what the log needs to know of it, and the time it was stamped with.
@@ -342,5 +377,40 @@ fn name_leaders(
                 rack: broker.rack.clone(),
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::records::{BatchBuilder, Compression};
+
+    fn batch(codec: Codec, bytes: usize) -> Bytes {
+        let mut batch = BatchBuilder::new().codec(codec);
+        batch.append(0, None, Some(&vec![7; bytes]), &[]);
+        batch.build()
+    }
+
+    #[test]
+    fn memory_is_taken_for_what_a_batch_is_converted_to() {
+        let limits = Limits { max_batch_bytes: 1 << 20, ..Limits::default() };
+        let topic = |compression: Option<Codec>| TopicConfig {
+            compression: compression.map(Compression::from),
+            ..crate::config::BrokerConfig::default().topic_defaults
+        };
+        for (sent, bytes, wanted, expected) in [
+            (Codec::None, 500_000, None, 0..=0),
+            (Codec::None, 500_000, Some(Codec::None), 0..=0),
+            (Codec::Zstd, 500_000, Some(Codec::Zstd), 0..=0),
+            (Codec::None, 10_000, Some(Codec::Zstd), 0..=0),
+            (Codec::None, 500_000, Some(Codec::Zstd), 500_000..=1 << 20),
+            // A few bytes that stand for many.
+            (Codec::Zstd, 900_000, Some(Codec::None), 900_000..=1 << 20),
+            (Codec::Gzip, 900_000, Some(Codec::Lz4), 900_000..=1 << 20),
+        ] {
+            let found = conversion_bytes(&batch(sent, bytes), &topic(wanted), &limits);
+            assert!(expected.contains(&found), "{sent:?} to {wanted:?}: {found}");
+        }
+        assert_eq!(conversion_bytes(b"garbage", &topic(Some(Codec::Zstd)), &limits), 0);
     }
 }

@@ -34,7 +34,9 @@ pub struct Services {
     pub static_config: BTreeMap<String, String>,
     pub sessions: Sessions,
     pub producer_ids: ProducerIds,
-    /// Memory of what fetch answers hold of local records.
+    /// Memory of what large requests are decoded to.
+    pub decoded_memory: Budget,
+    /// Memory of answers, and of what fetch answers hold of local records.
     pub fetch_memory: Budget,
     /// Memory of what fetch answers hold of records from the remote tier.
     pub cold_memory: Budget,

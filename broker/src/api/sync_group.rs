@@ -2,6 +2,7 @@
 
 use super::Context;
 use crate::group::types::{MemberRef, Sync};
+use bytes::Bytes;
 use proto::errors::ErrorCode;
 use proto::messages::{SyncGroupRequest, SyncGroupResponse};
 
@@ -12,7 +13,12 @@ pub(super) async fn handle(context: &Context<'_>, request: SyncGroupRequest) -> 
         generation: request.generation_id,
         protocol_type: request.protocol_type,
         protocol: request.protocol_name,
-        assignments: request.assignments.into_iter().map(|one| (one.member_id, one.assignment)).collect(),
+        // Copied: the group keeps them for as long as it has the members, and a slice would keep the whole frame.
+        assignments: request
+            .assignments
+            .into_iter()
+            .map(|one| (one.member_id, Bytes::copy_from_slice(&one.assignment)))
+            .collect(),
     };
     match context.services.groups.sync(&request.group_id, sync).await {
         Ok(synced) => SyncGroupResponse {

@@ -1,5 +1,7 @@
 //! The typed view of a broker's configuration, for code that acts on it.
 
+use std::net::IpAddr;
+
 use proto::ids::Millis;
 
 use super::layers::BrokerLayers;
@@ -41,7 +43,7 @@ pub struct NetConfig {
     /// `max.connections.per.ip`.
     pub max_connections_per_ip: usize,
     /// `max.connections.per.ip.overrides`, as (address, limit).
-    pub max_connections_per_ip_overrides: Vec<(String, usize)>,
+    pub max_connections_per_ip_overrides: Vec<(IpAddr, usize)>,
     /// `socket.request.max.bytes`: largest frame, inclusive.
     pub socket_request_max_bytes: usize,
     /// `socket.listen.backlog.size`.
@@ -73,6 +75,8 @@ pub struct GroupConfig {
     pub max_size: usize,
     /// `offset.metadata.max.bytes`.
     pub offset_metadata_max_bytes: usize,
+    /// `message.max.bytes`: what a group may write down at once.
+    pub max_write_bytes: usize,
     /// `offsets.retention.minutes`, as ms.
     pub offsets_retention_ms: Millis,
     /// `offsets.retention.check.interval.ms`.
@@ -193,6 +197,7 @@ impl GroupConfig {
             initial_rebalance_delay_ms: read.value("group.initial.rebalance.delay.ms"),
             max_size: read.size("group.max.size"),
             offset_metadata_max_bytes: read.size("offset.metadata.max.bytes"),
+            max_write_bytes: read.size("message.max.bytes"),
             offsets_retention_ms: read.value::<i64>("offsets.retention.minutes") * 60_000,
             offsets_retention_check_interval_ms: read.value("offsets.retention.check.interval.ms"),
             offsets_commit_timeout_ms: read.value("offsets.commit.timeout.ms"),

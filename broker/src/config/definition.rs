@@ -1,6 +1,7 @@
 //! What the table says of one config, and the checks of a value.
 
 use std::fmt;
+use std::net::IpAddr;
 
 /// One config: Kafka's facts about it, what Firn makes of it, and our words for it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -311,13 +312,15 @@ fn check_throttled(items: &[&str]) -> Result<(), String> {
     }
 }
 
-/// Parses `address:limit,…`.
-pub(super) fn per_ip(value: &str) -> Result<Vec<(String, usize)>, String> {
+/// Parses `address:limit,…`. Addresses are numbers: what a name stands for may change, and asking costs every connection.
+pub(super) fn per_ip(value: &str) -> Result<Vec<(IpAddr, usize)>, String> {
     list(value)
         .map(|pair| {
             let (address, limit) = pair.rsplit_once(':').ok_or("must be address:limit pairs")?;
             let limit = limit.trim().parse().map_err(|_| format!("{limit} is not a limit"))?;
-            Ok((address.trim().to_owned(), limit))
+            let address = address.trim().trim_start_matches('[').trim_end_matches(']');
+            let address: IpAddr = address.parse().map_err(|_| format!("{address} is not an IP address"))?;
+            Ok((address.to_canonical(), limit))
         })
         .collect()
 }

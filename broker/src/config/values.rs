@@ -1,5 +1,7 @@
 //! Effective values: found through the layers and synonyms, and turned into types.
 
+use std::net::IpAddr;
+
 use proto::records::{Codec, TimestampType};
 
 use super::definition::{Preset, list, per_ip};
@@ -148,7 +150,7 @@ impl FromConfig for TopicCodec {
 }
 
 /// `max.connections.per.ip.overrides`.
-pub(super) struct PerIp(pub(super) Vec<(String, usize)>);
+pub(super) struct PerIp(pub(super) Vec<(IpAddr, usize)>);
 
 impl FromConfig for PerIp {
     fn from_config(text: &str) -> Option<Self> {

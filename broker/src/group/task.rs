@@ -58,6 +58,10 @@ enum Waiting {
 const ASKS_AT_ONCE: usize = 256;
 /// A batch is closed as soon as it holds this much.
 const BATCH_BYTES: usize = 256 << 10;
+/// What a record takes in a batch beside its key and value, at most.
+const RECORD_BYTES: usize = 32;
+/// What a batch takes beside its records.
+const BATCH_HEADER_BYTES: usize = 61;
 /// Bound on what a batch of ours may decompress to; they are not compressed, tools might write others.
 const MAX_UNCOMPRESSED: usize = 64 << 20;
 
@@ -132,7 +136,11 @@ impl Task {
                     Some(ask) => self.take(ask),
                     None => return,
                 },
-                () = tokio::time::sleep_until(wake) => self.time_passed(),
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            // What was asked first counts first, a heartbeat above all; but a queue that is never empty does not stop the clock.
+            if Instant::now() >= wake {
+                self.time_passed();
             }
             self.write().await;
         }
@@ -299,15 +307,25 @@ impl Task {
     fn batches_of(&mut self, wanted: Vec<(String, WriteId, Vec<GroupRecord>)>) -> Vec<(Vec<(String, WriteId)>, Bytes)> {
         let timestamp = self.parts.clock.now_ms();
         let mut done = Vec::new();
-        let mut unstorable = Vec::new();
+        let mut refused = Vec::new();
         let mut writes = Vec::new();
         let mut builder = BatchBuilder::new();
         for (group, id, records) in wanted {
             let encoded: Result<Vec<_>, _> = records.iter().map(GroupRecord::encode).collect();
             let Ok(encoded) = encoded else {
-                unstorable.push((group, id));
+                refused.push((group, id, GroupError::Unstorable));
                 continue;
             };
+            let size = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
+            let bytes: usize = encoded.iter().map(|(key, value)| key.len() + size(value) + RECORD_BYTES).sum();
+            if bytes + BATCH_HEADER_BYTES > self.parts.config.max_write_bytes {
+                refused.push((group, id, GroupError::TooLarge));
+                continue;
+            }
+            if !builder.is_empty() && builder.size() + bytes > self.parts.config.max_write_bytes {
+                let full = std::mem::replace(&mut builder, BatchBuilder::new());
+                done.push((std::mem::take(&mut writes), full.build()));
+            }
             for (key, value) in encoded {
                 builder.append(timestamp, Some(&key), value.as_deref(), &[]);
             }
@@ -320,8 +338,8 @@ impl Task {
         if !builder.is_empty() {
             done.push((writes, builder.build()));
         }
-        if !unstorable.is_empty() {
-            self.landed(Flight { writes: unstorable, outcome: Err(GroupError::Unstorable) });
+        for (group, id, error) in refused {
+            self.landed(Flight { writes: vec![(group, id)], outcome: Err(error) });
         }
         done
     }

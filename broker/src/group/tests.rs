@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
+use futures::future::join_all;
 use parking_lot::Mutex;
 use proto::host::{ManualClock, SeededEntropy, Spawner};
 use proto::ids::{Offset, TopicId};
@@ -14,7 +16,7 @@ use uuid::Uuid;
 
 use super::GroupHandle;
 use super::log::{Acked, GroupLog};
-use super::types::{Commit, GroupError, OffsetToCommit, OffsetsWanted};
+use super::types::{Commit, GroupDescription, GroupError, GroupState, Join, OffsetToCommit, OffsetsWanted};
 use crate::config::BrokerConfig;
 
 /// Batches by their first offset.
@@ -99,4 +101,30 @@ async fn a_topic_that_was_made_again_has_groups_of_its_own() {
     assert_eq!(committed(&handle).await, Ok(None));
     commit(&handle, 1).await;
     assert_eq!(committed(&handle).await, Ok(Some(1)));
+}
+
+/// However much is asked, a member that went silent is let go in its time.
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_questions_does_not_stop_the_clock() {
+    let groups = handle();
+    groups.elected(topic(1), 0, 0, Arc::new(MemoryLog::default()));
+    committed(&groups).await.expect("loaded");
+    let join = Join {
+        rebalance_timeout_ms: 10_000,
+        session_timeout_ms: 10_000,
+        protocol_type: "consumer".to_owned(),
+        protocols: vec![("range".to_owned(), Bytes::new())],
+        ..Join::default()
+    };
+    groups.join("group", join).await.expect("a member");
+    let state = |found: &Result<Option<GroupDescription>, GroupError>| {
+        found.as_ref().expect("led").as_ref().map(|group| group.state)
+    };
+    assert_ne!(state(&groups.describe("group").await), Some(GroupState::Empty));
+    // All of them are in the queue when the time has come.
+    let mut flood = Box::pin(join_all((0..1000).map(|_| groups.describe("group"))));
+    assert!(futures::poll!(&mut flood).is_pending());
+    tokio::time::advance(Duration::from_secs(60)).await;
+    let found = flood.await;
+    assert_eq!(found.last().and_then(state), Some(GroupState::Empty));
 }

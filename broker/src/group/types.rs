@@ -60,6 +60,9 @@ pub enum GroupError {
     /// What should have been written down never can be.
     #[error("the coordinator cannot store this")]
     Unstorable,
+    /// What should have been written down at once is more than `message.max.bytes`.
+    #[error("this is larger than the coordinator may store at once")]
+    TooLarge,
 }
 
 impl GroupError {
@@ -82,7 +85,8 @@ impl GroupError {
             Self::NotCoordinator => ErrorCode::NotCoordinator,
             Self::LoadInProgress => ErrorCode::CoordinatorLoadInProgress,
             Self::NotAvailable => ErrorCode::CoordinatorNotAvailable,
-            Self::Unstorable => ErrorCode::UnknownServerError,
+            // Of the whole group; for offsets there is a code of its own.
+            Self::Unstorable | Self::TooLarge => ErrorCode::UnknownServerError,
         }
     }
 }

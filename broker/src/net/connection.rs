@@ -12,9 +12,10 @@ use futures::future::BoxFuture;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
 
 /// Requests of one connection whose answer is still outstanding; more wait in the socket.
@@ -25,6 +26,8 @@ const MAX_SLICES: usize = 64;
 const STALL_CONTENDED: Duration = Duration::from_secs(5);
 /// How often an answer that is not taken is looked at.
 const TICK: Duration = Duration::from_millis(100);
+/// While more than this of finished answers is not sent, no further request is taken up. What a grant covers does not count.
+const MAX_UNSENT_BYTES: usize = 256 << 10;
 /// Answers are gathered up to this; a larger one, of records as a rule, is not held up for others.
 const GATHER_BYTES: usize = 16 << 10;
 
@@ -40,8 +43,10 @@ pub struct Answer {
 pub enum Started {
     /// The answer is complete.
     Done(Answer),
-    /// The answer follows; later requests may be started before.
-    Pending(BoxFuture<'static, Option<Answer>>),
+    /// The answer follows, of about that many bytes; later requests may be started before.
+    Pending { answer: BoxFuture<'static, Option<Answer>>, bytes: usize },
+    /// What it becomes depends on others. No later request is started before, and it is dropped if the client leaves.
+    Waiting(BoxFuture<'static, Started>),
     /// The client asked for no answer (`acks=0`).
     Silent,
     /// The request cannot be answered at all: the connection ends, with the reason for the log.
@@ -86,26 +91,38 @@ where
     S: Service,
 {
     let (answers, queue) = mpsc::channel(MAX_IN_FLIGHT);
+    let unsent = &Unsent::default();
     let reader = async move {
         let mut frames = FrameReader::new(read, limits.requests, limits.max_frame_bytes, limits.idle);
         loop {
+            unsent.is_little().await;
             let frame = match frames.next().await {
                 Err(error) => return error.into(),
                 Ok(None) => return Ended::ByClient,
                 Ok(Some(frame)) => frame,
             };
-            match service.start(frame).await {
+            let mut started = service.start(frame).await;
+            while let Started::Waiting(waiting) = started {
+                started = tokio::select! {
+                    biased;
+                    started = waiting => started,
+                    left = frames.left() => return left.into(),
+                };
+            }
+            match started {
                 Started::Silent => {}
                 Started::Close(reason) => return Ended::Refused(reason),
                 started => {
-                    if answers.send(started).await.is_err() {
+                    let owed = Owed { bytes: started.own_bytes(), started };
+                    unsent.add(owed.bytes);
+                    if answers.send(owed).await.is_err() {
                         return Ended::ByClient;
                     }
                 }
             }
         }
     };
-    let writer = write_answers(write, queue, limits.idle);
+    let writer = write_answers(write, queue, unsent, limits.idle);
     tokio::pin!(reader, writer);
     // When reading ends, answers of requests that were started are still owed.
     tokio::select! {
@@ -120,45 +137,102 @@ where
     }
 }
 
+impl Started {
+    /// Bytes that no grant covers.
+    fn own_bytes(&self) -> usize {
+        match self {
+            Started::Done(answer) => {
+                let granted: usize = answer.grants.iter().map(Grant::bytes).sum();
+                answer.chunks.iter().map(Bytes::len).sum::<usize>().saturating_sub(granted)
+            }
+            Started::Pending { bytes, .. } => *bytes,
+            Started::Waiting(_) | Started::Silent | Started::Close(_) => 0,
+        }
+    }
+}
+
+/// Bytes of answers that were not sent yet.
+#[derive(Debug, Default)]
+struct Unsent {
+    bytes: AtomicUsize,
+    less: Notify,
+}
+
+impl Unsent {
+    fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn sent(&self, bytes: usize) {
+        if self.bytes.fetch_sub(bytes, Ordering::Relaxed) > MAX_UNSENT_BYTES {
+            self.less.notify_one();
+        }
+    }
+
+    /// Returns once the client took its answers.
+    async fn is_little(&self) {
+        while self.bytes.load(Ordering::Relaxed) > MAX_UNSENT_BYTES {
+            self.less.notified().await;
+        }
+    }
+}
+
+/// An answer in the queue.
+struct Owed {
+    started: Started,
+    /// See [`Started::own_bytes`].
+    bytes: usize,
+}
+
 /// What is still to be answered, oldest first.
 struct Answers {
-    queue: mpsc::Receiver<Started>,
+    queue: mpsc::Receiver<Owed>,
     /// Taken out of the queue already, because an earlier answer is stuck, or because it was not ready.
-    stuck: VecDeque<Started>,
+    stuck: VecDeque<Owed>,
 }
 
 impl Answers {
-    async fn next(&mut self) -> Option<Started> {
+    async fn next(&mut self) -> Option<Owed> {
         match self.stuck.pop_front() {
-            Some(started) => Some(started),
+            Some(owed) => Some(owed),
             None => self.queue.recv().await,
         }
     }
 
-    /// Adds what follows and is ready: one sync of the journal finishes many answers, and they leave in one call.
-    fn gather(&mut self, ready: &mut Answer) {
+    /// Adds what follows and is ready: one sync of the journal finishes many answers, and they leave in one call. Answers what
+    /// [`Unsent`] counted of them.
+    fn gather(&mut self, ready: &mut Answer) -> usize {
+        let mut counted = 0;
         while ready.has_room() {
-            let Some(started) = self.stuck.pop_front().or_else(|| self.queue.try_recv().ok()) else { return };
+            let Some(Owed { started, bytes: own }) = self.stuck.pop_front().or_else(|| self.queue.try_recv().ok())
+            else {
+                break;
+            };
             match started {
                 Started::Done(answer) => ready.join(Some(answer)),
-                Started::Pending(mut answer) => match (&mut answer).now_or_never() {
+                Started::Pending { mut answer, bytes } => match (&mut answer).now_or_never() {
                     Some(answer) => ready.join(answer),
-                    None => return self.stuck.push_front(Started::Pending(answer)),
+                    None => {
+                        self.stuck.push_front(Owed { started: Started::Pending { answer, bytes }, bytes: own });
+                        break;
+                    }
                 },
-                Started::Silent | Started::Close(_) => {}
+                Started::Waiting(_) | Started::Silent | Started::Close(_) => {}
             }
+            counted += own;
         }
+        counted
     }
 
     /// Frees what the answers in the queue share with others; see [`detach`].
     fn detach(&mut self) {
         while self.stuck.len() < MAX_IN_FLIGHT
-            && let Ok(mut started) = self.queue.try_recv()
+            && let Ok(mut owed) = self.queue.try_recv()
         {
-            if let Started::Done(answer) = &mut started {
+            if let Started::Done(answer) = &mut owed.started {
                 detach(&mut answer.chunks);
             }
-            self.stuck.push_back(started);
+            self.stuck.push_back(owed);
         }
     }
 }
@@ -173,19 +247,21 @@ fn detach(chunks: &mut VecDeque<Bytes>) {
 
 async fn write_answers<W: AsyncWrite + Unpin>(
     mut write: W,
-    queue: mpsc::Receiver<Started>,
+    queue: mpsc::Receiver<Owed>,
+    unsent: &Unsent,
     stall: Duration,
 ) -> io::Result<()> {
     let mut answers = Answers { queue, stuck: VecDeque::new() };
-    while let Some(started) = answers.next().await {
+    while let Some(Owed { started, bytes }) = answers.next().await {
         let mut ready = Answer::default();
         ready.join(match started {
             Started::Done(answer) => Some(answer),
-            Started::Pending(answer) => answer.await,
-            Started::Silent | Started::Close(_) => None,
+            Started::Pending { answer, .. } => answer.await,
+            Started::Waiting(_) | Started::Silent | Started::Close(_) => None,
         });
-        answers.gather(&mut ready);
+        let counted = bytes + answers.gather(&mut ready);
         write_answer(&mut write, ready, &mut answers, stall).await?;
+        unsent.sent(counted);
     }
     write.shutdown().await
 }
@@ -280,8 +356,10 @@ mod tests {
             match frame.body.first() {
                 Some(b'w') => {
                     let signal = self.signals.pop_front().expect("a signal for each waiting request");
-                    Started::Pending(signal.map(|_| Some(Answer { chunks, grants: Vec::new() })).boxed())
+                    let answer = signal.map(|_| Some(Answer { chunks, grants: Vec::new() })).boxed();
+                    Started::Pending { answer, bytes: 0 }
                 }
+                Some(b'p') => Started::Waiting(std::future::pending().boxed()),
                 Some(b's') => Started::Silent,
                 Some(b'c') => Started::Close("asked to".into()),
                 _ => Started::Done(Answer { chunks, grants: Vec::new() }),
@@ -327,6 +405,60 @@ mod tests {
         let (read, write) = tokio::io::split(server);
         let ended = serve(read, write, Echo { signals: VecDeque::new() }, limits()).await;
         assert!(matches!(ended, Ended::Frame(FrameError::Idle)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_waits_ends_with_its_client() {
+        for leaves in [true, false] {
+            let (mut client, server) = duplex(1024);
+            let (read, write) = tokio::io::split(server);
+            client.write_all(b"\0\0\0\x01p\0\0\0\x01n").await.expect("written");
+            let mut kept = Some(client);
+            if leaves {
+                kept = None;
+            }
+            let ended = serve(read, write, Echo { signals: VecDeque::new() }, limits()).await;
+            // Who says nothing for too long is gone, too.
+            let expected = if leaves { FrameError::Left.to_string() } else { FrameError::Idle.to_string() };
+            assert_eq!(ended.to_string(), expected);
+            drop(kept);
+        }
+    }
+
+    /// Counts what it was asked; answers everything with 10,000 bytes, of which a grant covers some.
+    struct Wordy {
+        asked: Arc<AtomicUsize>,
+        memory: Budget,
+    }
+
+    impl Service for Wordy {
+        async fn start(&mut self, frame: Frame) -> Started {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            let mut grants = Vec::new();
+            if frame.body == "g" {
+                grants.push(self.memory.admit(10_000).await);
+            }
+            Started::Done(Answer { chunks: VecDeque::from([Bytes::from(vec![0; 10_000])]), grants })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_read_its_answers_is_not_asked_for_more() {
+        for (frame, expected) in [(&b"\0\0\0\x01x"[..], MAX_UNSENT_BYTES / 10_000 + 1), (b"\0\0\0\x01g", 100)] {
+            let (mut client, server) = duplex(1024);
+            let (read, write) = tokio::io::split(server);
+            let asked = Arc::new(AtomicUsize::new(0));
+            let service = Wordy { asked: Arc::clone(&asked), memory: Budget::new(10_000_000) };
+            let task = tokio::spawn(serve(read, write, service, limits()));
+            client.write_all(&frame.repeat(100)).await.expect("written");
+            tokio::time::sleep(TICK * 3).await;
+            assert_eq!(asked.load(Ordering::Relaxed), expected);
+            // Once it reads, all is answered.
+            let mut answers = vec![1; 1_000_000];
+            client.read_exact(&mut answers).await.expect("the answers are whole");
+            drop(client);
+            assert!(matches!(task.await.expect("no panic"), Ended::ByClient));
+        }
     }
 
     /// Answers everything with more than a socket takes, out of a budget.
@@ -440,21 +572,22 @@ mod tests {
         let answer = |bytes: &'static [u8]| Answer { chunks: VecDeque::from([Bytes::from(bytes)]), grants: vec![] };
         let (late, waits) = oneshot::channel();
         let (answers, queue) = mpsc::channel(8);
-        let pending = std::future::ready(Some(answer(b"2"))).boxed();
+        let pending = |answer| Started::Pending { answer, bytes: 0 };
         let large = Bytes::from(vec![b'L'; GATHER_BYTES]);
         for started in [
             Started::Done(answer(b"1")),
-            Started::Pending(pending),
+            pending(std::future::ready(Some(answer(b"2"))).boxed()),
             Started::Done(answer(b"3")),
-            Started::Pending(waits.map(move |_| Some(answer(b"4"))).boxed()),
+            pending(waits.map(move |_| Some(answer(b"4"))).boxed()),
             Started::Done(Answer { chunks: VecDeque::from([large.clone()]), grants: vec![] }),
             Started::Done(answer(b"6")),
         ] {
-            answers.send(started).await.expect("room in the queue");
+            answers.send(Owed { started, bytes: 0 }).await.expect("room in the queue");
         }
         drop(answers);
         let mut calls = Calls::default();
-        let mut writing = write_answers(&mut calls, queue, Duration::from_secs(60)).boxed();
+        let unsent = Unsent::default();
+        let mut writing = write_answers(&mut calls, queue, &unsent, Duration::from_secs(60)).boxed();
         assert!((&mut writing).now_or_never().is_none(), "the fourth is not ready");
         late.send(()).expect("it is waited for");
         writing.await.expect("written");

@@ -8,11 +8,11 @@
 //! larger than a usual batch share half of the budget, so that a few of them, sent or only announced, leave room for the rest.
 
 use super::budget::{Budget, Grant};
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Small requests are read together into a buffer of this size; larger frames get their exact size.
 const READ_AHEAD_BYTES: usize = 16 * 1024;
@@ -97,6 +97,9 @@ pub enum FrameError {
     /// The peer went away in the middle of a frame.
     #[error("the connection ended in the middle of a frame")]
     Truncated,
+    /// The peer went away while its request waited.
+    #[error("the client left while its request waited")]
+    Left,
     /// The socket failed.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -148,6 +151,28 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             self.buffer = BytesMut::from(&self.buffer[..]);
         }
         Ok(Some(Frame { body: body.split_off(4).freeze(), grant }))
+    }
+
+    /// Looks after the peer while its request waits: returns when it is gone, or has been silent for too long. What it sends
+    /// meanwhile is read ahead as far as that goes. May be given up and called again.
+    pub async fn left(&mut self) -> FrameError {
+        let until = self.moved + self.idle;
+        let watch = async {
+            while self.buffer.len() < READ_AHEAD_BYTES {
+                let room = READ_AHEAD_BYTES - self.buffer.len();
+                self.buffer.reserve(room);
+                match self.from.read_buf(&mut (&mut self.buffer).limit(room)).await {
+                    Ok(0) => return FrameError::Left,
+                    Ok(_) => self.moved = Instant::now(),
+                    Err(error) => return error.into(),
+                }
+            }
+            std::future::pending().await
+        };
+        match timeout_at(until, watch).await {
+            Ok(ended) => ended,
+            Err(_) => FrameError::Idle,
+        }
     }
 
     /// Reads until `wanted` bytes of a frame of `whole` bytes are there, or the peer shows that they will not come.

@@ -1,10 +1,13 @@
 //! Accepts connections, bounded in number, and ends them all on shutdown.
 
 use super::connection::{self, Ended, Limits, Service};
-use std::net::SocketAddr;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -16,37 +19,92 @@ pub trait Accept: Send + Sync + 'static {
     fn accept(&self, peer: SocketAddr, local: SocketAddr) -> Self::Service;
     /// Called when a connection ended.
     fn ended(&self);
+    /// How many connections there may be now.
+    fn most_connections(&self) -> usize;
+    /// How many there may be of one address now. Asked with the canonical form of the address.
+    fn most_connections_of(&self, address: IpAddr) -> usize;
+}
+
+/// How often a full listener asks whether it may have more connections than before.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Connections open now, by address.
+#[derive(Default)]
+struct Open {
+    by_address: Mutex<(usize, HashMap<IpAddr, usize>)>,
+    one_less: Notify,
+}
+
+/// One connection, counted while this lives.
+struct Place {
+    open: Arc<Open>,
+    address: IpAddr,
+}
+
+impl Open {
+    fn all(&self) -> usize {
+        self.by_address.lock().0
+    }
+
+    /// Counts a connection of `address`, unless there are `most` of them.
+    fn enter(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Place> {
+        let mut open = self.by_address.lock();
+        let (all, by_address) = &mut *open;
+        let of_address = by_address.entry(address).or_default();
+        if *of_address >= most {
+            if *of_address == 0 {
+                by_address.remove(&address);
+            }
+            return None;
+        }
+        *of_address += 1;
+        *all += 1;
+        Some(Place { open: Arc::clone(self), address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.open.by_address.lock();
+        let (all, by_address) = &mut *open;
+        *all -= 1;
+        if let Some(of_address) = by_address.get_mut(&self.address) {
+            *of_address -= 1;
+            if *of_address == 0 {
+                by_address.remove(&self.address);
+            }
+        }
+        drop(open);
+        self.open.one_less.notify_one();
+    }
 }
 
 /// Serves `listener` until `stop` is cancelled, then waits until every connection has ended.
 ///
-/// At most `max_connections` are open at a time; one more is closed at once, as Kafka does.
-pub async fn run<A: Accept>(
-    listener: TcpListener,
-    accept: Arc<A>,
-    limits: Limits,
-    max_connections: usize,
-    stop: CancellationToken,
-) {
-    let places = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
+/// As in Kafka, the next connection waits in the listener's backlog while as many are open as there may be, and one of an address that
+/// has as many as it may is closed at once.
+pub async fn run<A: Accept>(listener: TcpListener, accept: Arc<A>, limits: Limits, stop: CancellationToken) {
+    let open = Arc::new(Open::default());
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = accept_one(&listener, &open, accept.as_ref()) => accepted,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, most likely: those who are connected go on, the others are tried again.
                 warn!(%error, "accepting a connection failed");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            warn!(%peer, max_connections, "refused a connection: max.connections is reached");
+        let address = peer.ip().to_canonical();
+        let most = accept.most_connections_of(address);
+        let Some(place) = open.enter(address, most) else {
+            warn!(%peer, most, "refused a connection: max.connections.per.ip is reached");
             continue;
         };
         let (accept, limits, stop) = (Arc::clone(&accept), limits.clone(), stop.clone());
@@ -59,6 +117,22 @@ pub async fn run<A: Accept>(
     drop(listener);
     connections.close();
     connections.wait().await;
+}
+
+async fn accept_one<A: Accept>(
+    listener: &TcpListener,
+    open: &Open,
+    accept: &A,
+) -> std::io::Result<(TcpStream, SocketAddr)> {
+    let mut said = false;
+    while open.all() >= accept.most_connections() {
+        if !said {
+            warn!(open = open.all(), "no connection is accepted before one ends: max.connections is reached");
+            said = true;
+        }
+        let _ = tokio::time::timeout(ASK_AGAIN, open.one_less.notified()).await;
+    }
+    listener.accept().await
 }
 
 async fn serve_one<A: Accept>(

@@ -127,6 +127,7 @@ impl Node {
             topic_configs: ArcSwap::from_pointee(settings::topics(&image, node_id, &server.settings)),
             static_config: server.settings,
             sessions: Sessions::new(broker_config.net.fetch_session_slots),
+            decoded_memory: Budget::new(broker_config.firn.request_memory_bytes / 8),
             fetch_memory: Budget::new(broker_config.firn.request_memory_bytes / 4),
             cold_memory: Budget::new(broker_config.firn.request_memory_bytes / 4),
             config: ArcSwap::from_pointee(broker_config),
@@ -157,8 +158,8 @@ impl Node {
 
     async fn serve(&self, kafka: TcpListener, http: TcpListener, mut follower: Follower) {
         let config = self.services.config.load();
-        // The rest is for answers.
-        let requests = FrameBudget::new(config.firn.request_memory_bytes / 2);
+        // The rest is for what they are decoded to, and for answers.
+        let requests = FrameBudget::new(config.firn.request_memory_bytes / 8 * 3);
         observe::install(&self.services, requests.all(), &self.tier);
         let limits = Limits {
             max_frame_bytes: config.net.socket_request_max_bytes,
@@ -174,8 +175,7 @@ impl Node {
         self.tasks.spawn(follower.run());
         self.tasks.spawn(report_directories(Arc::clone(&self.services), self.stop.clone()));
         let listener = Arc::new(Listener::new(Arc::clone(&self.services)));
-        let max = config.net.max_connections;
-        self.tasks.spawn(server::run(kafka, listener, limits, max, self.stop.clone()));
+        self.tasks.spawn(server::run(kafka, listener, limits, self.stop.clone()));
         let serving =
             http::serve(http, Arc::clone(&self.control), Arc::clone(&self.services.metrics), self.stop.clone());
         self.tasks.spawn(async move {

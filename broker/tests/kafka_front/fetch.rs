@@ -170,6 +170,35 @@ async fn max_bytes_holds_but_for_the_first_batch() {
     assert_eq!(read(&found).len(), 1);
 }
 
+/// The first batch may pass the limit of its partition; the others have what the whole fetch may bring, and those who wait for more do
+/// wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_batch_beyond_the_limit_of_its_partition_takes_nothing_from_the_others() {
+    let Some(world) = World::firn(&[]).await else { return };
+    let topic = world.topic(2, &[]).await;
+    let mut client = world.client().await;
+    client.produced(&topic, 0, sized(1_000)).await;
+    for _ in 0..3 {
+        client.produced(&topic, 1, sized(100)).await;
+    }
+    let from = |max_bytes, min_bytes, max_wait_ms| {
+        let mut request = FetchRequest { max_bytes, min_bytes, max_wait_ms, ..fetch(&topic, &[(0, 0), (1, 0)]) };
+        request.topics[0].partitions.iter_mut().for_each(|one| one.partition_max_bytes = 500);
+        request
+    };
+    for (max_bytes, expected) in
+        [(1_000_000, [1_000, 300]), (1_250, [1_000, 200]), (1_099, [1_000, 0]), (700, [1_000, 0])]
+    {
+        let found: Vec<usize> = client.fetched(&from(max_bytes, 1, FOR_EVER_MS)).await.iter().map(size).collect();
+        assert_eq!(found, expected, "max_bytes {max_bytes}");
+    }
+    let mut reader = world.client().await;
+    let id = reader.send(FETCH, &from(1_000_000, 1_400, 10_000)).await;
+    assert!(reader.is_silent().await, "1,300 bytes are not 1,400");
+    client.produced(&topic, 1, sized(100)).await;
+    assert_eq!(sizes(&mut reader, id).await, [1_000, 400]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_is_given_whole_wherever_in_it_one_begins() {
     let world = World::start().await;

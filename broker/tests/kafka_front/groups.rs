@@ -15,7 +15,7 @@ use proto::messages::*;
 use std::time::Duration;
 
 /// Finds the coordinator, so that there is one, and waits until it has loaded.
-async fn ready(client: &mut Client, group: &str) {
+pub(crate) async fn ready(client: &mut Client, group: &str) {
     for _ in 0..500 {
         let find = FindCoordinatorRequest { coordinator_keys: vec![group.to_owned()], ..Default::default() };
         let found = client.call(4, &find).await;
@@ -68,7 +68,7 @@ fn sync(group: &str, member: &str, generation: i32, assignments: &[(&str, &'stat
     }
 }
 
-fn commit(group: &str, member: &str, generation: i32, topic: &str, offset: i64) -> OffsetCommitRequest {
+pub(crate) fn commit(group: &str, member: &str, generation: i32, topic: &str, offset: i64) -> OffsetCommitRequest {
     OffsetCommitRequest {
         group_id: group.to_owned(),
         generation_id_or_member_epoch: generation,
@@ -325,5 +325,52 @@ async fn offsets_are_committed_and_fetched_in_every_version_and_survive() {
             ..Default::default()
         };
         assert_eq!(code(client.call(4, &beat).await.error_code), ErrorCode::None, "restarted: {restarted}");
+    }
+}
+
+/// What can never be written down is refused, and takes nobody else's with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_larger_than_a_record_may_be_is_refused() {
+    let Some(world) = World::firn(&[("message.max.bytes", "100000")]).await else { return };
+    let topic = world.topic(40, &[]).await;
+    let group = unique("group");
+    let mut client = world.client().await;
+    ready(&mut client, &group).await;
+    let member = joined(&mut client, 9, &group).await;
+    let large: &'static [u8] = &[7; 200_000];
+    let synced = client.call(5, &sync_5(&group, &member.member_id, 1, &[(&member.member_id, large)])).await;
+    assert_eq!(code(synced.error_code), ErrorCode::UnknownServerError);
+
+    let mut request = commit(&unique("group"), "", -1, &topic, 1);
+    let one = request.topics[0].partitions[0].clone();
+    request.topics[0].partitions = (0..40)
+        .map(|partition_index| OffsetCommitRequestPartition {
+            partition_index,
+            committed_metadata: Some("m".repeat(4_000)),
+            ..one.clone()
+        })
+        .collect();
+    let answer = client.call(8, &request).await;
+    let codes: Vec<_> = answer.topics[0].partitions.iter().map(|one| code(one.error_code)).collect();
+    assert_eq!(codes, [ErrorCode::InvalidCommitOffsetSize; 40]);
+    request.topics[0].partitions.truncate(20);
+    let answer = client.call(8, &request).await;
+    assert!(answer.topics[0].partitions.iter().all(|one| one.error_code == 0));
+    request.topics[0].partitions[1].committed_metadata = Some("m".repeat(5_000));
+    let answer = client.call(8, &request).await;
+    let codes: Vec<_> = answer.topics[0].partitions.iter().map(|one| code(one.error_code)).take(3).collect();
+    assert_eq!(codes, [ErrorCode::None, ErrorCode::OffsetMetadataTooLarge, ErrorCode::None]);
+}
+
+/// Before there is a coordinator, too, a question is answered and does not end the connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_nobody_coordinates_is_described_in_every_version() {
+    let Some(world) = World::firn(&[]).await else { return };
+    let mut client = world.client().await;
+    for version in versions(ApiKey::DescribeGroups) {
+        let request = DescribeGroupsRequest { groups: vec![unique("group")], ..Default::default() };
+        let described = client.call(version, &request).await.groups.remove(0);
+        assert_eq!(code(described.error_code), ErrorCode::NotCoordinator, "version {version}");
+        assert_eq!(described.error_message.is_some(), version >= 6, "version {version}");
     }
 }

@@ -10,6 +10,7 @@ mod cold;
 mod fetch;
 mod groups;
 mod metadata;
+mod pressure;
 mod sessions;
 mod settings;
 

@@ -33,8 +33,25 @@ impl Decoder {
     /// limited to 16 times the frame and 64 KiB: ordinary messages need two to eight times their size, and only
     /// arrays of empty strings and the like come near.
     pub fn new(frame: Bytes) -> Self {
-        let limit = frame.len().saturating_mul(LIMIT_FACTOR).saturating_add(LIMIT_FLOOR);
+        let limit = Self::usual_limit(frame.len());
         Self::with_limit(frame, limit)
+    }
+
+    /// What [`new`](Self::new) allows a frame of `size` bytes to take, in bytes.
+    pub const fn usual_limit(size: usize) -> usize {
+        size.saturating_mul(LIMIT_FACTOR).saturating_add(LIMIT_FLOOR)
+    }
+
+    /// Allows array elements to take `limit` bytes of memory in all, those that were read included, if that is less than before.
+    pub fn limit_to(&mut self, limit: usize) {
+        let limit = limit.min(self.limit);
+        self.memory = self.memory.saturating_sub(self.limit - limit);
+        self.limit = limit;
+    }
+
+    /// What array elements take in memory so far, in bytes.
+    pub const fn booked_bytes(&self) -> usize {
+        self.limit - self.memory
     }
 
     /// As [`new`](Self::new), where array elements may take `limit` bytes of memory in all (strings, which are never

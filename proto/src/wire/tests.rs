@@ -125,7 +125,15 @@ fn an_array_that_would_take_too_much_memory_is_refused() {
         Decoder::with_limit(frame.clone(), needed - 1).string_array(true),
         Err(WireError::TooDense { limit: needed - 1 })
     );
-    assert_eq!(Decoder::with_limit(frame, needed).string_array(true).map(|a| a.len()), Ok(10_000));
+    assert_eq!(Decoder::with_limit(frame.clone(), needed).string_array(true).map(|a| a.len()), Ok(10_000));
+    // A limit that is lowered on the way counts what was read before, and is never raised.
+    let mut decoder = Decoder::with_limit(frame.clone(), 2 * needed);
+    decoder.limit_to(needed - 1);
+    decoder.limit_to(usize::MAX);
+    assert_eq!(decoder.string_array(true), Err(WireError::TooDense { limit: needed - 1 }));
+    let mut decoder = Decoder::with_limit(frame, 2 * needed);
+    decoder.limit_to(needed);
+    assert_eq!((decoder.string_array(true).map(|a| a.len()), decoder.booked_bytes()), (Ok(10_000), needed));
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub(super) struct Hot<'a> {
     pub targets: &'a [Target],
     /// Bytes that memory was taken for.
     pub room: usize,
+    /// There was no memory at all.
+    pub denied: bool,
     /// Places of hot targets that got less than they could, because room was promised to cold reads.
     pub cut: Vec<usize>,
 }
@@ -121,6 +123,9 @@ async fn take(services: &Services, read: Cold, data: RemoteData, until: Instant,
 
 /// Reads hot partitions again that had to leave room for cold ones, if room is left.
 async fn fill_up(hot: &Hot<'_>, limits: Limits, pass: &mut Pass) {
+    if hot.denied {
+        return;
+    }
     for at in &hot.cut {
         let (Some(target), Some(found)) = (hot.targets.get(*at), pass.found.get_mut(*at)) else { continue };
         let has = found.records.len();

@@ -25,6 +25,11 @@ use tokio::time::Instant;
 
 /// A fetch gets this much memory, however little is free: what a consumer asks of one partition by default.
 const LEAST_ROOM_BYTES: usize = 1 << 20;
+/// A fetch waits this long for memory, be it allowed to wait for less: nobody reads without. Who keeps others waiting by not taking an
+/// answer is let go within that time.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
+/// How often a fetch that waits looks whether the memory of its request is wanted by others.
+const TICK: Duration = Duration::from_secs(1);
 
 /// What bounds a fetch.
 #[derive(Clone, Copy, Debug)]
@@ -115,18 +120,27 @@ pub(super) fn resolve(services: &Services, image: &Image, key: &Key, wanted: &Wa
 }
 
 /// Reads until `min_bytes` are found, something is worth answering at once, or `max_wait` has passed.
-pub(super) async fn gather(services: &Services, targets: Vec<Target>, limits: Limits) -> Gathered {
+///
+/// `request` is the memory that the request holds. It is not kept from others for the sake of waiting.
+pub(super) async fn gather(
+    services: &Services,
+    targets: Vec<Target>,
+    limits: Limits,
+    request: Option<&Grant>,
+) -> Gathered {
     let deadline = Instant::now() + limits.max_wait;
     let nothing_to_wait_for = targets.iter().all(Target::is_unknown);
     let mut estimate = Estimate::Available;
+    let mut given_up = false;
     loop {
         let pass = pass(services, &targets, limits, deadline, estimate).await;
-        if pass.urgent || pass.bytes >= limits.min_bytes || nothing_to_wait_for || Instant::now() >= deadline {
+        let enough = pass.urgent || pass.bytes >= limits.min_bytes;
+        if enough || nothing_to_wait_for || given_up || Instant::now() >= deadline {
             return Gathered { partitions: pass.found, grants: pass.grants };
         }
         let missing = limits.min_bytes - pass.bytes;
         let Pass { seen, again, .. } = pass;
-        if again {
+        if again && estimate == Estimate::Available {
             estimate = Estimate::Most;
             continue;
         }
@@ -139,7 +153,24 @@ pub(super) async fn gather(services: &Services, targets: Vec<Target>, limits: Li
             }
         }
         // At the deadline the last pass answers what is there.
+        given_up = !wait(&waiter, deadline, request).await;
+    }
+}
+
+/// Waits for news, or for the deadline; answers false if others need what the request holds.
+async fn wait(waiter: &FetchWaiter, deadline: Instant, request: Option<&Grant>) -> bool {
+    let Some(request) = request else {
         let _ = tokio::time::timeout_at(deadline, waiter.wait()).await;
+        return true;
+    };
+    loop {
+        let until = deadline.min(Instant::now() + TICK);
+        if tokio::time::timeout_at(until, waiter.wait()).await.is_ok() || Instant::now() >= deadline {
+            return true;
+        }
+        if request.is_contended() {
+            return false;
+        }
     }
 }
 
@@ -157,7 +188,8 @@ pub(super) struct Pass {
 }
 
 async fn pass(services: &Services, targets: &[Target], limits: Limits, deadline: Instant, estimate: Estimate) -> Pass {
-    let room = Room::admit(services, targets, limits, deadline, estimate).await;
+    let memory_until = deadline.max(Instant::now() + MEMORY_PATIENCE);
+    let mut room = Room::admit(services, targets, limits, memory_until, estimate).await;
     let mut pass =
         Pass { found: Vec::new(), seen: Vec::new(), bytes: 0, urgent: false, again: false, grants: Vec::new() };
     let mut cold = Vec::new();
@@ -169,8 +201,9 @@ async fn pass(services: &Services, targets: &[Target], limits: Limits, deadline:
         let left = limits.max_bytes.saturating_sub(pass.bytes + promised);
         let min_one = pass.bytes == 0 && cold.is_empty();
         let wanted = left.min(target.max_bytes());
-        let max_bytes = wanted.min(room.bytes.saturating_sub(pass.bytes));
-        let read = read_local(target, max_bytes, min_one, limits.isolation).await;
+        let max_bytes = wanted.min(room.left);
+        let read = read_local(target, max_bytes, min_one && !room.denied, limits.isolation).await;
+        let read = room.book(services, target, read, limits.isolation, memory_until).await;
         pass.seen.push(read.as_ref().ok().map(|(result, _)| result.visible_end));
         let found = match read {
             Err(code) => failed(code, target),
@@ -178,7 +211,7 @@ async fn pass(services: &Services, targets: &[Target], limits: Limits, deadline:
                 let more = result.visible_end > target.wanted.offset;
                 if more && max_bytes < wanted && records.len() < wanted {
                     pass.again |= !room.pressed;
-                    pass.urgent |= room.pressed && !records.is_empty();
+                    pass.urgent |= room.pressed && pass.bytes + records.len() > 0;
                 }
                 if more && !cold.is_empty() {
                     cut.push(at);
@@ -200,16 +233,18 @@ async fn pass(services: &Services, targets: &[Target], limits: Limits, deadline:
         pass.found.push(found);
     }
     if !cold.is_empty() {
-        let hot = Hot { targets, room: room.bytes, cut };
+        let hot = Hot { targets, room: room.granted(), denied: room.denied, cut };
         with_cold(services, hot, cold, limits, deadline, &mut pass).await;
     }
     let local = pass.found.iter().map(|found| if found.cold { 0 } else { found.records.len() }).sum::<usize>();
     let source = SourceLabel { source: "local" };
     services.metrics.fetched_bytes.get_or_create(&source).inc_by(local as u64);
+    let extra = room.extra.as_ref().map_or(0, Grant::bytes);
     if let Some(mut grant) = room.grant {
-        grant.shrink_to(local);
+        grant.shrink_to(local.saturating_sub(extra));
         pass.grants.push(grant);
     }
+    pass.grants.extend(room.extra);
     pass
 }
 
@@ -225,9 +260,14 @@ enum Estimate {
 /// Memory for hot records.
 struct Room {
     grant: Option<Grant>,
-    bytes: usize,
+    /// What a first batch took beyond the limit it was read with. It leaves to the others what they may have.
+    extra: Option<Grant>,
+    /// What of `grant` was not read into.
+    left: usize,
     /// There was not enough for all that could be read.
     pressed: bool,
+    /// There was none at all, and nothing may be read.
+    denied: bool,
 }
 
 impl Room {
@@ -239,7 +279,7 @@ impl Room {
         services: &Services,
         targets: &[Target],
         limits: Limits,
-        deadline: Instant,
+        until: Instant,
         estimate: Estimate,
     ) -> Room {
         let most = targets.iter().filter_map(|target| {
@@ -252,13 +292,50 @@ impl Room {
         });
         let wanted = most.fold(0, usize::saturating_add).min(limits.max_bytes);
         if wanted == 0 {
-            return Room { grant: None, bytes: 0, pressed: false };
+            return Room { grant: None, extra: None, left: 0, pressed: false, denied: false };
         }
         let memory = &services.fetch_memory;
         let share = (memory.free_bytes() / 4).max(LEAST_ROOM_BYTES);
-        let grant = tokio::time::timeout_at(deadline, memory.admit(wanted.min(share))).await.ok();
-        let bytes = grant.as_ref().map_or(0, Grant::bytes);
-        Room { grant, bytes, pressed: bytes < wanted }
+        let grant = tokio::time::timeout_at(until, memory.admit(wanted.min(share))).await.ok();
+        let left = grant.as_ref().map_or(0, Grant::bytes);
+        Room { denied: grant.is_none(), grant, extra: None, left, pressed: left < wanted }
+    }
+
+    /// Bytes of memory taken so far.
+    fn granted(&self) -> usize {
+        self.grant.iter().chain(&self.extra).map(Grant::bytes).sum()
+    }
+
+    /// Accounts for what was read. A first batch may be larger than the limit it was read with: memory is taken for the rest of
+    /// it, too. If there is none, the batch is let go, and read again when there is enough for all of it.
+    async fn book(
+        &mut self,
+        services: &Services,
+        target: &Target,
+        read: Result<(ReadResult, Local), ErrorCode>,
+        isolation: Isolation,
+        until: Instant,
+    ) -> Result<(ReadResult, Local), ErrorCode> {
+        let size = match &read {
+            Ok((_, Local::Records(records))) => records.len(),
+            Ok((_, Local::Remote)) | Err(_) => return read,
+        };
+        let within = size.min(target.max_bytes()).min(self.left);
+        if size > within {
+            let memory = &services.fetch_memory;
+            self.extra = memory.try_admit(size - within);
+            if self.extra.is_none() {
+                drop(read);
+                // Nothing is held while one waits for more.
+                self.grant = None;
+                self.grant = tokio::time::timeout_at(until, memory.admit(size)).await.ok();
+                (self.pressed, self.denied, self.left) = (true, self.grant.is_none(), 0);
+                let max_bytes = if self.denied { 0 } else { size };
+                return read_local(target, max_bytes, false, isolation).await;
+            }
+        }
+        self.left -= within;
+        read
     }
 }
 

@@ -57,7 +57,7 @@ pub async fn handle(context: &Context<'_>, request: FetchRequest) -> FetchRespon
     let image = services.controller.image();
     let targets: Vec<Target> =
         plan.partitions.iter().map(|(key, wanted)| engine::resolve(services, &image, key, wanted)).collect();
-    let gathered = engine::gather(services, targets, limits).await;
+    let gathered = engine::gather(services, targets, limits, context.memory.as_ref()).await;
     let mut response = FetchResponse { session_id: plan.session_id, ..Default::default() };
     let mut topics: HashMap<TopicRef, usize> = HashMap::new();
     for ((key, _), mut found) in plan.partitions.iter().zip(gathered.partitions) {

@@ -1,18 +1,22 @@
 //! Fetch sessions (KIP-227): the broker remembers which partitions a consumer reads, so that a poll names, and an answer
 //! carries, only what changed.
 //!
-//! A pure core: time comes in, nothing is read here. The cache is bounded; a session that was not used for
-//! [`EVICT_AFTER_MS`] may be replaced by a new one, and a consumer whose session is gone starts a full fetch.
+//! A pure core: time comes in, nothing is read here. The cache is bounded, in sessions and in what they remember together; a
+//! session that was not used for [`EVICT_AFTER_MS`] may be replaced by a new one, and a consumer whose session is gone starts a
+//! full fetch, which needs none.
 
-use indexmap::IndexMap;
 use parking_lot::Mutex;
 use proto::ids::{LeaderEpoch, Millis, Offset};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use uuid::Uuid;
 
 /// A session idle for longer may be evicted for a new one (Kafka's `MIN_INCREMENTAL_FETCH_SESSION_EVICTION_MS`).
 pub const EVICT_AFTER_MS: Millis = 120_000;
+/// Partitions that all sessions may remember together, for each session there may be. One takes about 250 bytes: a thousand sessions
+/// take up to 50 MB.
+pub const PARTITIONS_PER_SLOT: usize = 200;
 /// Epoch of a request that starts a session.
 const INITIAL_EPOCH: i32 = 0;
 /// Epoch of a request that neither has nor wants a session.
@@ -65,8 +69,63 @@ pub enum SessionError {
 
 #[derive(Debug)]
 struct Remembered {
+    key: Key,
     wanted: Wanted,
     said: Option<Said>,
+}
+
+/// Partitions in the order in which they are to be read.
+#[derive(Debug)]
+struct Remembers {
+    by_turn: BTreeMap<u64, Remembered>,
+    turns: HashMap<Key, u64>,
+    next_turn: u64,
+    /// What all sessions remember together: given back with the session.
+    all: Arc<AtomicUsize>,
+}
+
+impl Remembers {
+    fn none(all: &Arc<AtomicUsize>) -> Remembers {
+        Remembers { by_turn: BTreeMap::new(), turns: HashMap::new(), next_turn: 0, all: Arc::clone(all) }
+    }
+
+    /// Remembers what is wanted of a partition; a new one comes last.
+    fn want(&mut self, key: Key, wanted: Wanted) {
+        if let Some(known) = self.get_mut(&key) {
+            known.wanted = wanted;
+            return;
+        }
+        self.turns.insert(key.clone(), self.next_turn);
+        self.by_turn.insert(self.next_turn, Remembered { key, wanted, said: None });
+        self.next_turn += 1;
+        self.all.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn get_mut(&mut self, key: &Key) -> Option<&mut Remembered> {
+        self.by_turn.get_mut(self.turns.get(key)?)
+    }
+
+    fn forget(&mut self, key: &Key) {
+        if let Some(turn) = self.turns.remove(key) {
+            self.by_turn.remove(&turn);
+            self.all.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn put_last(&mut self, key: &Key) {
+        let Some(turn) = self.turns.get_mut(key) else { return };
+        if let Some(remembered) = self.by_turn.remove(turn) {
+            *turn = self.next_turn;
+            self.by_turn.insert(self.next_turn, remembered);
+            self.next_turn += 1;
+        }
+    }
+}
+
+impl Drop for Remembers {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.turns.len(), Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -74,7 +133,7 @@ struct Session {
     epoch: i32,
     used: Millis,
     by_id: bool,
-    partitions: IndexMap<Key, Remembered>,
+    partitions: Remembers,
 }
 
 /// One fetch request, as far as sessions care.
@@ -102,13 +161,15 @@ pub struct Plan {
 #[derive(Debug)]
 pub struct Sessions {
     slots: usize,
+    /// Partitions that all sessions remember.
+    remembered: Arc<AtomicUsize>,
     known: Mutex<HashMap<i32, Arc<Mutex<Session>>>>,
 }
 
 impl Sessions {
     /// `slots` is `max.incremental.fetch.session.cache.slots`.
     pub fn new(slots: usize) -> Sessions {
-        Sessions { slots, known: Mutex::default() }
+        Sessions { slots, remembered: Arc::default(), known: Mutex::default() }
     }
 
     /// Sessions open now.
@@ -136,32 +197,39 @@ impl Sessions {
     }
 
     fn full(&self, now: Millis, fresh_id: Option<u64>, request: Request) -> Plan {
-        let opened = fresh_id.and_then(|fresh_id| {
-            let session = Session {
-                epoch: 1,
-                used: now,
-                by_id: request.by_id,
-                partitions: request
-                    .partitions
-                    .iter()
-                    .map(|(key, wanted)| (key.clone(), Remembered { wanted: wanted.clone(), said: None }))
-                    .collect(),
-            };
-            self.open(now, fresh_id, session)
-        });
+        let opened = fresh_id.and_then(|fresh_id| self.open(now, fresh_id, request.by_id, &request.partitions));
         let (session_id, session) = opened.map_or((0, None), |(id, session)| (id, Some(session)));
         Plan { partitions: request.partitions, session, session_id, incremental: false }
     }
 
-    fn open(&self, now: Millis, fresh_id: u64, session: Session) -> Option<(i32, Arc<Mutex<Session>>)> {
+    /// Whether `more` partitions are more than sessions may remember together.
+    fn is_full(&self, more: usize) -> bool {
+        self.remembered.load(Ordering::Relaxed).saturating_add(more) > self.slots.saturating_mul(PARTITIONS_PER_SLOT)
+    }
+
+    fn open(
+        &self,
+        now: Millis,
+        fresh_id: u64,
+        by_id: bool,
+        wanted: &[(Key, Wanted)],
+    ) -> Option<(i32, Arc<Mutex<Session>>)> {
+        if wanted.len() > self.slots.saturating_mul(PARTITIONS_PER_SLOT) {
+            return None;
+        }
         let mut known = self.known.lock();
-        if known.len() >= self.slots {
+        while known.len() >= self.slots || self.is_full(wanted.len()) {
             let stalest = known.iter().map(|(id, session)| (session.lock().used, *id)).min();
             match stalest {
                 Some((used, id)) if now - used > EVICT_AFTER_MS => known.remove(&id),
                 _ => return None,
             };
         }
+        let mut partitions = Remembers::none(&self.remembered);
+        for (key, wanted) in wanted {
+            partitions.want(key.clone(), wanted.clone());
+        }
+        let session = Session { epoch: 1, used: now, by_id, partitions };
         let mut id = i32::try_from(fresh_id & 0x7fff_ffff).expect("31 bits fit");
         while id == 0 || known.contains_key(&id) {
             id = id.wrapping_add(1) & i32::MAX;
@@ -180,27 +248,34 @@ impl Sessions {
         if session.by_id != request.by_id {
             return Err(SessionError::MixedTopicIds);
         }
+        if self.is_full(request.partitions.len()) && request.partitions.iter().any(|(key, _)| !session.knows(key)) {
+            // It starts again with a full fetch, and has no session then.
+            drop(session);
+            self.known.lock().remove(&request.session_id);
+            return Err(SessionError::NotFound);
+        }
         session.used = now;
         session.epoch = if session.epoch == i32::MAX { 1 } else { session.epoch + 1 };
         for (key, wanted) in request.partitions {
-            match session.partitions.get_mut(&key) {
-                Some(remembered) => remembered.wanted = wanted,
-                None => {
-                    session.partitions.insert(key, Remembered { wanted, said: None });
-                }
-            }
+            session.partitions.want(key, wanted);
         }
         for key in &request.forgotten {
-            session.partitions.shift_remove(key);
+            session.partitions.forget(key);
         }
-        if session.partitions.is_empty() {
+        if session.partitions.turns.is_empty() {
             drop(session);
             self.known.lock().remove(&request.session_id);
             return Ok(Plan { partitions: Vec::new(), session: None, session_id: 0, incremental: true });
         }
-        let partitions = session.partitions.iter().map(|(key, r)| (key.clone(), r.wanted.clone())).collect();
+        let partitions = session.partitions.by_turn.values().map(|one| (one.key.clone(), one.wanted.clone())).collect();
         drop(session);
         Ok(Plan { partitions, session: Some(found), session_id: request.session_id, incremental: true })
+    }
+}
+
+impl Session {
+    fn knows(&self, key: &Key) -> bool {
+        self.partitions.turns.contains_key(key)
     }
 }
 
@@ -213,10 +288,7 @@ impl Plan {
         let before = remembered.said.replace(Said { news: false, ..said });
         if said.news {
             // Whoever had records goes last, so that a fetch cut short by max.bytes serves the others next time.
-            if let Some(index) = session.partitions.get_index_of(key) {
-                let last = session.partitions.len() - 1;
-                session.partitions.move_index(index, last);
-            }
+            session.partitions.put_last(key);
         }
         !self.incremental || said.news || said.error || before != Some(Said { news: false, ..said })
     }
@@ -308,6 +380,32 @@ mod tests {
         let later = EVICT_AFTER_MS + 1;
         assert_eq!(sessions.begin(later, 43, request(0, 0, &[(0, 0)])).expect("a session").session_id, 43);
         assert_eq!(sessions.len(), 1);
+    }
+
+    #[test]
+    fn all_sessions_together_remember_no_more_than_they_may() {
+        let sessions = Sessions::new(2);
+        let many = |from: i32, count: i32| (from..from + count).map(|p| (p, 0)).collect::<Vec<_>>();
+        let most = i32::try_from(2 * PARTITIONS_PER_SLOT).expect("small");
+        let begin = |now, id, request| sessions.begin(now, id, request).map(|plan| plan.session_id);
+        assert_eq!(begin(0, 9, request(0, 0, &many(0, most + 1))), Ok(0), "that is too much for one");
+        assert_eq!(begin(0, 42, request(0, 0, &many(0, most - 1))), Ok(42));
+        assert_eq!(begin(0, 43, request(0, 0, &many(0, 2))), Ok(0));
+        assert_eq!(begin(0, 43, request(0, 0, &many(0, 1))), Ok(43));
+        // What it knows may be asked anew, what it does not know is too much.
+        assert_eq!(begin(1, 1, request(42, 1, &many(0, 5))), Ok(42));
+        assert_eq!(begin(1, 1, request(43, 1, &many(0, 2))), Err(SessionError::NotFound));
+        assert_eq!(begin(1, 1, request(43, 2, &[])), Err(SessionError::NotFound), "it is gone");
+        // Forgetting makes room, and so does what is not used any more.
+        let mut forget = request(42, 2, &[]);
+        forget.forgotten = (0..10).map(key).collect();
+        assert_eq!(begin(1, 1, forget), Ok(42));
+        assert_eq!(begin(1, 44, request(0, 0, &many(0, 11))), Ok(44));
+        let later = EVICT_AFTER_MS + 2;
+        assert_eq!(begin(later, 45, request(0, 0, &many(0, most))), Ok(45));
+        assert_eq!(sessions.len(), 1);
+        assert_eq!(begin(later, 46, request(45, -1, &[])), Ok(0));
+        assert_eq!((sessions.len(), sessions.remembered.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[test]

@@ -49,7 +49,7 @@ table! {
     Int "max.connections.per.ip" = "2147483647", AtLeast(0), Medium ClusterWide, ACTED,
         "Connections open at a time from one address.";
     String "max.connections.per.ip.overrides" = "", PerIp, Medium ClusterWide, ACTED,
-        "Exceptions to max.connections.per.ip, as address:limit pairs.";
+        "Exceptions to max.connections.per.ip, as address:limit pairs. Addresses are given as numbers, not as names.";
     Int "max.incremental.fetch.session.cache.slots" = "1000", AtLeast(0), Medium ReadOnly, ACTED,
         "Fetch sessions kept; 0 serves full fetches only.";
     Int "max.request.partition.size.limit" = "2000", AtLeast(1), Medium ReadOnly, ACTED,
