@@ -11,6 +11,8 @@ use std::sync::Arc;
 use proto::ids::{DirectoryId, LeaderEpoch, NodeId, Offset, TopicId, TopicPartition, Uuid};
 use proto::metadata::{ConfigResource, Endpoint, TierPointer};
 
+use crate::raft::Level;
+
 /// A change one asks for.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
@@ -48,6 +50,24 @@ pub enum Command {
 }
 
 impl Command {
+    /// How much slack there must be left on a full disk for it to be carried out: what makes room has precedence over
+    /// what takes some.
+    pub(crate) fn needs(&self) -> Level {
+        match self {
+            Self::FormCluster(_) | Self::RegisterBroker(_) | Self::SetBrokerState(_) => Level::Low,
+            Self::DeleteTopics(_)
+            | Self::CommitTier(_)
+            | Self::DeleteRecords(_)
+            | Self::FinishDeletions(_)
+            | Self::AlterPartitions(_)
+            | Self::ElectLeaders(_) => Level::Some,
+            Self::CreateTopics(_)
+            | Self::CreatePartitions(_)
+            | Self::AlterConfigs(_)
+            | Self::AllocateProducerIds { .. } => Level::Whole,
+        }
+    }
+
     /// About how many bytes it takes in the queue.
     pub(crate) fn weight(&self) -> usize {
         let configs = |configs: &BTreeMap<String, String>| -> usize {

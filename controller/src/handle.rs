@@ -31,6 +31,10 @@ pub enum SubmitError {
     /// the same command again.
     #[error("the outcome of the command is unknown")]
     Unknown,
+    /// The disk of the quorum's store is full, and the command would make it grow. Definite: nothing changed. It may
+    /// succeed once there is room.
+    #[error("the disk of the metadata is full")]
+    NoSpace,
     /// The controller has ended. Definite: nothing changed.
     #[error("the controller has ended")]
     Ended,

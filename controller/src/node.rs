@@ -53,9 +53,27 @@ impl ControllerNode {
             .spawn_blocking(move || Store::open(&dir, node_id, opening))
             .await
             .map_err(|error| StartError(error.to_string()))??;
+        Self::start_on(store, node_id, clock, spawner).await
+    }
+
+    /// [`ControllerNode::start`] on an open store.
+    pub(crate) async fn start_on(
+        store: Store,
+        node_id: NodeId,
+        clock: Arc<dyn Clock>,
+        spawner: &Spawner,
+    ) -> Result<(Self, ControllerHandle), StartError> {
+        let slack = Arc::clone(store.slack());
         let (quorum, images) = Quorum::start(node_id, store, spawner).await?;
         let (queue, queued) = mpsc::channel(QUEUE_COMMANDS);
-        let task = Task { quorum: quorum.clone(), images: images.clone(), queue: queued, clock };
+        let task = Task {
+            quorum: quorum.clone(),
+            images: images.clone(),
+            queue: queued,
+            clock,
+            slack,
+            spawner: spawner.clone(),
+        };
         let task = spawner.spawn_hot(task.run());
         let budget = Arc::new(Semaphore::new(QUEUE_BYTES));
         let handle = ControllerHandle { queue, budget, images, quorum: quorum.clone() };

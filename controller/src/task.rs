@@ -4,14 +4,14 @@
 
 use std::sync::Arc;
 
-use proto::host::Clock;
+use proto::host::{Clock, Spawner};
 use proto::metadata::{Batch, Image};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use crate::command::{Command, Outcome, Refusal};
 use crate::decide::decide;
 use crate::handle::SubmitError;
-use crate::raft::{ProposeError, Quorum};
+use crate::raft::{Level, ProposeError, Quorum, Slack};
 
 /// A command that waits, and who waits for it.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub(crate) struct Task {
     pub(crate) images: watch::Receiver<Arc<Image>>,
     pub(crate) queue: mpsc::Receiver<Queued>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) slack: Arc<Slack>,
+    pub(crate) spawner: Spawner,
 }
 
 impl Task {
@@ -39,7 +41,10 @@ impl Task {
     pub(crate) async fn run(mut self) {
         let mut batch = Vec::new();
         while self.queue.recv_many(&mut batch, BATCH_COMMANDS).await > 0 {
-            let queued = std::mem::take(&mut batch);
+            let queued = self.admit(std::mem::take(&mut batch)).await;
+            if queued.is_empty() {
+                continue;
+            }
             match self.carry_out(&queued).await {
                 Ok(answers) => {
                     for (queued, answer) in queued.into_iter().zip(answers) {
@@ -54,6 +59,24 @@ impl Task {
                 }
             }
         }
+    }
+
+    /// Refuses what there is no room for on the disk of the quorum's store.
+    async fn admit(&self, queued: Vec<Queued>) -> Vec<Queued> {
+        if self.slack.level() == Level::Whole {
+            return queued;
+        }
+        let slack = Arc::clone(&self.slack);
+        let level = self.spawner.spawn_blocking(move || slack.refill()).await.unwrap_or(Level::Low);
+        let mut admitted = Vec::new();
+        for queued in queued {
+            if queued.command.needs() <= level {
+                admitted.push(queued);
+            } else {
+                let _ = queued.answer.send(Err(SubmitError::NoSpace));
+            }
+        }
+        admitted
     }
 
     /// Decides and proposes until the proposal met the state it was decided on.

@@ -73,6 +73,7 @@ pub(super) fn submit_code(error: &SubmitError) -> ErrorCode {
         SubmitError::Refused(refusal) => refusal_code(refusal),
         SubmitError::NotLeader { .. } => ErrorCode::NotController,
         SubmitError::Unknown => ErrorCode::RequestTimedOut,
+        SubmitError::NoSpace => ErrorCode::KafkaStorageError,
         SubmitError::Ended => ErrorCode::NotController,
     }
 }

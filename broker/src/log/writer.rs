@@ -371,7 +371,10 @@ impl Writer {
     /// Lets go of groups that nobody needs any more.
     fn release(&mut self) {
         let floor = self.by_age.first().map_or(self.next_group, |(group, _)| *group.min(&self.next_group));
-        let (gone, first) = self.dir.tail().unpin(floor, self.dir.config().tail_bytes);
+        // What is not durable yet lies in such groups, too: both together stay within the bound.
+        let coming = self.dir.journal().map_or(0, |journal| journal.usage().unsynced_bytes);
+        let room = self.dir.config().tail_bytes.saturating_sub(coming);
+        let (gone, first) = self.dir.tail().unpin(floor, room);
         self.dir.made_room();
         let mut last: Option<TopicPartition> = None;
         for entry in gone.iter().flat_map(|group| &group.entries) {

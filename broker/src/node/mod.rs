@@ -3,8 +3,10 @@
 mod control;
 mod directories;
 mod follow;
+mod memory;
 mod observe;
 mod pointers;
+mod room;
 pub mod settings;
 
 use crate::api::Listener;
@@ -16,8 +18,6 @@ use crate::config::server::ServerConfig;
 use crate::disk::{DirectoryLock, Disk, LocalDisk};
 use crate::group::GroupHandle;
 use crate::http;
-use crate::journal;
-use crate::log::dir::DirConfig;
 use crate::metrics::Metrics;
 use crate::net::budget::Budget;
 use crate::net::connection::Limits;
@@ -34,6 +34,7 @@ use pointers::QuorumPointers;
 use proto::host::{Clock, Entropy, Spawner, SystemClock, SystemEntropy};
 use proto::ids::{DirectoryId, NodeId};
 use proto::metadata::{Endpoint, SecurityProtocol};
+use room::DirectoryRoom;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -108,7 +109,8 @@ impl Node {
         let broker_epoch = register(&server, &handle, kafka_address, online, entropy.as_ref()).await?;
         let image = handle.image();
         let pointers = Arc::new(QuorumPointers::new(handle.clone()));
-        let store = open_store(&object_store, &cluster_id, &metrics)?;
+        let room = (&disk, broker_config.firn.disk_reserve_bytes);
+        let store = open_store(&object_store, &cluster_id, &metrics, room)?;
         look_at_bucket(&object_store, &spawner, entropy.uuid())?;
         let reader = reader(&broker_config, &store, &pointers, &spawner, &entropy);
         let tier = start_tier(&broker_config, store, &pointers, &partitions, &clock, &entropy, &spawner);
@@ -315,12 +317,23 @@ async fn report_directories(services: Arc<Services>, stop: CancellationToken) {
     }
 }
 
-fn open_store(url: &str, cluster_id: &str, metrics: &Arc<Metrics>) -> Result<Store, StartError> {
+fn open_store(
+    url: &str,
+    cluster_id: &str,
+    metrics: &Arc<Metrics>,
+    (disk, reserve_bytes): (&Arc<dyn Disk>, u64),
+) -> Result<Store, StartError> {
     let location = Location::parse(url).map_err(StartError::because)?;
     let timeouts = Timeouts::default();
     let client = location.open(std::env::vars(), timeouts).map_err(StartError::because)?;
     let layout = Layout::new(location.prefix(), cluster_id);
-    Ok(Store::new(client, layout, timeouts, Arc::new(observe::StoreReports::new(Arc::clone(metrics)))))
+    let store = Store::new(client, layout, timeouts, Arc::new(observe::StoreReports::new(Arc::clone(metrics))));
+    Ok(match location {
+        Location::Directory(directory) => {
+            store.within(Arc::new(DirectoryRoom { disk: Arc::clone(disk), directory, reserve_bytes }))
+        }
+        Location::Memory | Location::S3 { .. } => store,
+    })
 }
 
 /// Says what is wrong with an S3 bucket, beside the start: hot records do not wait for the object store (ISOLATED).
@@ -372,30 +385,16 @@ async fn open_partitions(
     metrics: &Arc<Metrics>,
     spawner: &Spawner,
 ) -> Result<Partitions, StartError> {
-    let firn = &config.firn;
-    // Each directory has a journal and a tail of its own, and all of them share the memory.
-    let share = |bytes: usize| bytes / dirs.len().max(1);
-    let journal = journal::Config::default();
+    let (journal, dir) = memory::shares(&config.firn, dirs.len());
     let open = Open {
         node,
         disk: Arc::clone(disk),
-        journal: journal::Config {
-            file_bytes: firn.journal_file_bytes,
-            max_bytes: firn.journal_bytes,
-            pooled_blocks: share(firn.tail_cache_bytes).div_ceil(journal.block_bytes) + 1,
-            ..journal
-        },
-        dir: DirConfig {
-            tail_bytes: share(firn.tail_cache_bytes),
-            max_backlog_bytes: share(firn.writeback_bytes),
-            backlog_target_bytes: share(firn.writeback_bytes) / 2,
-            reserve_bytes: firn.disk_reserve_bytes,
-            ..DirConfig::default()
-        },
+        dirs,
+        journal,
+        dir,
         clock: Arc::clone(clock),
         observer: Arc::new(observe::LogReports::new(Arc::clone(metrics))),
         spawner: spawner.clone(),
-        dirs,
     };
     Partitions::open(open).await.map_err(StartError::because)
 }

@@ -111,7 +111,7 @@ fn refused(refusal: TierRefusal) -> CommitError {
 fn unfinished(error: &SubmitError) -> CommitError {
     match error {
         SubmitError::Unknown => CommitError::Unknown(error.to_string()),
-        SubmitError::Refused(_) | SubmitError::NotLeader { .. } | SubmitError::Ended => {
+        SubmitError::Refused(_) | SubmitError::NotLeader { .. } | SubmitError::NoSpace | SubmitError::Ended => {
             CommitError::Refused(error.to_string())
         }
     }

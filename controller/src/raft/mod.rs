@@ -5,6 +5,7 @@
 
 mod encoding;
 mod network;
+mod slack;
 mod state;
 mod store;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use tokio::sync::watch;
 
 use crate::handle::SubmitError;
 use network::Network;
+pub(crate) use slack::{Level, Slack};
 use state::StateMachine;
 pub(crate) use store::{Store, StoreError};
 

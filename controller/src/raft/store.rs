@@ -2,6 +2,7 @@
 //! run on the blocking threads.
 
 use std::fmt::Debug;
+use std::fs::OpenOptions;
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
@@ -11,12 +12,14 @@ use openraft::{AnyError, ErrorSubject, ErrorVerb, StorageIOError};
 use proto::host::Spawner;
 use proto::ids::NodeId;
 use proto::metadata::DecodeError;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::backends::FileBackend;
+use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 
 use super::encoding::{
     put_entry, put_log_id_alone, put_snapshot_meta, put_vote, take_entry, take_log_id_alone, take_snapshot_meta,
     take_vote,
 };
+use super::slack::{Cushioned, Slack};
 use super::{Entry, LogId, SnapshotMeta, StorageError, TypeConfig, Vote};
 
 /// Raft index → entry.
@@ -85,6 +88,7 @@ from_redb!(redb::DatabaseError, redb::TransactionError, redb::TableError, redb::
 #[derive(Clone)]
 pub(crate) struct Store {
     db: Arc<Database>,
+    slack: Arc<Slack>,
     spawner: Spawner,
 }
 
@@ -99,11 +103,27 @@ impl Store {
     pub(crate) fn open(dir: &Path, node: NodeId, spawner: Spawner) -> Result<Self, StoreError> {
         std::fs::create_dir_all(dir)
             .map_err(|source| StoreError::Directory { path: dir.display().to_string(), source })?;
-        let db = Database::builder().set_cache_size(CACHE_BYTES).create(dir.join("quorum.redb"))?;
-        Self::with_database(db, node, spawner)
+        let at = |path: &Path| {
+            let path = path.display().to_string();
+            move |source| StoreError::Directory { path, source }
+        };
+        let (path, beside) = (dir.join("quorum.redb"), dir.join("quorum.slack"));
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = FileBackend::new(file.map_err(at(&path))?)?;
+        let slack = Slack::open(&beside).map_err(at(&beside))?;
+        Self::with_backend(file, slack, node, spawner)
     }
 
-    fn with_database(db: Database, node: NodeId, spawner: Spawner) -> Result<Self, StoreError> {
+    /// The store in `backend`, whose writes may use `slack`.
+    pub(super) fn with_backend(
+        backend: impl StorageBackend,
+        slack: Slack,
+        node: NodeId,
+        spawner: Spawner,
+    ) -> Result<Self, StoreError> {
+        let slack = Arc::new(slack);
+        let backend = Cushioned::new(backend, Arc::clone(&slack));
+        let db = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
         let expected = i64::from(node.0);
         let write = db.begin_write()?;
         {
@@ -122,7 +142,12 @@ impl Store {
             write.open_table(SNAPSHOT)?;
         }
         write.commit()?;
-        Ok(Self { db: Arc::new(db), spawner })
+        Ok(Self { db: Arc::new(db), slack, spawner })
+    }
+
+    /// The room kept for its writes.
+    pub(crate) fn slack(&self) -> &Arc<Slack> {
+        &self.slack
     }
 
     async fn blocking<R: Send + 'static>(

@@ -1,14 +1,15 @@
 //! The quorum of one on a real redb file: first start, restart, crash, snapshot and purge.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use proto::host::{Entropy, ManualClock, SeededEntropy, Spawner};
 use proto::ids::{NodeId, TopicId};
 use proto::metadata::{Batch, Image, MetadataRecord};
 
-use super::{ProposeError, Quorum, Store};
+use super::{Level, ProposeError, Quorum, Slack, Store};
 use crate::command::{CreateTopics, Mode, NewTopic, RegisterBroker};
 use crate::{ControllerHandle, ControllerNode, NodeConfig};
 
@@ -189,4 +190,95 @@ async fn commands_submitted_together_are_all_carried_out() {
     firsts.sort_unstable();
     assert_eq!(firsts, (0..100).map(|number| number * 1000).collect::<Vec<_>>());
     node.shutdown().await;
+}
+
+/// A file on a disk that holds so many bytes, those of the slack included.
+#[derive(Debug)]
+struct Tight {
+    inner: redb::backends::InMemoryBackend,
+    beside: PathBuf,
+    capacity: Arc<AtomicU64>,
+    /// Where the file ends that was written: a longer one is sparse.
+    written: AtomicU64,
+}
+
+impl redb::StorageBackend for Tight {
+    fn len(&self) -> std::io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        self.inner.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.inner.set_len(len)
+    }
+
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.inner.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        let end = self.written.load(Ordering::SeqCst).max(offset + data.len() as u64);
+        if end + std::fs::metadata(&self.beside)?.len() > self.capacity.load(Ordering::SeqCst) {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        self.written.store(end, Ordering::SeqCst);
+        self.inner.write(offset, data)
+    }
+}
+
+/// openraft ends with the first write that fails.
+#[tokio::test]
+async fn a_write_that_finds_no_room_uses_the_slack() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let beside = dir.path().join("quorum.slack");
+    let slack = Slack::open(&beside).expect("room");
+    let held = || std::fs::metadata(&beside).expect("there").len();
+    let whole = held();
+    assert_eq!(slack.level(), Level::Whole);
+    let inner = redb::backends::InMemoryBackend::new();
+    let capacity = Arc::new(AtomicU64::new(u64::MAX));
+    let tight = Tight { inner, beside: beside.clone(), capacity: Arc::clone(&capacity), written: AtomicU64::new(0) };
+    let spawner = Spawner::single(tokio::runtime::Handle::current());
+    let store = Store::with_backend(tight, slack, NODE, spawner.clone()).expect("room");
+    let slack = Arc::clone(store.slack());
+    let clock = Arc::new(ManualClock::new(1_000));
+    let (node, handle) = ControllerNode::start_on(store, NODE, clock, &spawner).await.expect("room");
+    let entropy = SeededEntropy::new(9);
+    register(&handle, &entropy).await;
+    // From here on the disk is as full as it can be; what is freed of the slack is all there is.
+    capacity.store(whole + (2 << 20), Ordering::SeqCst);
+    for round in 0..400 {
+        let name = format!("topic-{round}-{}", "x".repeat(200));
+        let names = (0..20).map(|at| format!("{name}-{at}"));
+        for answer in handle.create_topics(topics(names, &entropy)).await.expect("the quorum goes on") {
+            answer.expect("the names are new");
+        }
+        if held() < whole {
+            break;
+        }
+    }
+    assert!(held() < whole, "it was needed");
+    assert_ne!(slack.level(), Level::Whole);
+    // Here there is room beside the full file, so the next command fills it up again first.
+    create(&handle, &entropy, &["after"]).await;
+    assert!(handle.image().topics().any(|topic| *topic.name == *"after"));
+    node.shutdown().await;
+}
+
+#[test]
+fn what_is_given_up_is_taken_back() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("slack");
+    let slack = Slack::open(&path).expect("room");
+    assert!(slack.give_up() && slack.give_up());
+    assert_eq!(slack.level(), Level::Some);
+    while slack.give_up() {}
+    assert_eq!((slack.level(), std::fs::metadata(&path).expect("there").len()), (Level::Low, 0));
+    assert_eq!(slack.refill(), Level::Whole);
+    assert!(slack.give_up());
+    drop(slack);
+    assert_eq!(Slack::open(&path).expect("room").level(), Level::Whole);
 }

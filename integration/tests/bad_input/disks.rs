@@ -1,11 +1,12 @@
 //! Disks that are full or read-only, and buckets that vanish.
 
 use super::commands::one_line;
-use super::stand::{Mount, Witness, dev, home, is_closed};
-use integration::calls::{CallError, EARLIEST_LOCAL, LATEST};
+use super::stand::{Mount, Witness, batch, dev, home, make, unique};
+use integration::calls::{ACKS_ALL, CallError, EARLIEST_LOCAL, LATEST, PRODUCE_BY_NAME, produce_request, produced};
 use integration::client::Client;
 use integration::process::Running;
 use proto::errors::ErrorCode;
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -68,6 +69,16 @@ async fn a_disk_that_fills_up_refuses_records_keeps_what_it_has_and_goes_on_when
     witness.is_well().await;
 }
 
+/// Takes all that is left of a disk.
+fn swallow(ballast: &Path) {
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(ballast);
+    let mut file = file.expect("opened");
+    for piece in [1 << 20, 64 << 10, 4 << 10, 512] {
+        let bytes = vec![1; piece];
+        while file.write_all(&bytes).is_ok() {}
+    }
+}
+
 /// Without a reserve the operating system itself says no in the middle of a write.
 #[tokio::test]
 async fn a_disk_without_a_reserve_loses_nothing_either() {
@@ -84,13 +95,65 @@ async fn a_disk_without_a_reserve_loses_nothing_either() {
     let mut running = firn.start().await.expect("a broker");
     let mut witness = Witness::at(running.kafka(), &LOCAL_ONLY).await;
     let refused = fill(&mut witness).await;
-    // Either it was seen coming, or the journal waits for room, or the directory went offline, and with its only one the process.
+    // Either it was seen coming, or the journal waits for room.
     let said = [ErrorCode::KafkaStorageError, ErrorCode::RequestTimedOut];
-    assert!(refused.code().is_some_and(|code| said.contains(&code)) || is_closed(&refused), "{refused}");
+    assert!(refused.code().is_some_and(|code| said.contains(&code)), "{refused}");
+    witness.read_all().await.expect("reads go on");
+    assert!(running.ended().expect("known").is_none());
     std::fs::remove_file(&ballast).expect("removed");
-    if running.ended().expect("known").is_none() {
-        running.kill().await.expect("killed");
+    let mut client = Client::connect(running.kafka()).await.expect("a connection");
+    make(&mut client, "another", 1, &LOCAL_ONLY).await;
+    until("room to be noticed", async || {
+        let request = produce_request("another", 0, ACKS_ALL, batch(b"new"));
+        let answer = client.call_in(&request, PRODUCE_BY_NAME).await.expect("an answer");
+        produced(answer).ok()
+    })
+    .await;
+    running.kill().await.expect("killed");
+    let running = firn.start().await.expect("a broker");
+    let mut client = Client::connect(running.kafka()).await.expect("a connection");
+    let end = client.offset(&witness.topic, 0, LATEST).await.expect("the end");
+    witness.address_moved(client);
+    witness.read_acknowledged(end).await;
+}
+
+/// Log, metadata and bucket on one disk, which somebody else fills to the last byte.
+#[tokio::test]
+async fn a_disk_that_holds_all_of_it_may_be_full_to_the_last_byte() {
+    let home = home();
+    let small = home.path().join("small");
+    let Some(_mount) = Mount::tmpfs(&small, 192) else { return };
+    let firn = dev(&small.join("data")).log_to(&home.path().join("log"));
+    let firn = firn.set("firn.journal.bytes", 32 << 20).set("firn.disk.reserve.bytes", 8 << 20);
+    let mut running = firn.start().await.expect("a broker");
+    let mut witness = Witness::at(running.kafka(), &SMALL).await;
+    for _ in 0..8 {
+        witness.produce(400_000).await.expect("an acknowledgement");
     }
+    let ballast = small.join("ballast");
+    swallow(&ballast);
+    let mut client = Client::connect(running.kafka()).await.expect("a connection");
+    // Whatever is asked for is refused in time, or done with what was kept for it.
+    let mut refused = 0;
+    for round in 0..40 {
+        let topic = format!("refused-{round}-{}", "x".repeat(200));
+        match client.create_topic(&topic, 50, &[]).await {
+            Ok(_) => {}
+            Err(error) => {
+                refused += 1;
+                assert_eq!(error.code(), Some(ErrorCode::KafkaStorageError), "{round}: {error}");
+            }
+        }
+        swallow(&ballast);
+    }
+    assert!(refused > 0, "what was kept is finite");
+    let refused = fill(&mut witness).await;
+    let said = [ErrorCode::KafkaStorageError, ErrorCode::RequestTimedOut];
+    assert!(refused.code().is_some_and(|code| said.contains(&code)), "{refused}");
+    assert!(running.ended().expect("known").is_none());
+    std::fs::remove_file(&ballast).expect("removed");
+    until("room to be noticed", async || client.create_topic(&unique("accepted"), 1, &[]).await.ok()).await;
+    running.kill().await.expect("killed");
     let running = firn.start().await.expect("a broker");
     let mut client = Client::connect(running.kafka()).await.expect("a connection");
     let end = client.offset(&witness.topic, 0, LATEST).await.expect("the end");

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use integration::calls::{ACKS_ALL, CallError, LATEST, PRODUCE_BY_NAME, produce_request, produced};
-use integration::client::{Client, ClientError};
+use integration::client::Client;
 use integration::process::{Firn, Running};
 use proto::errors::ErrorCode;
 use proto::host::{Clock, Entropy, SystemClock, SystemEntropy};
@@ -242,9 +242,4 @@ impl Drop for Mount {
 fn mount(arguments: &[&str]) -> bool {
     let mount = std::process::Command::new("mount").args(arguments).stderr(std::process::Stdio::null()).status();
     mount.is_ok_and(|status| status.success())
-}
-
-/// Whether the answer is that nobody is there any more.
-pub(crate) fn is_closed(error: &CallError) -> bool {
-    matches!(error, CallError::Client(ClientError::Closed(_)))
 }

@@ -37,6 +37,8 @@ pub enum Definite {
     Throttled,
     /// The store was not reached: the request was not sent.
     Unreachable,
+    /// There is no room for the object where the store is. Nothing was sent.
+    NoSpace,
     /// The body did not have the promised length.
     Truncated,
     /// The request cannot be served by this store, or makes no sense to it.
@@ -53,6 +55,7 @@ impl Definite {
             Self::Denied => "denied",
             Self::Throttled => "throttled",
             Self::Unreachable => "unreachable",
+            Self::NoSpace => "no_space",
             Self::Truncated => "truncated",
             Self::Unsupported => "unsupported",
         }
@@ -68,6 +71,7 @@ impl std::fmt::Display for Definite {
             Self::Denied => "access denied",
             Self::Throttled => "the store asks to slow down",
             Self::Unreachable => "the store cannot be reached",
+            Self::NoSpace => "no space",
             Self::Truncated => "truncated answer",
             Self::Unsupported => "not supported by the store",
         })

@@ -20,6 +20,7 @@ mod tests;
 use std::ops::Range;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::stream::{BoxStream, Fuse};
 use futures::{StreamExt, TryStreamExt};
@@ -46,6 +47,7 @@ const PROOF_BYTES: usize = 64;
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<dyn ObjectStore>,
+    room: Option<Arc<dyn Room>>,
     metrics: Arc<dyn StoreMetrics>,
     timeouts: Timeouts,
     layout: Arc<Layout>,
@@ -55,6 +57,14 @@ impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store").field("inner", &self.inner).field("layout", &self.layout).finish_non_exhaustive()
     }
+}
+
+/// Says whether there is room where a store lies, if that is not without limits: a directory may be on the very disk
+/// that the log is on.
+#[async_trait]
+pub trait Room: Send + Sync + 'static {
+    /// Why an object of `bytes` bytes may not be stored now; none if it may.
+    async fn lacks(&self, bytes: u64) -> Option<String>;
 }
 
 /// How a successful [`Store::create`] came about.
@@ -85,7 +95,13 @@ impl Store {
         timeouts: Timeouts,
         metrics: Arc<dyn StoreMetrics>,
     ) -> Self {
-        Self { inner, metrics, timeouts, layout: Arc::new(layout) }
+        Self { inner, room: None, metrics, timeouts, layout: Arc::new(layout) }
+    }
+
+    /// The store, in which nothing is created that `room` has no room for.
+    #[must_use]
+    pub fn within(self, room: Arc<dyn Room>) -> Self {
+        Self { room: Some(room), ..self }
     }
 
     /// How objects are named here.
@@ -97,7 +113,8 @@ impl Store {
     /// The last bytes of `chunks` must depend on all of them (a checksum).
     ///
     /// # Errors
-    /// `AlreadyExists` if *another* object has that name. Unknown if it may have been stored: try again
+    /// `AlreadyExists` if *another* object has that name. `NoSpace` if there is no room for it: nothing was sent.
+    /// Unknown if it may have been stored: try again
     /// with the same key and the same bytes.
     pub async fn create(&self, key: &Key, chunks: &[Bytes]) -> Result<Created, StoreError> {
         let length = chunks.iter().map(|chunk| chunk.len() as u64).sum();
@@ -109,10 +126,17 @@ impl Store {
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
             }
-            let put = self.put_multipart(key, chunks);
+            let put = async {
+                self.check_room(length).await?;
+                self.put_multipart(key, chunks).await
+            };
             self.timed(RequestKind::PutMultipart, length, put).await
         } else {
-            self.timed(RequestKind::Put, length, self.put_whole(key, chunks)).await
+            let put = async {
+                self.check_room(length).await?;
+                self.put_whole(key, chunks).await
+            };
+            self.timed(RequestKind::Put, length, put).await
         };
         match attempt {
             Ok(()) => Ok(Created::Now),
@@ -213,6 +237,14 @@ impl Store {
         let bytes = result.as_ref().map_or(0, |(body, _)| body.len() as u64);
         self.metrics.request(RequestKind::Get, metrics::outcome(&result), bytes, started.elapsed());
         result
+    }
+
+    async fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
+        let Some(room) = &self.room else { return Ok(()) };
+        match room.lacks(bytes).await {
+            Some(why) => Err(StoreError::definite(Definite::NoSpace, why)),
+            None => Ok(()),
+        }
     }
 
     async fn put_whole(&self, key: &Key, chunks: &[Bytes]) -> Result<(), StoreError> {
