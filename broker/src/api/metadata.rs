@@ -15,7 +15,11 @@ use proto::messages::{
 };
 use proto::metadata::{Image, PartitionState, Topic};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
+/// What a topic takes in an answer, about, and each of its partitions.
+const TOPIC_BYTES: usize = 128;
+const PARTITION_BYTES: usize = 96;
 /// Kafka's way of saying that nobody asked for permissions.
 pub(super) const NO_OPERATIONS: i32 = i32::MIN;
 /// Every operation on a topic, as a set of bits by Kafka's numbers: without authorization all are allowed.
@@ -51,6 +55,13 @@ pub(super) async fn handle(context: &Context<'_>, request: MetadataRequest) -> M
         }
     }
     let operations = if request.include_topic_authorized_operations { TOPIC_OPERATIONS } else { NO_OPERATIONS };
+    // Few bytes may ask for all topics there are.
+    let size = |topic: &Topic| TOPIC_BYTES + topic.partitions.len() * PARTITION_BYTES;
+    let expected = match &wanted {
+        None => image.topics().map(|topic| size(topic)).sum(),
+        Some(topics) => topics.iter().filter_map(|asked| find(&image, asked)).map(|topic| size(topic)).sum(),
+    };
+    context.admit_answer(expected).await;
     let topics = match wanted {
         None => image.topics().map(|topic| describe(topic, operations)).collect(),
         Some(topics) => topics.into_iter().map(|asked| one(&image, asked, &refused, operations)).collect(),
@@ -81,6 +92,15 @@ pub(super) async fn handle(context: &Context<'_>, request: MetadataRequest) -> M
     }
 }
 
+/// The topic that is asked for. An id counts before a name: clients that ask by id send an empty name beside it.
+fn find<'a>(image: &'a Image, asked: &MetadataRequestTopic) -> Option<&'a Arc<Topic>> {
+    if asked.topic_id.is_nil() {
+        image.topic_named(asked.name.as_deref()?)
+    } else {
+        image.topic(TopicId(asked.topic_id))
+    }
+}
+
 fn one(
     image: &Image,
     asked: MetadataRequestTopic,
@@ -88,10 +108,9 @@ fn one(
     operations: i32,
 ) -> MetadataResponseTopic {
     let by_id = !asked.topic_id.is_nil();
-    // An id counts before a name: clients that ask by id send an empty name beside it.
     let found = match (&asked.name, by_id) {
-        (_, true) => image.topic(TopicId(asked.topic_id)).ok_or(ErrorCode::UnknownTopicId),
-        (Some(name), false) => image.topic_named(name).ok_or_else(|| {
+        (_, true) => find(image, &asked).ok_or(ErrorCode::UnknownTopicId),
+        (Some(name), false) => find(image, &asked).ok_or_else(|| {
             let refusal = refused.get(name).copied();
             let legal = controller::decide::check_topic_name(name).is_ok();
             refusal.unwrap_or(if legal { ErrorCode::UnknownTopicOrPartition } else { ErrorCode::InvalidTopicException })

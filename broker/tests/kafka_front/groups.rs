@@ -340,6 +340,9 @@ async fn what_is_larger_than_a_record_may_be_is_refused() {
     let large: &'static [u8] = &[7; 200_000];
     let synced = client.call(5, &sync_5(&group, &member.member_id, 1, &[(&member.member_id, large)])).await;
     assert_eq!(code(synced.error_code), ErrorCode::UnknownServerError);
+    let mut wordy = join(&unique("group"), "", None);
+    wordy.protocols[0].metadata = Bytes::from_static(large);
+    assert_eq!(code(client.call(9, &wordy).await.error_code), ErrorCode::UnknownServerError);
 
     let mut request = commit(&unique("group"), "", -1, &topic, 1);
     let one = request.topics[0].partitions[0].clone();

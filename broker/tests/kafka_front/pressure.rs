@@ -126,6 +126,29 @@ async fn offsets_that_are_asked_for_twice_come_once() {
     assert_eq!(found, [[(0, 7), (3, -1)]]);
 }
 
+/// Answers that nobody reads are paid for, and their memory comes back with the end of the connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_are_not_read_hold_memory_of_the_budget() {
+    const USED: &str = "firn_budget_used_bytes{budget=\"fetch_answers\"}";
+    let Some(world) = World::firn(&[("firn.request.memory.bytes", "16777216")]).await else { return };
+    let mut client = world.client().await;
+    let broker = DescribeConfigsResource { resource_type: 4, resource_name: "0".to_owned(), configuration_keys: None };
+    let request =
+        DescribeConfigsRequest { resources: vec![broker], include_synonyms: true, include_documentation: true };
+    for _ in 0..200 {
+        client.send(4, &request).await;
+    }
+    // All that there is, but for what is less than one answer: the next one waits for it.
+    let taken = async {
+        while metric(&world, USED).await < (4 << 20) - (256 << 10) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, taken).await.expect("the answers are paid for");
+    drop(client);
+    becomes(&world, USED, 0).await;
+}
+
 /// The broker answers this connection.
 async fn served(client: &mut Client) {
     let answer = client.call(0, &ApiVersionsRequest::default()).await;

@@ -68,6 +68,11 @@ impl Group {
         if self.is_dead() {
             return Err(GroupError::NotAvailable);
         }
+        let bytes: usize = join.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum();
+        if bytes > config.max_write_bytes {
+            // Its generation could not be written down. Kafka finds out when the leader brings the assignment, and keeps it until then.
+            return Err(GroupError::TooLarge);
+        }
         let has = self.members.get(&join.member.member_id);
         let room = match self.state {
             GroupState::Empty | GroupState::Dead => true,
