@@ -5,7 +5,7 @@ use super::errors::read_code;
 use super::partitions::{held, topic_named};
 use super::services::Services;
 use crate::partition::PartitionHandle;
-use crate::partition::types::{Isolation, TimestampAnswer, TimestampOffset};
+use crate::partition::types::{Isolation, ReadError, TimestampAnswer, TimestampOffset};
 use proto::errors::ErrorCode;
 use proto::ids::{LeaderEpoch, Millis, Offset};
 use proto::messages::list_offsets_request::ListOffsetsPartition;
@@ -13,6 +13,8 @@ use proto::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListO
 use proto::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The end of what the reader may see.
 const LATEST: Millis = -1;
@@ -26,6 +28,8 @@ const EARLIEST_LOCAL: Millis = -4;
 const LATEST_TIERED: Millis = -5;
 /// From this version on an answer carries the leader epoch of the record found (KIP-320).
 const NAMES_EPOCH: i16 = 4;
+/// From this version on a request says how long to wait for the remote tier.
+const WAITS: i16 = 10;
 
 /// Answers one offset per partition asked for.
 pub(super) async fn handle(context: &Context<'_>, request: ListOffsetsRequest) -> ListOffsetsResponse {
@@ -33,6 +37,7 @@ pub(super) async fn handle(context: &Context<'_>, request: ListOffsetsRequest) -
     let image = services.controller.image();
     let isolation = if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };
     let mut topics = Vec::with_capacity(request.topics.len());
+    let deadline = deadline(context.caller.version, request.timeout_ms);
     let twice = named_twice(&request);
     for asked in request.topics {
         let topic = topic_named(&image, &asked.name).cloned();
@@ -41,7 +46,10 @@ pub(super) async fn handle(context: &Context<'_>, request: ListOffsetsRequest) -
             let found = match &topic {
                 _ if twice.contains(&(asked.name.clone(), wanted.partition_index)) => Err(ErrorCode::InvalidRequest),
                 Ok(topic) => match held(services, topic, wanted.partition_index) {
-                    Ok(partition) => one(services, &partition, &wanted, isolation, context.caller.version).await,
+                    Ok(partition) => {
+                        let ask = Ask { isolation, version: context.caller.version, deadline };
+                        one(services, &partition, &wanted, ask).await
+                    }
                     Err(code) => Err(code),
                 },
                 Err(code) => Err(*code),
@@ -74,13 +82,48 @@ struct Listed {
     leader_epoch: LeaderEpoch,
 }
 
+/// How a client asks.
+#[derive(Clone, Copy)]
+struct Ask {
+    isolation: Isolation,
+    version: i16,
+    /// Until when it waits for the remote tier.
+    deadline: Option<Instant>,
+}
+
+/// Until when a request waits for the remote tier (KIP-1075); until it answers, if the client does not say.
+fn deadline(version: i16, timeout_ms: i32) -> Option<Instant> {
+    let timeout = u64::try_from(timeout_ms).ok().filter(|ms| *ms > 0 && version >= WAITS)?;
+    Some(Instant::now() + Duration::from_millis(timeout))
+}
+
+/// What the remote tier answers in time.
+async fn in_time<T>(deadline: Option<Instant>, remote: impl Future<Output = T>) -> Result<T, ErrorCode> {
+    match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline, remote).await.map_err(|_| ErrorCode::RequestTimedOut),
+        None => Ok(remote.await),
+    }
+}
+
+/// Searches the local log on the cold runtime: what is found has to be decompressed, and produce and tail reads do not
+/// queue behind that.
+async fn search<T: Send + 'static>(
+    services: &Services,
+    search: impl Future<Output = Result<T, ReadError>> + Send + 'static,
+) -> Result<T, ErrorCode> {
+    match services.spawner.spawn_cold(search).await {
+        Ok(found) => found.map_err(|error| read_code(&error)),
+        Err(_) => Err(ErrorCode::UnknownServerError),
+    }
+}
+
 async fn one(
     services: &Arc<Services>,
     partition: &PartitionHandle,
     wanted: &ListOffsetsPartition,
-    isolation: Isolation,
-    version: i16,
+    ask: Ask,
 ) -> Result<Listed, ErrorCode> {
+    let Ask { isolation, version, .. } = ask;
     let known = (wanted.current_leader_epoch >= 0).then_some(wanted.current_leader_epoch);
     partition.check_leader(known).map_err(|error| read_code(&error))?;
     let ends = partition.offsets();
@@ -101,8 +144,8 @@ async fn one(
         EARLIEST_LOCAL => at(ends.local_start.max(ends.log_start)),
         LATEST_TIERED if ends.tier_end > ends.log_start => at(ends.tier_end - 1),
         LATEST_TIERED => Listed { offset: -1, timestamp: -1, leader_epoch: -1 },
-        MAX_TIMESTAMP => found(newest(services, partition, isolation).await?),
-        timestamp => found(first_since(services, partition, timestamp, isolation).await?),
+        MAX_TIMESTAMP => found(newest(services, partition, ask).await?),
+        timestamp => found(first_since(services, partition, timestamp, ask).await?),
     })
 }
 
@@ -119,9 +162,11 @@ async fn first_since(
     services: &Arc<Services>,
     partition: &PartitionHandle,
     timestamp: Millis,
-    isolation: Isolation,
+    ask: Ask,
 ) -> Result<Option<TimestampOffset>, ErrorCode> {
-    let local = partition.offset_for_timestamp(timestamp, isolation).await.map_err(|error| read_code(&error))?;
+    let isolation = ask.isolation;
+    let log = partition.clone();
+    let local = search(services, async move { log.offset_for_timestamp(timestamp, isolation).await }).await?;
     match local {
         TimestampAnswer::Found(record) => return Ok(Some(record)),
         TimestampAnswer::None => return Ok(None),
@@ -129,7 +174,8 @@ async fn first_since(
     }
     let tp = partition.tp();
     if let Some(pointer) = services.controller.image().tier(tp).cloned() {
-        let cold = services.remote.offset_for_timestamp(tp, &pointer, timestamp).await.map_err(|error| {
+        let cold = services.remote.offset_for_timestamp(tp, &pointer, timestamp);
+        let cold = in_time(ask.deadline, cold).await?.map_err(|error| {
             tracing::warn!(partition = %tp, %error, "searching the remote tier by time failed");
             ErrorCode::KafkaStorageError
         })?;
@@ -141,22 +187,22 @@ async fn first_since(
             }));
         }
     }
-    partition.offset_for_timestamp_local(timestamp, isolation).await.map_err(|error| read_code(&error))
+    let log = partition.clone();
+    search(services, async move { log.offset_for_timestamp_local(timestamp, isolation).await }).await
 }
 
 /// The record with the largest timestamp; of several, the first.
 async fn newest(
     services: &Arc<Services>,
     partition: &PartitionHandle,
-    isolation: Isolation,
+    ask: Ask,
 ) -> Result<Option<TimestampOffset>, ErrorCode> {
-    let local = partition.max_timestamp(isolation).await.map_err(|error| read_code(&error))?;
+    let log = partition.clone();
+    let local = search(services, async move { log.max_timestamp(ask.isolation).await }).await?;
     let tp = partition.tp();
     let Some(pointer) = services.controller.image().tier(tp).cloned() else { return Ok(local) };
-    let Some(cold_max) = services.remote.max_timestamp(tp, &pointer).await.map_err(|_| ErrorCode::KafkaStorageError)?
-    else {
-        return Ok(local);
-    };
+    let cold_max = in_time(ask.deadline, services.remote.max_timestamp(tp, &pointer)).await?;
+    let Some(cold_max) = cold_max.map_err(|_| ErrorCode::KafkaStorageError)? else { return Ok(local) };
     if local.is_some_and(|record| record.timestamp > cold_max.timestamp) {
         return Ok(local);
     }
@@ -190,6 +236,15 @@ fn answer(partition_index: i32, found: Result<Listed, ErrorCode>, version: i16) 
 mod tests {
     use super::*;
     use proto::wire::Encoder;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_waits_for_the_tier_as_long_as_it_says() {
+        let late = || tokio::time::sleep(Duration::from_secs(60));
+        assert_eq!(in_time(deadline(10, 59_000), late()).await, Err(ErrorCode::RequestTimedOut));
+        assert_eq!(in_time(deadline(10, 61_000), late()).await, Ok(()));
+        assert_eq!(in_time(deadline(10, 0), late()).await, Ok(()), "it did not say");
+        assert_eq!(in_time(deadline(9, 1), late()).await, Ok(()), "it could not say");
+    }
 
     #[test]
     fn an_answer_fits_the_version_it_is_asked_in() {

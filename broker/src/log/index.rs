@@ -80,6 +80,12 @@ impl SparseIndex {
         self.entries.get(next.checked_sub(1)?).map(|entry| entry.offset)
     }
 
+    /// The last entry before `offset`: its offset, and the greatest timestamp of the batches up to it, itself included.
+    pub fn max_timestamp_before(&self, offset: Offset) -> Option<(Offset, Millis)> {
+        let next = self.entries.partition_point(|entry| entry.offset < offset);
+        self.entries.get(next.checked_sub(1)?).map(|entry| (entry.offset, entry.timestamp))
+    }
+
     /// Forgets batches at or above `end`.
     pub fn truncate(&mut self, end: Offset) {
         self.entries.retain(|entry| entry.offset < end);

@@ -287,13 +287,22 @@ impl Layout {
         target
     }
 
-    /// Greatest timestamp in the log and the base offset of its batch.
-    pub fn max_timestamp(&self) -> Option<(Millis, Offset)> {
+    /// Greatest timestamp below `until` and the base offset of its batch, as far as that is known without reading: of the
+    /// segment whose newest batch lies at or above `until`, nothing is.
+    pub fn max_timestamp(&self, until: Offset) -> Option<(Millis, Offset)> {
         self.segments
             .iter()
-            .filter(|segment| segment.max_timestamp >= 0)
+            .filter(|segment| segment.max_timestamp >= 0 && segment.max_timestamp_offset < until)
             .map(|segment| (segment.max_timestamp, segment.max_timestamp_offset))
             .reduce(|best, next| if next.0 > best.0 { next } else { best })
+    }
+
+    /// The segment of whose batches below `until` the greatest timestamp is not known, for a greater one follows. There is
+    /// at most one.
+    pub fn newest_hidden(&self, until: Offset) -> Option<&SegmentMeta> {
+        self.segments
+            .iter()
+            .find(|segment| segment.base < until && segment.max_timestamp >= 0 && segment.max_timestamp_offset >= until)
     }
 }
 

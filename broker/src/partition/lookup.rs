@@ -1,4 +1,4 @@
-//! Searches by time in the local log.
+//! Searches by time in the local log. They decompress what they find: callers run them where nobody waits for the thread.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -57,11 +57,25 @@ impl PartitionHandle {
     /// # Errors
     /// See [`ReadError`].
     pub async fn max_timestamp(&self, isolation: Isolation) -> Result<Option<TimestampOffset>, ReadError> {
-        let (newest, until) = {
+        let (known, hidden, until) = {
             let inner = self.shared.inner.lock();
-            (inner.core.layout().max_timestamp(), inner.core.visible_end(isolation))
+            let until = inner.core.visible_end(isolation);
+            let layout = inner.core.layout();
+            let start = inner.core.offsets().local_start;
+            let hidden = layout.newest_hidden(until).map(|segment| {
+                let (from, seen) = segment.index.max_timestamp_before(until).unwrap_or((segment.base, -1));
+                (from.max(start), seen)
+            });
+            (layout.max_timestamp(until), hidden, until)
         };
-        let Some((_, from)) = newest.filter(|(_, from)| *from < until) else {
+        // While batches are on their way to disk, the newest is never visible yet.
+        if let Some((from, seen)) = hidden {
+            let newest = self.newest_header(from, until, seen).await?;
+            if newest >= 0 && known.is_none_or(|(known, _)| newest > known) {
+                return self.offset_for_timestamp_local(newest, isolation).await;
+            }
+        }
+        let Some((_, from)) = known else {
             return Ok(None);
         };
         scan(&self.shared, from, until, |batch| {
@@ -74,6 +88,18 @@ impl PartitionHandle {
             })
         })
         .await
+    }
+
+    /// The greatest timestamp that the headers of `[from, until)` tell of, or `least`.
+    async fn newest_header(&self, from: Offset, until: Offset, least: Millis) -> Result<Millis, ReadError> {
+        let mut newest = least;
+        let whole: Option<()> = scan(&self.shared, from, until, |batch| {
+            newest = newest.max(batch.header.max_timestamp);
+            Ok(ControlFlow::Continue(()))
+        })
+        .await?;
+        debug_assert!(whole.is_none(), "nothing ends the scan early");
+        Ok(newest)
     }
 }
 

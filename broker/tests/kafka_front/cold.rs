@@ -1,10 +1,14 @@
 //! Records that left the local disk: a client cannot tell where they came from.
 
 use crate::client::{Client, code};
-use crate::world::{COLD, FETCH, World, batch, fetch, filled, read, size, sized};
+use crate::world::{COLD, FETCH, World, batch, fetch, filled, read, size, sized, t0};
+use broker::http::Control;
 use proto::errors::ErrorCode;
-use proto::messages::FetchRequest;
 use proto::messages::fetch_response::PartitionData;
+use proto::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use proto::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use proto::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
+use proto::messages::{FetchRequest, IncrementalAlterConfigsRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest};
 use proto::records::{BatchBuilder, Codec};
 use std::collections::BTreeMap;
 
@@ -166,4 +170,112 @@ async fn cold_partitions_come_along_though_hot_ones_are_busy() {
         fetches += 1;
         assert!(fetches < 10_000, "the cold partition makes no progress");
     }
+}
+
+/// Offset, timestamp and leader epoch that ListOffsets answers.
+async fn listed(client: &mut Client, topic: &str, timestamp: i64) -> (i64, i64, i32) {
+    let partitions = vec![ListOffsetsPartition { timestamp, current_leader_epoch: -1, ..Default::default() }];
+    let topics = vec![ListOffsetsTopic { name: topic.to_owned(), partitions }];
+    let request = ListOffsetsRequest { replica_id: -1, topics, timeout_ms: 30_000, ..Default::default() };
+    let answer = client.call(10, &request).await;
+    let found = &answer.topics[0].partitions[0];
+    assert_eq!(code(found.error_code), ErrorCode::None, "{timestamp}");
+    (found.offset, found.timestamp, found.leader_epoch)
+}
+
+/// Where an epoch ends.
+async fn epoch_end(client: &mut Client, topic: &str, leader_epoch: i32) -> (i32, i64) {
+    let partitions = vec![OffsetForLeaderPartition { leader_epoch, current_leader_epoch: -1, ..Default::default() }];
+    let topics = vec![OffsetForLeaderTopic { topic: topic.to_owned(), partitions }];
+    let answer = client.call(4, &OffsetForLeaderEpochRequest { replica_id: -1, topics }).await;
+    let found = &answer.topics[0].partitions[0];
+    assert_eq!(code(found.error_code), ErrorCode::None);
+    (found.leader_epoch, found.end_offset)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn offsets_and_epochs_are_known_of_what_is_cold() {
+    let Some(mut world) = World::firn(&[]).await else { return };
+    let topic = world.topic(1, COLD).await;
+    let mut client = world.client().await;
+    client.produced(&topic, 0, filled(BatchBuilder::new().codec(Codec::Zstd), &[b"a", b"b", b"c"])).await;
+    world.cool(&topic).await;
+    world.restart().await;
+    let mut client = world.client().await;
+    // The same timestamps again, under another leader epoch.
+    client.produced(&topic, 0, batch(&[b"d", b"e"])).await;
+    let (end, _, epoch) = listed(&mut client, &topic, -1).await;
+    assert!(end == 5 && epoch > 0, "{end} {epoch}");
+    for cold in [3, 5] {
+        if cold == 5 {
+            world.cool(&topic).await;
+        }
+        for (asked, expected) in [
+            (-2, (0, -1, 0)),
+            (-4, (cold, -1, epoch)),
+            (-5, (cold - 1, -1, if cold == 3 { 0 } else { epoch })),
+            (-3, (2, t0() + 2, 0)),
+            (0, (0, t0(), 0)),
+            (t0() + 1, (1, t0() + 1, 0)),
+            (t0() + 2, (2, t0() + 2, 0)),
+            (t0() + 3, (-1, -1, -1)),
+        ] {
+            assert_eq!(listed(&mut client, &topic, asked).await, expected, "{asked} with {cold} of 5 cold");
+        }
+        assert_eq!(epoch_end(&mut client, &topic, 0).await, (0, 3), "{cold} of 5 cold");
+        assert_eq!(epoch_end(&mut client, &topic, epoch).await, (epoch, 5), "{cold} of 5 cold");
+        assert_eq!(epoch_end(&mut client, &topic, epoch + 1).await, (-1, -1), "{cold} of 5 cold");
+    }
+}
+
+/// KIP-950: what is tiered stays readable, nothing is added, and what is local is kept as long as the whole history.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_copies_history_stays_where_it_is() {
+    let Some(world) = World::firn(&[("log.retention.check.interval.ms", "50")]).await else { return };
+    let topic = world.topic(1, COLD).await;
+    let mut client = world.client().await;
+    client.produced(&topic, 0, batch(&[b"cold"])).await;
+    world.cool(&topic).await;
+    let alter = |settings: &[(&str, i8, &str)]| {
+        let one = |(name, config_operation, value): &(&str, i8, &str)| AlterableConfig {
+            name: (*name).to_owned(),
+            config_operation: *config_operation,
+            value: Some((*value).to_owned()),
+        };
+        let resource = AlterConfigsResource {
+            resource_type: 2,
+            resource_name: topic.clone(),
+            configs: settings.iter().map(one).collect(),
+        };
+        IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false }
+    };
+    let said = client
+        .call(
+            1,
+            &alter(&[("remote.log.copy.disable", 0, "true"), ("local.retention.ms", 1, ""), ("segment.ms", 0, "1")]),
+        )
+        .await;
+    assert_eq!((code(said.responses[0].error_code), &said.responses[0].error_message), (ErrorCode::None, &None));
+    let later = |at: i64| {
+        // Records' own time rolls segments.
+        let mut builder = BatchBuilder::new();
+        builder.append(t0() + at * 1000, None, Some(at.to_string().as_bytes()), &[]);
+        builder.build()
+    };
+    for at in 1..4 {
+        client.produced(&topic, 0, later(at)).await;
+    }
+    let control = world.node().control();
+    let refused = control.tier_flush(topic.clone(), std::time::Duration::from_secs(30)).await;
+    assert!(refused.is_err_and(|why| why.to_string().contains("remote.log.copy.disable")));
+    assert_eq!(listed(&mut client, &topic, -5).await.0, 0, "nothing was added");
+    assert_eq!(client.values(&topic, 0, 0).await, [&b"cold"[..], b"1", b"2", b"3"]);
+    // Retention goes over both: the last segment is open, and stays.
+    let said = client.call(1, &alter(&[("retention.ms", 0, "1")])).await;
+    assert_eq!(code(said.responses[0].error_code), ErrorCode::None);
+    client.produced(&topic, 0, later(4)).await;
+    while listed(&mut client, &topic, -2).await.0 < 4 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(client.values(&topic, 0, 4).await, [b"4"]);
 }

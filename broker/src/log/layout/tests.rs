@@ -98,7 +98,7 @@ fn the_tail_is_cut_and_goes_on() {
     assert_eq!(layout.active().index.entries().len(), 1);
     assert_eq!(append(&mut layout, &batch(100, 5, 260), 0), at(10, 300, false));
     layout.truncate(0, 0, 0);
-    assert_eq!((layout.end(), layout.bytes(), layout.max_timestamp()), (0, 0, None));
+    assert_eq!((layout.end(), layout.bytes(), layout.max_timestamp(Offset::MAX)), (0, 0, None));
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn segments_are_found_by_offset() {
     assert_eq!([0, 9, 10, 30, 31].map(base), [Some(0), Some(0), Some(10), Some(30), Some(30)]);
     assert_eq!(base(32), None);
     assert_eq!(layout.from(15).map(|segment| segment.base).collect::<Vec<_>>(), [10, 30]);
-    assert_eq!(layout.max_timestamp(), Some((250, 30)));
+    assert_eq!(layout.max_timestamp(Offset::MAX), Some((250, 30)));
 }
 
 #[test]

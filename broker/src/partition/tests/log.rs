@@ -71,6 +71,33 @@ async fn byte_limits_hold_but_for_a_first_batch() {
     assert!(matches!(none.expect("in range").data, ReadData::Empty | ReadData::Disk(_)));
 }
 
+/// Under load the newest batch is always on its way to disk: what is visible still has a greatest timestamp.
+#[tokio::test(start_paused = true)]
+async fn the_newest_visible_record_is_found_while_newer_ones_are_on_their_way() {
+    let world = World::new(6).await;
+    let handle = world.lead(0, local()).await;
+    let newest = async |handle: &PartitionHandle| {
+        let found = handle.max_timestamp(Isolation::ReadUncommitted).await.expect("readable");
+        found.map(|found| (found.offset, found.timestamp))
+    };
+    let first = append(&world, &handle, &batch(5_000, &[b"a"])).expect("taken");
+    assert_eq!(handle.offsets().high_watermark, 0, "the journal's task has not run");
+    let hidden = handle.max_timestamp(Isolation::ReadUncommitted);
+    assert_eq!(hidden.await.expect("readable"), None, "nothing is visible yet");
+    first.acked.await.expect("acknowledged");
+    for (offset, timestamp) in (1..60).map(|at| (at, 5_000 + at * 10)) {
+        let known = newest(&handle).await;
+        assert_eq!(known, Some((offset - 1, timestamp - 10)));
+        let pending = append(&world, &handle, &batch(timestamp, &[&[b'x'; 200]])).expect("taken");
+        assert_eq!(handle.offsets().high_watermark, offset, "the journal's task has not run");
+        let hidden = handle.max_timestamp(Isolation::ReadUncommitted).await.expect("readable");
+        let still = hidden.map(|found| (found.offset, found.timestamp));
+        assert!(still == known || still == Some((offset, timestamp)), "{still:?} after {known:?}");
+        pending.acked.await.expect("acknowledged");
+    }
+    assert!(handle.segments().len() > 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_clean_stop_leaves_nothing_to_repeat() {
     let mut world = World::new(3).await;
