@@ -117,7 +117,7 @@ pub struct ProducerConfig {
 pub struct FirnConfig {
     /// `firn.memory.bytes`: all buffers together.
     pub memory_bytes: usize,
-    /// `firn.tail.cache.bytes`: group buffers kept for tail reads.
+    /// `firn.tail.cache.bytes`: group buffers, from the append until no reader finds them any more.
     pub tail_cache_bytes: usize,
     /// `firn.request.memory.bytes`: request frames being read or handled.
     pub request_memory_bytes: usize,
@@ -133,7 +133,8 @@ pub struct FirnConfig {
     pub journal_bytes: u64,
     /// `firn.journal.file.bytes`: one of them.
     pub journal_file_bytes: u64,
-    /// `firn.disk.reserve.bytes`: produce is refused when a directory has less free beside its journal.
+    /// `firn.disk.reserve.bytes`: produce is refused when a directory has less free beside its journal, and uploads when
+    /// the disk of a local store has.
     pub disk_reserve_bytes: u64,
     /// `firn.tier.check.interval.ms`: how often partitions are looked at for uploads, trims and expiry.
     pub tier_check_interval_ms: Millis,

@@ -20,7 +20,8 @@ table! {
     Long "firn.chunk.cache.bytes" = NULL, AtLeast(1048576), Medium ReadOnly, ACTED,
         "Memory for chunks of cold history that were read; an eighth of firn.memory.bytes if unset.";
     Long "firn.disk.reserve.bytes" = "268435456", AtLeast(0), Medium ReadOnly, ACTED,
-        "Free space a data directory must keep beside its journal; below it, records are refused.";
+        "Free space a data directory must keep beside its journal; below it, records are refused. Objects in a \
+         local directory keep off as much of its disk.";
     List "firn.http.listeners" = "127.0.0.1:9644", Any, High ReadOnly, ACTED,
         "Addresses, as host:port, where metrics, health and the console are served; empty serves none.";
     Long "firn.journal.bytes" = "1073741824", AtLeast(33554432), Medium ReadOnly, ACTED,
