@@ -49,6 +49,57 @@ fn every_config_that_is_read_has_a_default_of_its_type() {
     assert_eq!(parts.iter().sum::<usize>() + firn.upload_bytes, firn.memory_bytes);
 }
 
+/// Remembers what was asked for, and sets nothing.
+#[derive(Default)]
+struct Recorder(std::cell::RefCell<std::collections::BTreeSet<String>>);
+
+impl Lookup for Recorder {
+    fn lookup(&self, name: &str) -> Option<&str> {
+        self.0.borrow_mut().insert(name.to_owned());
+        None
+    }
+}
+
+/// What the table says Firn acts on, something reads.
+#[test]
+fn every_config_that_is_acted_on_is_read() {
+    // Read by `server`, from what the process was started with.
+    const AT_START: &[&str] = &[
+        "advertised.listeners",
+        "broker.id",
+        "broker.rack",
+        "firn.http.listeners",
+        "firn.log.filter",
+        "firn.log.format",
+        "firn.object.store",
+        "firn.otlp.endpoint",
+        "listener.security.protocol.map",
+        "listeners",
+        "log.dir",
+        "log.dirs",
+        "node.id",
+        "process.roles",
+    ];
+    let (broker, topic) = (Recorder::default(), Recorder::default());
+    let layers = BrokerLayers { node: &(), cluster: &(), fixed: &broker };
+    BrokerConfig::resolve(&layers);
+    // The levels of a codec are read when it is the one.
+    for codec in ["gzip", "zstd"] {
+        TopicConfig::resolve(&layers, &map(&[("compression.type", codec)]));
+    }
+    TopicConfig::resolve(&layers, &topic);
+    for name in [internal::OFFSETS, internal::TRANSACTIONS, internal::SHARES] {
+        internal::template(name, &layers);
+    }
+    let unread = |rows: &mut dyn Iterator<Item = &'static Definition>, read: &Recorder| -> Vec<&str> {
+        let read = read.0.borrow();
+        rows.filter(|row| row.effect == Effect::Acted && !read.contains(row.name)).map(|row| row.name).collect()
+    };
+    assert_eq!(unread(&mut tables::all_broker(), &broker), AT_START);
+    let levels = ["compression.gzip.level", "compression.zstd.level"];
+    assert_eq!(unread(&mut tables::all_topic(), &topic), levels);
+}
+
 #[test]
 fn less_memory_makes_its_parts_smaller() {
     let fixed = map(&[("firn.memory.bytes", "134217728"), ("firn.chunk.cache.bytes", "4194304")]);
