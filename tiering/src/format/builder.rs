@@ -66,7 +66,7 @@ pub struct Sealed {
 
 impl ObjectBuilder {
     /// An object whose range begins at `base`. The first batch may begin later (compacted logs have
-    /// gaps); it never begins earlier.
+    /// gaps), or earlier if it holds `base`: DeleteRecords cuts anywhere, and nobody asks for what is below.
     pub const fn new(base: Offset) -> Self {
         Self {
             base,
@@ -92,7 +92,8 @@ impl ObjectBuilder {
         let mut taken = 0;
         while let Some(rest) = chunk.get(taken..).filter(|rest| !rest.is_empty()) {
             let frame = BatchFrame::parse(rest)?;
-            if frame.base < self.end {
+            let cut = self.data_length == 0 && frame.end > self.base;
+            if frame.base < self.end && !cut {
                 return Err(BuildError::Order { expected: self.end, got: frame.base });
             }
             let full = self.data_length > 0 && self.data_length + frame.length as u64 > max_bytes;
@@ -110,6 +111,11 @@ impl ObjectBuilder {
             self.chunks.push(data);
         }
         Ok(taken)
+    }
+
+    /// First offset of the object.
+    pub const fn base(&self) -> Offset {
+        self.base
     }
 
     /// First offset not in the object yet.
@@ -172,10 +178,11 @@ impl ObjectBuilder {
             return;
         }
         self.last_indexed = position;
-        self.offset_index.entries.push(OffsetIndexEntry { offset: frame.base, position });
+        let offset = frame.base.max(self.base);
+        self.offset_index.entries.push(OffsetIndexEntry { offset, position });
         let risen = self.time_index.entries.last().is_none_or(|last| self.max_timestamp > last.timestamp);
         if risen && self.max_timestamp >= 0 {
-            self.time_index.entries.push(TimeIndexEntry { timestamp: self.max_timestamp, offset: frame.base });
+            self.time_index.entries.push(TimeIndexEntry { timestamp: self.max_timestamp, offset });
         }
     }
 

@@ -1,5 +1,6 @@
 //! From the local log to objects in the store.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use futures::future::join_all;
@@ -36,7 +37,7 @@ impl Context {
         while built.len() < self.config.objects_at_once && from < range.to {
             let admission = if built.is_empty() { Some(self.admit(local).await) } else { self.try_admit(local) };
             let Some(permit) = admission else { break };
-            match self.build(lane.tp, local, from, range.to).await {
+            match self.build(lane.tp, local, from..range.to).await {
                 Ok(sealed) => {
                     from = sealed.end;
                     built.push((sealed, permit));
@@ -65,16 +66,11 @@ impl Context {
         }
     }
 
-    /// Reads batches from `from` on until the object is full or `to` is reached.
-    async fn build(
-        &self,
-        tp: TopicPartition,
-        local: &LocalState,
-        from: Offset,
-        to: Offset,
-    ) -> Result<Sealed, RoundError> {
-        let limit = self.object_limit(local);
-        let mut builder = ObjectBuilder::new(from);
+    /// Reads batches of `range` until the object is full or all of them are in it. It begins with the whole
+    /// batch that holds the first offset.
+    async fn build(&self, tp: TopicPartition, local: &LocalState, range: Range<Offset>) -> Result<Sealed, RoundError> {
+        let (limit, to) = (self.object_limit(local), range.end);
+        let mut builder = ObjectBuilder::new(range.start);
         'filling: while builder.end() < to && builder.data_length() < limit {
             let room = limit - builder.data_length();
             let ask = usize::try_from(room).unwrap_or(usize::MAX).min(self.config.read_chunk_bytes);
@@ -88,11 +84,10 @@ impl Context {
                 }
             }
         }
-        let end = builder.end();
-        if end == from {
+        if builder.data_length() == 0 {
             return Err(LocalError::OutOfRange.into());
         }
-        let sections = self.locals.sections(tp, from, end).await?;
+        let sections = self.locals.sections(tp, builder.base(), builder.end()).await?;
         Ok(builder.seal(sections.epochs, sections.aborted, sections.producers)?)
     }
 

@@ -211,6 +211,29 @@ async fn delete_records_takes_tiered_history_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn deleting_into_a_batch_that_is_not_tiered_holds_nothing_up() {
+    let mut world = World::new(11, 1);
+    let _runner = world.start();
+    world.locals.append(P0(), 20, 10);
+    world.quorum.delete_records(P0(), 12);
+    world.locals.append(P0(), 20, 10);
+    pass(120_000).await;
+    let pointer = world.quorum.pointer(P0());
+    assert_eq!((pointer.log_start, pointer.tier_start, pointer.tier_end), (12, 12, 40));
+    // The same once everything tiered is gone again.
+    world.locals.append(P0(), 20, 10);
+    world.quorum.delete_records(P0(), 52);
+    pass(10_000).await;
+    world.locals.append(P0(), 20, 10);
+    pass(120_000).await;
+    let pointer = world.quorum.pointer(P0());
+    assert_eq!((pointer.log_start, pointer.tier_start, pointer.tier_end), (52, 52, 80));
+    pass(2 * GRACE_MS as u64).await;
+    world.check();
+    assert_eq!(world.orphans(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_expires_before_it_is_tiered_is_never_uploaded() {
     let mut world = World::new(10, 1);
     let _runner = world.start();

@@ -357,7 +357,7 @@ impl LocalLog for Locals {
         }
         let mut room = max;
         let mut chunks = Vec::new();
-        for (_, _, data, _) in log.batches.iter().filter(|batch| batch.0 >= from && batch.1 <= to) {
+        for (_, _, data, _) in log.batches.iter().filter(|batch| batch.1 > from && batch.0 < to) {
             if !chunks.is_empty() && data.len() > room {
                 break;
             }
@@ -587,7 +587,7 @@ impl World {
             let expected: Vec<u8> = log
                 .batches
                 .iter()
-                .filter(|batch| batch.0 >= pointer.tier_start && batch.1 <= pointer.tier_end)
+                .filter(|batch| batch.1 > pointer.tier_start && batch.1 <= pointer.tier_end)
                 .flat_map(|batch| batch.2.iter().copied())
                 .collect();
             assert!(tiered == expected, "{tp}: what is tiered is not what was appended");
