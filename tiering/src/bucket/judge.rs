@@ -26,17 +26,23 @@ pub struct LifecycleRule {
 impl LifecycleRule {
     /// Whether it matches any object under `prefix`.
     fn touches(&self, prefix: &str) -> bool {
-        self.enabled && !self.tagged_only && (self.prefix.starts_with(prefix) || prefix.starts_with(&self.prefix))
+        let place = folder(prefix);
+        self.enabled && !self.tagged_only && (self.prefix.starts_with(&place) || place.starts_with(&self.prefix))
     }
 
     /// Whether it matches every object under `prefix`.
     fn covers(&self, prefix: &str) -> bool {
-        self.enabled && !self.tagged_only && prefix.starts_with(&self.prefix)
+        self.enabled && !self.tagged_only && folder(prefix).starts_with(&self.prefix)
     }
 
     fn name(&self) -> String {
         if self.id.is_empty() { format!("for prefix '{}'", self.prefix) } else { format!("'{}'", self.id) }
     }
+}
+
+/// What all names under `prefix` begin with: `firn2/` is not under `firn`.
+fn folder(prefix: &str) -> String {
+    if prefix.is_empty() { String::new() } else { format!("{}/", prefix.trim_end_matches('/')) }
 }
 
 /// Classes from which an object has to be restored before it can be read.

@@ -26,6 +26,9 @@ fn rules_that_eat_live_segments_are_found_by_their_prefix() {
         ("kafka", Severity::Broken),
         ("kafka/firn/cluster", Severity::Broken),
         ("other", Severity::Note),
+        // A neighbour.
+        ("kafka/firn2/", Severity::Note),
+        ("kafka/firn", Severity::Broken),
     ] {
         assert_eq!(worst(&lifecycle(&[expiring(prefix)], "kafka/firn")), severity, "{prefix}");
     }
