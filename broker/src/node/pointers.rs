@@ -3,21 +3,25 @@
 use async_trait::async_trait;
 use controller::command::{TierCommit, TierRefusal};
 use controller::{Command, ControllerHandle, SubmitError};
+use parking_lot::Mutex;
 use proto::ids::TopicPartition;
-use proto::metadata::{Image, TierPointer};
+use proto::metadata::{DeletedTopic, Image, TierPointer};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use tiering::ports::{Commit, CommitError, DeletedPartition, PointerError, Pointers};
 
 /// [`Pointers`] over a controller.
 #[derive(Clone, Debug)]
 pub(super) struct QuorumPointers {
     controller: ControllerHandle,
+    /// Partitions of deleted topics that have nothing left in the store, until all of their topic are.
+    swept: Arc<Mutex<BTreeSet<TopicPartition>>>,
 }
 
 impl QuorumPointers {
     /// Pointers read from and committed to `controller`.
     pub(super) fn new(controller: ControllerHandle) -> QuorumPointers {
-        QuorumPointers { controller }
+        QuorumPointers { controller, swept: Arc::default() }
     }
 }
 
@@ -73,28 +77,28 @@ impl Pointers for QuorumPointers {
                 deleted_at: topic.deleted_at,
             })
         });
-        partitions.collect()
+        let swept = self.swept.lock();
+        partitions.filter(|partition| !swept.contains(&partition.tp)).collect()
     }
 
     async fn swept(&self, partitions: Vec<TopicPartition>) {
         let image = self.controller.image();
-        let swept: BTreeSet<TopicPartition> = partitions.into_iter().collect();
-        let done: Vec<_> = image
-            .pending_deletes()
-            .filter(|topic| {
-                topic
-                    .tiers
-                    .iter()
-                    .all(|(partition, _)| swept.contains(&TopicPartition { topic: topic.id, partition: *partition }))
-            })
-            .map(|topic| topic.id)
-            .collect();
+        let done: Vec<_> = {
+            let mut swept = self.swept.lock();
+            swept.extend(partitions);
+            // What was finished since is nobody's business any more.
+            swept.retain(|tp| image.pending_delete(tp.topic).is_some());
+            let whole = |topic: &&Arc<DeletedTopic>| {
+                topic.tiers.iter().all(|(index, _)| swept.contains(&TopicPartition::new(topic.id, *index)))
+            };
+            image.pending_deletes().filter(whole).map(|topic| topic.id).collect()
+        };
         if done.is_empty() {
             return;
         }
-        // If the answer is lost, the next sweep finds nothing to delete and says so again.
-        if let Err(error) = self.controller.submit(Command::FinishDeletions(done)).await {
+        if let Err(error) = self.controller.submit(Command::FinishDeletions(done.clone())).await {
             tracing::warn!(%error, "a finished deletion could not be recorded; it will be tried again");
+            self.swept.lock().retain(|tp| !done.contains(&tp.topic));
         }
     }
 }
@@ -114,5 +118,64 @@ fn unfinished(error: &SubmitError) -> CommitError {
         SubmitError::Refused(_) | SubmitError::NotLeader { .. } | SubmitError::NoSpace | SubmitError::Ended => {
             CommitError::Refused(error.to_string())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use controller::command::{CreateTopics, DeleteTopics, Mode, NewTopic, RegisterBroker, TopicSelector};
+    use controller::{ControllerNode, NodeConfig};
+    use proto::host::{ManualClock, Spawner};
+    use proto::ids::{NodeId, TopicId};
+    use std::collections::BTreeMap;
+    use uuid::Uuid;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_deletion_is_finished_once_all_its_partitions_are_swept() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = NodeConfig { dir: dir.path().join("metadata"), node_id: NodeId(0) };
+        let spawner = Spawner::single(tokio::runtime::Handle::current());
+        let started = ControllerNode::start(config, Arc::new(ManualClock::new(0)), &spawner).await;
+        let (node, handle) = started.expect("the controller starts");
+        let incarnation = Uuid::from_u128(1);
+        let broker = RegisterBroker {
+            id: NodeId(0),
+            incarnation,
+            endpoints: vec![],
+            rack: None,
+            directories: vec![],
+            ready: true,
+        };
+        handle.register_broker(broker).await.expect("registered");
+        let topic = |id: u128, name: &str, configs: &[(&str, &str)]| NewTopic {
+            id: TopicId(Uuid::from_u128(id)),
+            name: name.to_owned(),
+            partitions: 2,
+            replication_factor: 1,
+            assignments: BTreeMap::new(),
+            configs: configs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        };
+        let create = CreateTopics {
+            topics: vec![topic(7, "tiered", &[]), topic(8, "local", &[("remote.storage.enable", "false")])],
+            default_partitions: 1,
+            default_replication_factor: 1,
+            mode: Mode::default(),
+        };
+        handle.create_topics(create).await.expect("created");
+        let pointers = QuorumPointers::new(handle.clone());
+        assert_eq!(pointers.deleted(), []);
+        let topics = vec![TopicSelector::Name("tiered".to_owned()), TopicSelector::Name("local".to_owned())];
+        handle.delete_topics(DeleteTopics { topics }).await.expect("deleted");
+        // An upload may have been cut off before its first pointer; a topic that was local has nothing anywhere.
+        let deleted: Vec<_> = pointers.deleted().into_iter().map(|deleted| deleted.tp).collect();
+        let tp = |index| TopicPartition::new(TopicId(Uuid::from_u128(7)), index);
+        assert_eq!(deleted, [tp(0), tp(1)]);
+        pointers.swept(vec![tp(0)]).await;
+        assert_eq!(pointers.deleted().len(), 1, "not again");
+        assert_eq!(handle.image().pending_deletes().count(), 1);
+        pointers.swept(vec![tp(1)]).await;
+        assert_eq!(handle.image().pending_deletes().count(), 0);
+        node.shutdown().await;
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::image::{DeletedTopic, Image, Topic, metric_name};
 use super::record::{ConfigResource, MetadataRecord, PartitionState};
+use super::tier::TierPointer;
 use crate::ids::{Millis, TopicId, TopicPartition};
 
 impl Image {
@@ -93,13 +94,16 @@ impl Image {
         self.names.remove(&topic.name);
         self.metric_names.remove(&metric_name(&topic.name));
         self.partition_count -= topic.partitions.len() as u64;
-        self.configs.remove(&ConfigResource::topic(&*topic.name));
-
+        let configs = self.configs.remove(&ConfigResource::topic(&*topic.name));
+        let local = configs.is_some_and(|configs| {
+            configs.get("remote.storage.enable").is_some_and(|value| value.eq_ignore_ascii_case("false"))
+        });
+        // Without a pointer there may be objects, too: of an upload that was cut off before its commit.
         let tiers: Vec<_> = topic
             .indexed()
-            .filter_map(|(index, _)| {
-                let pointer = self.tiers.remove(&TopicPartition::new(id, index))?;
-                Some((index, Arc::unwrap_or_clone(pointer)))
+            .filter_map(|(index, _)| match self.tiers.remove(&TopicPartition::new(id, index)) {
+                Some(pointer) => Some((index, Arc::unwrap_or_clone(pointer))),
+                None => (!local).then(|| (index, TierPointer::default())),
             })
             .collect();
         if !tiers.is_empty() {

@@ -67,7 +67,13 @@ impl Context {
                     return Ok(());
                 }
                 Ended::Stale => {
-                    lane.learn(self.pointers.read_fresh(lane.tp).await?);
+                    match self.pointers.read_fresh(lane.tp).await {
+                        Ok(pointer) => lane.learn(pointer),
+                        Err(error) => {
+                            self.abandon(lane, self.objects(&step));
+                            return Err(error.into());
+                        }
+                    }
                     if !step.applies(&lane.pointer, local) {
                         break;
                     }

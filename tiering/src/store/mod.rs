@@ -10,6 +10,7 @@ mod error;
 #[cfg(any(test, feature = "faults"))]
 pub mod faulty;
 mod keys;
+mod local;
 mod location;
 mod metrics;
 
@@ -32,6 +33,7 @@ use tokio::time::Instant;
 
 pub use error::{Definite, StoreError};
 pub use keys::{Key, Layout, NamedKind, NamedObject};
+pub use local::remove_unfinished;
 pub use location::{AwsSettings, DEFAULT_REGION, Location, LocationError, Timeouts};
 pub use metrics::{NoMetrics, RequestKind, StoreMetrics};
 pub use stream::{Body, Span};
@@ -270,7 +272,12 @@ impl Store {
                 return Err(client(error));
             }
         }
-        upload.complete().await.map(drop).map_err(client)
+        let completed = upload.complete().await;
+        if completed.is_err() {
+            // Whether it took place is found out by reading; if it did not, its parts are not to stay.
+            let _ = upload.abort().await;
+        }
+        completed.map(drop).map_err(client)
     }
 
     /// Whether the object under `key` is the one that `chunks` make.
