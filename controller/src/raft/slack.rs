@@ -10,9 +10,10 @@ use std::ops::Bound;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use redb::{BackendError, StorageBackend};
+use rustix::fs::fstatvfs;
 
 /// Its length when it is whole, in bytes.
 const WHOLE: u64 = 4 << 20;
@@ -34,7 +35,8 @@ pub(crate) enum Level {
 #[derive(Debug)]
 pub(crate) struct Slack {
     file: File,
-    held: AtomicU64,
+    /// Bytes of it. Locked while it grows or shrinks: a write that finds no room meanwhile waits, and gets what is there.
+    held: Mutex<u64>,
 }
 
 impl Slack {
@@ -42,51 +44,51 @@ impl Slack {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let held = file.metadata()?.len();
-        let slack = Self { file, held: AtomicU64::new(held) };
+        let slack = Self { file, held: Mutex::new(held) };
         slack.refill();
         Ok(slack)
     }
 
     /// How much is left.
     pub(crate) fn level(&self) -> Level {
-        match self.held.load(Ordering::Acquire) {
+        match *self.held.lock() {
             held if held >= WHOLE => Level::Whole,
             held if held >= WHOLE / 2 => Level::Some,
             _ => Level::Low,
         }
     }
 
-    /// Takes back what was given up, if the disk has room for all of it; answers what there is then. Blocks.
+    /// Takes back what was given up, if the disk has room for all of it and as much again; answers what there is then. Blocks.
     pub(crate) fn refill(&self) -> Level {
-        let held = self.held.load(Ordering::Acquire);
-        if held < WHOLE {
-            // Written, not only reserved by length: a sparse file frees nothing.
-            let zeros = vec![0; PIECE as usize];
-            let mut at = held;
-            while at < WHOLE {
-                let piece = zeros.get(..(WHOLE - at).min(PIECE) as usize).unwrap_or(&zeros);
-                if let Err(error) = self.file.write_all_at(piece, at) {
-                    tracing::debug!(%error, "no room for the slack of the metadata store");
-                    // What was given up stays so, or others would meet a disk that is full because of it.
-                    let _ = self.file.set_len(held);
-                    return self.level();
-                }
-                at += piece.len() as u64;
+        // Written, not only reserved by length: a sparse file frees nothing.
+        let zeros = vec![0; PIECE as usize];
+        while self.level() != Level::Whole {
+            let mut held = self.held.lock();
+            let missing = WHOLE.saturating_sub(*held);
+            // Others must not meet a disk that is full because of it.
+            let room = fstatvfs(&self.file).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+            if room < 2 * missing {
+                break;
             }
-            // Unless a piece was given up meanwhile: then it is short of that, and filled next time.
-            let _ = self.held.compare_exchange(held, WHOLE, Ordering::AcqRel, Ordering::Acquire);
+            let piece = zeros.get(..missing.min(PIECE) as usize).unwrap_or(&zeros);
+            if let Err(error) = self.file.write_all_at(piece, *held) {
+                tracing::debug!(%error, "no room for the slack of the metadata store");
+                let _ = self.file.set_len(*held);
+                break;
+            }
+            *held += piece.len() as u64;
         }
         self.level()
     }
 
     /// Gives up a piece; whether there was one.
     pub(super) fn give_up(&self) -> bool {
-        let held = self.held.load(Ordering::Acquire);
+        let mut held = self.held.lock();
         let left = held.saturating_sub(PIECE);
-        if held == 0 || self.file.set_len(left).is_err() {
+        if *held == 0 || self.file.set_len(left).is_err() {
             return false;
         }
-        self.held.store(left, Ordering::Release);
+        *held = left;
         tracing::warn!(left_bytes = left, "the disk of the metadata store is full: using its slack");
         true
     }
