@@ -17,7 +17,7 @@ const CAN_SKIP: i16 = 9;
 const REBALANCE_TIMEOUT: i16 = 1;
 
 /// Answers with the generation that the member is in.
-pub(super) async fn handle(context: &Context<'_>, request: JoinGroupRequest) -> JoinGroupResponse {
+pub(super) async fn handle(context: &mut Context<'_>, request: JoinGroupRequest) -> JoinGroupResponse {
     let version = context.caller.version;
     let join = Join {
         requires_member_id: version >= REQUIRES_MEMBER_ID && request.group_instance_id.is_none(),
@@ -42,6 +42,8 @@ pub(super) async fn handle(context: &Context<'_>, request: JoinGroupRequest) -> 
     let nullable = |protocol: Option<String>| {
         if version >= NULLABLE_PROTOCOL { protocol } else { Some(protocol.unwrap_or_default()) }
     };
+    // All of the request was moved or copied: whoever waits for others holds nothing that they may need.
+    context.memory = None;
     match context.services.groups.join(&request.group_id, join).await {
         Ok(joined) => JoinGroupResponse {
             error_code: ErrorCode::None.code(),

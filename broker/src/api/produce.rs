@@ -39,8 +39,11 @@ const ZSTD: i16 = 7;
 /// From this version on an answer names the leader a misdirected client should ask (KIP-951).
 const NAMES_LEADER: i16 = 10;
 
-/// Records of one batch that an answer names; of more, the first.
+/// Records of one batch that an answer names; of more, the first. Fewer of a small batch, which may hold as many, compressed: an answer
+/// is to stay within a few times its request.
 const MAX_RECORD_ERRORS: usize = 1000;
+/// Bytes of a batch for each record that is named.
+const BYTES_PER_ERROR: usize = 16;
 /// Batches that are smaller than this, compressed and not, are decompressed where they are.
 const INLINE_BYTES: usize = 256 << 10;
 
@@ -162,7 +165,9 @@ impl Failure {
     /// has to mend and which only shared their batch (KIP-467).
     fn of_batch(error: BatchError, batch: &[u8], limits: &Limits) -> Failure {
         let refused = match error {
-            BatchError::Timestamp { .. } | BatchError::NoKey(_) => refused_records(batch, limits, MAX_RECORD_ERRORS),
+            BatchError::Timestamp { .. } | BatchError::NoKey(_) => {
+                refused_records(batch, limits, (batch.len() / BYTES_PER_ERROR).min(MAX_RECORD_ERRORS))
+            }
             _ => vec![error.clone()],
         };
         let timestamp = refused.iter().find(|one| matches!(one, BatchError::Timestamp { .. }));

@@ -7,7 +7,7 @@ use proto::errors::ErrorCode;
 use proto::messages::{SyncGroupRequest, SyncGroupResponse};
 
 /// Answers with the member's assignment.
-pub(super) async fn handle(context: &Context<'_>, request: SyncGroupRequest) -> SyncGroupResponse {
+pub(super) async fn handle(context: &mut Context<'_>, request: SyncGroupRequest) -> SyncGroupResponse {
     let sync = Sync {
         member: MemberRef { member_id: request.member_id, instance_id: request.group_instance_id },
         generation: request.generation_id,
@@ -20,6 +20,8 @@ pub(super) async fn handle(context: &Context<'_>, request: SyncGroupRequest) -> 
             .map(|one| (one.member_id, Bytes::copy_from_slice(&one.assignment)))
             .collect(),
     };
+    // As for JoinGroup.
+    context.memory = None;
     match context.services.groups.sync(&request.group_id, sync).await {
         Ok(synced) => SyncGroupResponse {
             error_code: ErrorCode::None.code(),

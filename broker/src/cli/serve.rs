@@ -106,6 +106,7 @@ impl Runtimes {
             .worker_threads(1)
             .thread_name("disk")
             .max_blocking_threads(BLOCKING_THREADS)
+            .enable_all()
             .build()?;
         Ok(Runtimes { hot, cold, disk })
     }
@@ -210,5 +211,22 @@ impl View {
         self.lines = text.lines().count();
         // A terminal that went away is no reason to stop serving.
         self.enabled = drawn.is_ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever runs on any of them may wait for a moment: the journal does, on a thread of the disk's.
+    #[test]
+    fn every_runtime_keeps_time() {
+        let runtimes = Runtimes::new().expect("threads");
+        let spawner = runtimes.spawner();
+        for handle in [runtimes.hot.handle(), runtimes.cold.handle(), spawner.blocking()] {
+            let outcome =
+                handle.block_on(async { tokio::time::timeout(Duration::ZERO, std::future::pending::<()>()).await });
+            assert!(outcome.is_err());
+        }
     }
 }

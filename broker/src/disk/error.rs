@@ -52,6 +52,15 @@ impl DiskError {
     }
 }
 
+/// The outcome of several operations: of errors, one that is not for want of space before one that is.
+///
+/// # Errors
+/// If one of them failed.
+pub fn worst(outcomes: impl IntoIterator<Item = Result<(), DiskError>>) -> Result<(), DiskError> {
+    let errors = outcomes.into_iter().filter_map(Result::err);
+    errors.min_by_key(DiskError::is_full).map_or(Ok(()), Err)
+}
+
 /// What can be asked of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Operation {

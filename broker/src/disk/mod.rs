@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
-pub use error::{DiskError, Operation};
+pub use error::{DiskError, Operation, worst};
 pub use local::LocalDisk;
 pub use lock::{DirectoryLock, LockError};
 pub use sim::SimDisk;

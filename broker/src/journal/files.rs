@@ -174,12 +174,15 @@ async fn make(disk: &dyn Disk, pool: &Arc<Pool>, order: Order) -> Result<Ready, 
         let mut unfinished = path.clone().into_os_string();
         unfinished.push(".tmp");
         let unfinished = PathBuf::from(unfinished);
-        if let Err(error) = create(disk, &unfinished, capacity, header).await {
+        let made = match create(disk, &unfinished, capacity, header).await {
+            Ok(()) => disk.rename(&unfinished, &path).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = made {
             // As good as it goes: a full disk gets its space back now rather than at the next start.
             let _ = disk.remove(&unfinished).await;
             return Err(error);
         }
-        disk.rename(&unfinished, &path).await?;
         disk.sync_dir(path.parent().unwrap_or(Path::new("."))).await?;
         disk.open(&path, OpenMode::Direct).await?
     };

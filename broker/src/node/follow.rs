@@ -14,7 +14,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tiering::runner::RunnerHandle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// Pause before what the tier holds is asked for again; doubled from the first to the last.
 const ASK_AGAIN: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
@@ -30,9 +31,8 @@ pub(super) struct Follower {
     applied: watch::Sender<u64>,
     /// Partitions whose log ends before the tier does: they are not led before it starts over there (TIER-IS-TRUTH).
     behind: BTreeSet<TopicPartition>,
-    /// Those of them that have started over.
-    level: mpsc::UnboundedReceiver<TopicPartition>,
-    level_sender: mpsc::UnboundedSender<TopicPartition>,
+    /// What lets them start over; each ends with its partition.
+    leveling: JoinSet<TopicPartition>,
 }
 
 impl Follower {
@@ -43,9 +43,8 @@ impl Follower {
         images: watch::Receiver<Arc<Image>>,
         applied: watch::Sender<u64>,
     ) -> Follower {
-        let (level_sender, level) = mpsc::unbounded_channel();
         let seen = Arc::new(Image::default());
-        Follower { services, tier, images, seen, applied, behind: BTreeSet::new(), level, level_sender }
+        Follower { services, tier, images, seen, applied, behind: BTreeSet::new(), leveling: JoinSet::new() }
     }
 
     /// Drops what lies on the disks of topics that were deleted while this broker was down. The image must be complete.
@@ -76,7 +75,10 @@ impl Follower {
                     Ok(()) => self.catch_up().await,
                     Err(_) => return,
                 },
-                Some(tp) = self.level.recv() => self.is_level(tp),
+                Some(level) = self.leveling.join_next() => match level {
+                    Ok(tp) => self.is_level(tp),
+                    Err(error) => tracing::error!(%error, "a log that lacks what is tiered is not led until the next start"),
+                },
             }
         }
     }
@@ -193,14 +195,10 @@ impl Follower {
         }
         if self.behind.insert(tp) {
             let (services, images) = (Arc::clone(&self.services), self.images.clone());
-            let (handle, level) = (handle.clone(), self.level_sender.clone());
-            self.services.spawner.spawn_hot(async move {
-                tokio::select! {
-                    () = start_over(&services, &images, &handle) => {}
-                    () = level.closed() => return,
-                }
-                // The follower is gone with the node otherwise.
-                let _ = level.send(handle.tp());
+            let handle = handle.clone();
+            self.leveling.spawn(async move {
+                start_over(&services, &images, &handle).await;
+                handle.tp()
             });
         }
     }

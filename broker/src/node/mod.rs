@@ -32,18 +32,18 @@ use directories::Directories;
 use follow::Follower;
 use pointers::QuorumPointers;
 use proto::host::{Clock, Entropy, Spawner, SystemClock, SystemEntropy};
-use proto::ids::{DirectoryId, NodeId};
+use proto::ids::{DirectoryId, Millis, NodeId};
 use proto::metadata::{Endpoint, SecurityProtocol};
 use room::DirectoryRoom;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 use tiering::bucket::{BucketAdmin, Severity};
 use tiering::cache::MokaChunks;
 use tiering::reader::{NoRootStore, ReaderSettings, RemoteReader, StoreSource};
 use tiering::runner::{self, RunnerConfig, RunnerHandle};
-use tiering::store::{AwsSettings, Layout, Location, Store, Timeouts};
+use tiering::store::{AwsSettings, Layout, Location, Store, Timeouts, remove_unfinished};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -84,12 +84,14 @@ impl Node {
         let listener = server.listeners.first().ok_or_else(|| StartError("listeners names none".to_owned()))?;
         let kafka = bind("listeners", &listener.bind_address()).await?;
         let http = bind("firn.http.listeners", server.http.first().map_or("127.0.0.1:0", String::as_str)).await?;
+        let http_address = http.local_addr().map_err(StartError::because)?;
         let first =
             server.data_dirs.first().ok_or_else(|| StartError("log.dirs names no directory".to_owned()))?.clone();
         let object_store = match &server.object_store {
             Some(url) => url.clone(),
             None => directory_url(&first.join("bucket"))?,
         };
+        Location::parse(&object_store).map_err(StartError::because)?;
         let mut directories = Directories::take(&server.data_dirs)?;
         let node_id = NodeId(server.node_id);
         let disk: Arc<dyn Disk> = Arc::new(LocalDisk::new(spawner.blocking().clone()));
@@ -98,20 +100,27 @@ impl Node {
         let (controller, handle) = ControllerNode::start(config, Arc::clone(&clock), &spawner)
             .await
             .map_err(|error| StartError(format!("{}: {error}", first.display())))?;
-        let cluster_id = form(&handle, entropy.as_ref()).await?;
-        let specs = directories.claim(node_id, disk.as_ref(), &cluster_id, entropy.as_ref()).await?;
-        let metrics = Arc::new(Metrics::new());
-        let broker_config = settings::broker(&handle.image(), node_id, &server.settings);
-        let partitions = open_partitions(node_id, &broker_config, specs, &disk, &clock, &metrics, &spawner).await?;
         let kafka_address = kafka.local_addr().map_err(StartError::because)?;
-        // Only what is open may be given partitions to lead.
-        let online = partitions.online_directories();
-        let broker_epoch = register(&server, &handle, kafka_address, online, entropy.as_ref()).await?;
+        let host = Host {
+            clock: &clock,
+            entropy: entropy.as_ref(),
+            disk: &disk,
+            spawner: &spawner,
+            object_store: &object_store,
+        };
+        let found = Found::look(&server, &handle, &mut directories, kafka_address, &host).await;
+        let (broker_config, Found { cluster_id, broker_epoch, partitions, store, metrics }) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                // It has threads of its own, which would go on about their end.
+                controller.shutdown().await;
+                return Err(error);
+            }
+        };
         let image = handle.image();
         let pointers = Arc::new(QuorumPointers::new(handle.clone()));
-        let room = (&disk, broker_config.firn.disk_reserve_bytes);
-        let store = open_store(&object_store, &cluster_id, &metrics, room)?;
         look_at_bucket(&object_store, &spawner, entropy.uuid())?;
+        clear_directory(&object_store, clock.now_ms() - broker_config.firn.tier_delete_grace_ms, &spawner)?;
         let reader = reader(&broker_config, &store, &pointers, &spawner, &entropy);
         let tier = start_tier(&broker_config, store, &pointers, &partitions, &clock, &entropy, &spawner);
         let (applied, applied_seen) = watch::channel(0);
@@ -143,7 +152,7 @@ impl Node {
         let follower = Follower::new(Arc::clone(&services), tier.clone(), handle.watch(), applied);
         let node = Node {
             kafka: kafka_address,
-            http: http.local_addr().map_err(StartError::because)?,
+            http: http_address,
             data: server.data_dirs,
             object_store,
             control,
@@ -234,6 +243,46 @@ impl Node {
     /// What the HTTP side asks.
     pub fn control(&self) -> &NodeControl {
         &self.control
+    }
+}
+
+/// What a start works with.
+struct Host<'a> {
+    clock: &'a Arc<dyn Clock>,
+    entropy: &'a dyn Entropy,
+    disk: &'a Arc<dyn Disk>,
+    spawner: &'a Spawner,
+    object_store: &'a str,
+}
+
+/// What a start finds on its disks, known to the quorum.
+struct Found {
+    cluster_id: String,
+    broker_epoch: i64,
+    partitions: Partitions,
+    store: Store,
+    metrics: Arc<Metrics>,
+}
+
+impl Found {
+    async fn look(
+        server: &ServerConfig,
+        controller: &ControllerHandle,
+        directories: &mut Directories,
+        listening: SocketAddr,
+        host: &Host<'_>,
+    ) -> Result<(BrokerConfig, Found), StartError> {
+        let node_id = NodeId(server.node_id);
+        let cluster_id = form(controller, host.entropy).await?;
+        let specs = directories.claim(node_id, host.disk.as_ref(), &cluster_id, host.entropy).await?;
+        let metrics = Arc::new(Metrics::new());
+        let config = settings::broker(&controller.image(), node_id, &server.settings);
+        let store = open_store(host.object_store, &cluster_id, &metrics, (host.disk, config.firn.disk_reserve_bytes))?;
+        let partitions = open_partitions(node_id, &config, specs, &metrics, host).await?;
+        // Only what is open may be given partitions to lead.
+        let online = partitions.online_directories();
+        let broker_epoch = register(server, controller, listening, online, host.entropy).await?;
+        Ok((config, Found { cluster_id, broker_epoch, partitions, store, metrics }))
     }
 }
 
@@ -353,6 +402,21 @@ fn look_at_bucket(url: &str, spawner: &Spawner, probe: uuid::Uuid) -> Result<(),
     Ok(())
 }
 
+/// Removes what uploads into a local directory left when their process was killed before `before`, beside the start.
+fn clear_directory(url: &str, before: Millis, spawner: &Spawner) -> Result<(), StartError> {
+    if let Location::Directory(root) = Location::parse(url).map_err(StartError::because)? {
+        let before = UNIX_EPOCH + Duration::from_millis(u64::try_from(before).unwrap_or(0));
+        let clear = move || match remove_unfinished(&root, before) {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, root = %root.display(), "removed unfinished uploads"),
+            Err(error) => tracing::warn!(%error, root = %root.display(), "unfinished uploads may be left"),
+        };
+        // On threads of the cold runtime: it may hang.
+        spawner.spawn_cold(async move { drop(tokio::task::spawn_blocking(clear).await) });
+    }
+    Ok(())
+}
+
 fn reader(
     config: &BrokerConfig,
     store: &Store,
@@ -380,21 +444,19 @@ async fn open_partitions(
     node: NodeId,
     config: &BrokerConfig,
     dirs: Vec<DirSpec>,
-    disk: &Arc<dyn Disk>,
-    clock: &Arc<dyn Clock>,
     metrics: &Arc<Metrics>,
-    spawner: &Spawner,
+    host: &Host<'_>,
 ) -> Result<Partitions, StartError> {
     let (journal, dir) = memory::shares(&config.firn, dirs.len());
     let open = Open {
         node,
-        disk: Arc::clone(disk),
+        disk: Arc::clone(host.disk),
         dirs,
         journal,
         dir,
-        clock: Arc::clone(clock),
+        clock: Arc::clone(host.clock),
         observer: Arc::new(observe::LogReports::new(Arc::clone(metrics))),
-        spawner: spawner.clone(),
+        spawner: host.spawner.clone(),
     };
     Partitions::open(open).await.map_err(StartError::because)
 }

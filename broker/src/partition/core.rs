@@ -47,6 +47,8 @@ pub enum Event {
     Leadership(Leadership),
     /// The quorum committed a pointer.
     Pointer {
+        /// Which of the pointers.
+        generation: u64,
         /// First readable offset.
         log_start: Offset,
         /// End of the tier, exclusive.
@@ -127,6 +129,7 @@ pub struct Core {
     /// First offset on local disk.
     local_start: Offset,
     tier_end: Offset,
+    pointer_generation: u64,
     synced_end: Offset,
     high_watermark: Offset,
     last_stable: Offset,
@@ -187,6 +190,7 @@ impl Core {
             log_start: log.local_start,
             local_start: log.local_start,
             tier_end: 0,
+            pointer_generation: 0,
             synced_end: end,
             // With more replicas than one it is learnt again from their fetches; below it nothing is known.
             high_watermark: log.local_start,
@@ -332,7 +336,9 @@ impl Core {
                 self.advance_high_watermark()
             }
             Event::Leadership(leadership) => self.lead(leadership),
-            Event::Pointer { log_start, tier_end, now_ms } => self.pointed(now_ms, log_start, tier_end),
+            Event::Pointer { generation, log_start, tier_end, now_ms } => {
+                self.pointed(now_ms, generation, log_start, tier_end)
+            }
             Event::DeleteTo(offset) => self.delete_to(offset),
             Event::Retention(now_ms) => {
                 self.producers.expire(now_ms, self.config.producer_expiration_ms);
@@ -417,7 +423,12 @@ impl Core {
         commands
     }
 
-    fn pointed(&mut self, now_ms: Millis, log_start: Offset, tier_end: Offset) -> Vec<Command> {
+    fn pointed(&mut self, now_ms: Millis, generation: u64, log_start: Offset, tier_end: Offset) -> Vec<Command> {
+        // Whoever commits one tells at once, the image follows: an older one may come after it.
+        if generation < self.pointer_generation {
+            return Vec::new();
+        }
+        self.pointer_generation = generation;
         self.tier_end = self.tier_end.max(tier_end);
         // The tier holds only what was committed.
         let mut commands = self.raise_high_watermark(self.tier_end);

@@ -277,7 +277,8 @@ impl PartitionHandle {
 
     /// The quorum committed a pointer: the log start follows it, and local segments that it covers may go.
     pub fn apply_pointer(&self, pointer: &TierPointer, now_ms: Millis) {
-        self.on(Event::Pointer { log_start: pointer.log_start, tier_end: pointer.tier_end, now_ms });
+        let TierPointer { generation, log_start, tier_end, .. } = *pointer;
+        self.on(Event::Pointer { generation, log_start, tier_end, now_ms });
     }
 
     /// Drops what retention no longer wants on local disk, and producers that were silent for too long.

@@ -117,9 +117,17 @@ impl RunnerHandle {
                 }
             }
         };
-        match tokio::time::timeout(timeout, wait).await {
-            Ok(progress) => Ok(progress),
-            Err(_) => Err(FlushError { held: self.held(&targets).await }),
+        let mut stopped = self.stopped.clone();
+        let ended = async {
+            tokio::select! {
+                progress = wait => Some(progress),
+                _ = stopped.wait_for(|stopped| *stopped) => None,
+            }
+        };
+        match tokio::time::timeout(timeout, ended).await {
+            Ok(Some(progress)) => Ok(progress),
+            // Nobody waits for what will not come: the node ends.
+            Ok(None) | Err(_) => Err(FlushError { held: self.held(&targets).await }),
         }
     }
 

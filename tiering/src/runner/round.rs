@@ -87,12 +87,13 @@ impl Context {
         if self.expiry_due(lane, &local, now) && self.expire(lane, &local, now).await? {
             return Ok(Outcome::Moved);
         }
+        // Before uploads: what they wait for may be the room that this makes.
+        self.delete_doomed(lane, now).await;
         if let Some(range) = plan::upload(&local, &lane.pointer, now, lane.urgency()) {
             let entries = self.upload(lane, &local, range).await?;
             self.settle(lane, &local, Step::Append(entries)).await?;
             return Ok(Outcome::Moved);
         }
-        self.delete_doomed(lane, now).await;
         if lane.sweep_due <= now && self.pointers.clock_is_sound() {
             self.sweep(lane, &local, now).await;
         }

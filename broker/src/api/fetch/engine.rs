@@ -139,13 +139,14 @@ pub(super) async fn gather(
             return Gathered { partitions: pass.found, grants: pass.grants };
         }
         let missing = limits.min_bytes - pass.bytes;
-        let Pass { seen, again, .. } = pass;
+        // Records that wait with us are read again then; neither they nor their memory are held meanwhile.
+        let Pass { seen, again, found, grants, .. } = pass;
+        drop((found, grants));
         if again && estimate == Estimate::Available {
             estimate = Estimate::Most;
             continue;
         }
         estimate = Estimate::Available;
-        // Records that wait with us are read again then; their memory is not held meanwhile.
         let waiter = FetchWaiter::new(missing);
         for (target, seen) in targets.iter().zip(seen) {
             if let (Ok(partition), Some(seen)) = (&target.partition, seen) {

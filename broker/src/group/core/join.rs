@@ -9,6 +9,9 @@ use super::member::{Member, NEW_MEMBER_PATIENCE_MS};
 use super::{Command, Group, Now, Ticket, Write};
 use crate::config::GroupConfig;
 
+/// What a protocol takes beside its name and metadata, about.
+const PROTOCOL_BYTES: usize = 64;
+
 /// A static member that came back while the group was stable, and how to undo it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Replacement {
@@ -68,7 +71,8 @@ impl Group {
         if self.is_dead() {
             return Err(GroupError::NotAvailable);
         }
-        let bytes: usize = join.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum();
+        let bytes: usize =
+            join.protocols.iter().map(|(name, metadata)| PROTOCOL_BYTES + name.len() + metadata.len()).sum();
         if bytes > config.max_write_bytes {
             // Its generation could not be written down. Kafka finds out when the leader brings the assignment, and keeps it until then.
             return Err(GroupError::TooLarge);

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
+use parking_lot::Mutex;
 use proto::ids::Offset;
 
 use super::{Unsettled, Writer};
-use crate::disk::{DirEntry, DiskError, DiskFile, OpenMode};
+use crate::disk::{DirEntry, DiskError, DiskFile, OpenMode, worst};
 use crate::journal::{Lsn, Mark};
 use crate::log::dir::LogDir;
 use crate::log::folder::{self, Folder, Recovery};
@@ -134,13 +135,19 @@ impl Writer {
             })
             .collect();
         let dir = &*self.dir;
+        let outcomes = Mutex::new(Vec::new());
+        // Each of them to its end: one that was left half way would meet its own second try.
         futures::stream::iter(&bare)
-            .map(Ok)
-            .try_for_each_concurrent(FOLDERS_AT_ONCE, |(partition, local_start, recovery)| async move {
-                dir.disk().create_dir_all(&partition.folder).await?;
-                describe(dir, partition, *local_start, *recovery).await
+            .for_each_concurrent(FOLDERS_AT_ONCE, |(partition, local_start, recovery)| async {
+                let made = async {
+                    dir.disk().create_dir_all(&partition.folder).await?;
+                    describe(dir, partition, *local_start, *recovery).await
+                };
+                let outcome = made.await;
+                outcomes.lock().push(outcome);
             })
-            .await
+            .await;
+        worst(outcomes.into_inner())
     }
 
     /// Makes the folder, and its description if that is not there or out of date.

@@ -10,14 +10,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
+use parking_lot::Mutex;
 use proto::ids::{Offset, TopicPartition};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Writer;
-use crate::disk::{DiskError, DiskFile, Operation};
+use crate::disk::{DiskError, DiskFile, Operation, worst};
 use crate::journal::{Checkpoint, Lsn, Mark};
 use crate::log::dir::LogDir;
 use crate::log::folder::{self, Folder, Recovery};
@@ -293,9 +294,14 @@ async fn make_durable(
     settling: &BTreeMap<TopicPartition, Unsettled>,
     checkpoint: &Checkpoint,
 ) -> Result<(), DiskError> {
+    // Each of them to its end: a sync that fails says so once, and to nobody if nobody waits.
+    let outcomes = Mutex::new(Vec::new());
     futures::stream::iter(settling.values())
-        .map(Ok)
-        .try_for_each_concurrent(SYNCS_AT_ONCE, |unsettled| unsettled.sync(dir))
-        .await?;
+        .for_each_concurrent(SYNCS_AT_ONCE, |unsettled| async {
+            let outcome = unsettled.sync(dir).await;
+            outcomes.lock().push(outcome);
+        })
+        .await;
+    worst(outcomes.into_inner())?;
     checkpoint.store(&**dir.disk(), dir.path(), dir.id()).await
 }

@@ -67,9 +67,10 @@ async fn append(handle: &PartitionHandle) {
     appended.expect("taken").acked.await.expect("durable");
 }
 
-/// Base offset of the oldest segment file; the end of time if there is none.
+/// Base offset of the oldest segment file; the end of time if there is none, or its folder was never needed so far.
 fn first_segment(folder: &std::path::Path) -> Offset {
-    let names = std::fs::read_dir(folder).expect("its folder").filter_map(Result::ok);
+    let Ok(entries) = std::fs::read_dir(folder) else { return Offset::MAX };
+    let names = entries.filter_map(Result::ok);
     let parsed = names.filter_map(|entry| parse_file_name(entry.file_name().to_str()?));
     parsed.filter(|(_, kind)| *kind == FileKind::Log).map(|(base, _)| base).min().unwrap_or(Offset::MAX)
 }
