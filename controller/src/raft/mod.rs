@@ -1,7 +1,7 @@
 //! The quorum, and the only module that knows openraft: log and votes on redb ([`store`]), the state
 //! machine that applies batches to the image ([`state`]), the way to the other voters ([`network`]).
 //!
-//! One voter for now, and it takes the lead at once instead of waiting for an election timeout.
+//! The only voter takes the lead at once instead of waiting for an election timeout.
 
 mod encoding;
 mod network;

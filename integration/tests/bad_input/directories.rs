@@ -1,31 +1,17 @@
 //! Data directories that come back with less than they had, or not at all.
 
 use super::commands::one_line;
-use super::stand::{Witness, batch, dev, home, unique};
+use super::stand::{Witness, batch, dev, home, unique, until};
 use integration::calls::{ACKS_ALL, LATEST, LATEST_TIERED, PRODUCE_BY_NAME, produce_request, produced};
 use integration::client::Client;
 use integration::process::Firn;
 use proto::errors::ErrorCode;
 use std::path::Path;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
 
-/// Nothing that is waited for here takes longer.
-const DEADLINE: Duration = Duration::from_secs(30);
 /// Cold at once.
 const COLD: [(&str, &str); 3] =
     [("segment.bytes", "1048576"), ("local.retention.bytes", "1"), ("firn.tier.max.lag.ms", "1000")];
-
-async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        if let Some(found) = ask().await {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "still waiting for {what}");
-        sleep(Duration::from_millis(20)).await;
-    }
-}
 
 /// Removes the journal and all logs; what says whose directory it is stays, and so does what is not the log's.
 fn wipe(directory: &Path) {

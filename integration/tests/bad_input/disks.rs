@@ -1,7 +1,7 @@
 //! Disks that are full or read-only, and buckets that vanish.
 
 use super::commands::one_line;
-use super::stand::{Mount, Witness, batch, dev, home, make, unique};
+use super::stand::{Mount, Witness, batch, dev, home, make, unique, until};
 use integration::calls::{ACKS_ALL, CallError, EARLIEST_LOCAL, LATEST, PRODUCE_BY_NAME, produce_request, produced};
 use integration::client::Client;
 use integration::process::Running;
@@ -9,25 +9,10 @@ use proto::errors::ErrorCode;
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
 
-/// Nothing that is waited for here takes longer.
-const DEADLINE: Duration = Duration::from_secs(30);
 const LOCAL_ONLY: [(&str, &str); 2] = [("remote.storage.enable", "false"), ("segment.bytes", "4194304")];
 const SMALL: [(&str, &str); 3] =
     [("segment.bytes", "1048576"), ("local.retention.bytes", "1048576"), ("firn.tier.max.lag.ms", "1000")];
-
-/// Asks until the answer is `wanted`.
-async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        if let Some(found) = ask().await {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "still waiting for {what}");
-        sleep(Duration::from_millis(20)).await;
-    }
-}
 
 /// Produces until the broker refuses, and answers with what it said.
 async fn fill(witness: &mut Witness) -> CallError {

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
 
 pub(crate) const FIRN: &str = env!("CARGO_BIN_EXE_firn-under-test");
 const ELSEWHERE: &str = "FIRN_TEST_BOOTSTRAP";
@@ -71,6 +72,21 @@ pub(crate) fn home() -> TempDir {
 /// `firn dev` that starts fast and leaves little behind.
 pub(crate) fn dev(data: &Path) -> Firn {
     Firn::dev(FIRN, data).set("firn.journal.file.bytes", 1 << 20).set("offsets.topic.num.partitions", 1)
+}
+
+/// Nothing that is waited for takes longer.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Asks until the answer is there.
+pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = ask().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "still waiting for {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// A name that no other test, and no earlier run, uses.

@@ -263,7 +263,7 @@ impl Schedule {
                 match context.sweep_deleted(deleted.tp).await {
                     Ok(()) => context.pointers.swept(vec![deleted.tp]).await,
                     Err(error) => {
-                        tracing::warn!(partition = %deleted.tp, %error, "objects of a deleted topic stay for now");
+                        tracing::warn!(partition = %deleted.tp, %error, "objects of a deleted topic stay until the next try");
                         tokio::time::sleep(context.config.backoff.cap).await;
                     }
                 }

@@ -61,7 +61,7 @@ impl Context {
             doomed.due = now + RETRY_MS;
         }
         if let Some(error) = error {
-            tracing::warn!(partition = %lane.tp, %error, "objects that are no longer needed stay for now");
+            tracing::warn!(partition = %lane.tp, %error, "objects that are no longer needed stay until the next try");
         }
     }
 
