@@ -1,4 +1,4 @@
-//! Logs and traces: structured logs to standard error, spans to an OTLP collector when one is configured.
+//! Logs and traces: structured logs, spans to an OTLP collector when one is configured.
 //!
 //! A request's span is `firn::request`; below it stand the journal and remote-tier steps, so that one trace shows a produce
 //! through journal and acknowledgement, or a fetch into the object store. Without a collector no span is made.
@@ -8,8 +8,10 @@ use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use std::io::IsTerminal as _;
+use std::time::Duration;
 use tracing::Subscriber;
 use tracing_subscriber::filter::{EnvFilter, FilterFn};
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -37,7 +39,11 @@ pub struct Settings {
     pub otlp_endpoint: Option<String>,
 }
 
-/// Keeps exporting until dropped; what is still queued is sent then.
+/// How long a collector may take for what is still queued at the end: little, for the process is to be gone within 5 s of being told
+/// to, most of which the logs may need.
+const LAST_SPANS: Duration = Duration::from_millis(500);
+
+/// Keeps exporting until dropped; what is still queued is sent then, if the collector takes it soon.
 pub struct Telemetry {
     provider: Option<SdkTracerProvider>,
 }
@@ -51,10 +57,10 @@ pub enum TelemetryError {
     Exporter { endpoint: String, error: String },
 }
 
-/// Installs the process's logger and, when configured, its trace exporter.
-pub fn install(settings: &Settings) -> Result<Telemetry, TelemetryError> {
+/// Installs the process's logger, whose lines go to `lines`, and, when configured, its trace exporter.
+pub fn install(settings: &Settings, lines: BoxMakeWriter) -> Result<Telemetry, TelemetryError> {
     let provider = settings.otlp_endpoint.as_deref().map(exporter).transpose()?;
-    let logger = logger(settings)?;
+    let logger = logger(settings, lines)?;
     match &provider {
         Some(provider) => {
             let spans = tracing_opentelemetry::layer()
@@ -70,12 +76,12 @@ pub fn install(settings: &Settings) -> Result<Telemetry, TelemetryError> {
 
 fn logger(
     settings: &Settings,
+    lines: BoxMakeWriter,
 ) -> Result<impl Subscriber + for<'span> LookupSpan<'span> + Send + Sync + use<>, TelemetryError> {
     let wanted = &settings.filter;
     let filter = EnvFilter::try_new(wanted)
         .map_err(|error| TelemetryError::Filter { filter: wanted.clone(), error: error.to_string() })?;
-    let lines =
-        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let lines = tracing_subscriber::fmt::layer().with_writer(lines).with_ansi(std::io::stderr().is_terminal());
     let lines = match settings.format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().boxed(),
@@ -96,7 +102,7 @@ fn exporter(endpoint: &str) -> Result<SdkTracerProvider, TelemetryError> {
 impl Drop for Telemetry {
     fn drop(&mut self) {
         if let Some(provider) = &self.provider
-            && let Err(error) = provider.shutdown()
+            && let Err(error) = provider.shutdown_with_timeout(LAST_SPANS)
         {
             tracing::warn!(%error, "some spans could not be sent");
         }
@@ -110,7 +116,7 @@ mod tests {
     #[test]
     fn without_a_collector_a_request_makes_no_span() {
         let settings = Settings { filter: "info".to_owned(), ..Settings::default() };
-        let logger = logger(&settings).expect("the filter can be read");
+        let logger = logger(&settings, BoxMakeWriter::new(std::io::stderr)).expect("the filter can be read");
         tracing::subscriber::with_default(logger, || {
             assert!(tracing::info_span!(target: SPANS, "request").is_disabled());
             assert!(!tracing::info_span!("another").is_disabled(), "other spans are for log lines");

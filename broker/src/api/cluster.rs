@@ -30,7 +30,7 @@ pub(super) async fn describe(context: &Context<'_>, request: DescribeClusterRequ
             .brokers()
             .filter(|broker| request.include_fenced_brokers || !broker.fenced)
             .filter_map(|broker| {
-                let endpoint = broker.endpoints.first()?;
+                let endpoint = broker.endpoint(&context.caller.listener)?;
                 Some(DescribeClusterBroker {
                     broker_id: broker.id.0,
                     host: endpoint.host.clone(),

@@ -24,7 +24,7 @@ pub(super) async fn handle(context: &Context<'_>, request: FindCoordinatorReques
     if request.key_type == GROUP {
         let image = offsets_image(context.services).await;
         let topic = image.topic_named(OFFSETS_TOPIC);
-        found.extend(keys.into_iter().map(|key| coordinator(&image, topic, key)));
+        found.extend(keys.into_iter().map(|key| coordinator(&image, topic, &context.caller.listener, key)));
     } else {
         let why = "this broker coordinates consumer groups only (key type 0)";
         found.extend(keys.into_iter().map(|key| refused(key, ErrorCode::InvalidRequest, why)));
@@ -57,13 +57,13 @@ async fn offsets_image(services: &Arc<Services>) -> Arc<Image> {
     image
 }
 
-fn coordinator(image: &Image, topic: Option<&Arc<Topic>>, key: String) -> Coordinator {
+fn coordinator(image: &Image, topic: Option<&Arc<Topic>>, listener: &str, key: String) -> Coordinator {
     let count = topic.map_or(0, |topic| i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX));
     let leader = topic
         .and_then(|topic| topic.partition(partition_for(&key, count)))
         .and_then(|state| state.leader)
         .and_then(|leader| image.broker(leader));
-    match leader.and_then(|broker| Some((broker.id, broker.endpoints.first()?))) {
+    match leader.and_then(|broker| Some((broker.id, broker.endpoint(listener)?))) {
         Some((id, endpoint)) => Coordinator {
             key,
             node_id: id.0,

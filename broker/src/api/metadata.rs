@@ -71,7 +71,7 @@ pub(super) async fn handle(context: &Context<'_>, request: MetadataRequest) -> M
             .brokers()
             .filter(|broker| !broker.fenced)
             .filter_map(|broker| {
-                let endpoint = broker.endpoints.first()?;
+                let endpoint = broker.endpoint(&context.caller.listener)?;
                 Some(MetadataResponseBroker {
                     node_id: broker.id.0,
                     host: endpoint.host.clone(),

@@ -53,6 +53,8 @@ pub struct Caller {
     pub client_id: Option<String>,
     /// Where it connects from.
     pub peer: SocketAddr,
+    /// Name of the listener it came through: it is told the addresses of brokers that belong to that one.
+    pub listener: Arc<str>,
 }
 
 /// What a handler works with.
@@ -188,12 +190,13 @@ fn answer(chunks: Chunks, grants: Vec<Grant>) -> Answer {
 /// Serves the connections of one listener.
 pub struct Listener {
     services: Arc<Services>,
+    name: Arc<str>,
 }
 
 impl Listener {
-    /// A listener whose requests are answered by `services`.
-    pub fn new(services: Arc<Services>) -> Listener {
-        Listener { services }
+    /// The listener called `name`, whose requests are answered by `services`.
+    pub fn new(services: Arc<Services>, name: &str) -> Listener {
+        Listener { services, name: name.into() }
     }
 }
 
@@ -203,7 +206,7 @@ impl Accept for Listener {
     fn accept(&self, peer: SocketAddr, _local: SocketAddr) -> Connection {
         self.services.metrics.connections_total.inc();
         self.services.metrics.gauges.connections_open.inc();
-        Connection { services: Arc::clone(&self.services), peer }
+        Connection { services: Arc::clone(&self.services), peer, listener: Arc::clone(&self.name) }
     }
 
     fn ended(&self) {
@@ -226,6 +229,7 @@ impl Accept for Listener {
 pub struct Connection {
     services: Arc<Services>,
     peer: SocketAddr,
+    listener: Arc<str>,
 }
 
 impl Service for Connection {
@@ -250,7 +254,12 @@ impl Connection {
             return self.unspoken_version(key, &header);
         }
         self.services.metrics.requests.get_or_create(&ApiLabel { api: key.name() }).inc();
-        let caller = Caller { version: header.api_version, client_id: header.client_id, peer: self.peer };
+        let caller = Caller {
+            version: header.api_version,
+            client_id: header.client_id,
+            peer: self.peer,
+            listener: Arc::clone(&self.listener),
+        };
         let span = tracing::info_span!(target: crate::telemetry::SPANS, "request", api = key.name());
         if key == ApiKey::Produce {
             // Its arrays are never larger than the batches in them.

@@ -136,7 +136,8 @@ async fn place(context: &Context<'_>, request: ProduceRequest, acks: Option<Acks
             });
         }
         if version >= NAMES_LEADER {
-            name_leaders(&image, found.ok(), &mut partition_responses, &mut owed.response.node_endpoints);
+            let endpoints = &mut owed.response.node_endpoints;
+            name_leaders(&image, &context.caller.listener, found.ok(), &mut partition_responses, endpoints);
         }
         owed.response.responses.push(TopicProduceResponse { name, topic_id, partition_responses });
     }
@@ -363,6 +364,7 @@ async fn acknowledge(owed: Owed, timeout: Option<Duration>) -> ProduceResponse {
 /// Tells a misdirected producer whom to ask instead.
 fn name_leaders(
     image: &Image,
+    listener: &str,
     topic: Option<&Arc<Topic>>,
     partitions: &mut [PartitionProduceResponse],
     endpoints: &mut Vec<NodeEndpoint>,
@@ -373,7 +375,7 @@ fn name_leaders(
         let Some(leader) = state.leader else { continue };
         partition.current_leader = LeaderIdAndEpoch { leader_id: leader.0, leader_epoch: state.leader_epoch };
         let Some(broker) = image.broker(leader) else { continue };
-        let Some(endpoint) = broker.endpoints.first() else { continue };
+        let Some(endpoint) = broker.endpoint(listener) else { continue };
         if endpoints.iter().all(|known| known.node_id != leader.0) {
             endpoints.push(NodeEndpoint {
                 node_id: leader.0,

@@ -190,6 +190,9 @@ pub struct ProduceArgs {
     /// The partition; chosen by key, or round robin without one.
     #[arg(long)]
     pub partition: Option<i32>,
+    /// Produce null for an empty value, which deletes its key from a compacted topic, and for an empty key.
+    #[arg(long, short = 'Z')]
+    pub empty_as_null: bool,
     /// The codec of the batches.
     #[arg(long, value_enum, default_value = "none")]
     pub compression: Compression,
@@ -214,7 +217,8 @@ pub enum ConsumeFormat {
     Value,
     /// Key, a tab, value.
     KeyValue,
-    /// One JSON object per record, with partition, offset, timestamp, key, value and headers.
+    /// One JSON object per record, with partition, offset, timestamp, key, value and headers. Bytes that are no text are an object with
+    /// one entry, base64.
     Json,
 }
 
@@ -240,6 +244,9 @@ pub struct ConsumeArgs {
     /// How a record is printed.
     #[arg(long, value_enum, default_value = "value")]
     pub format: ConsumeFormat,
+    /// Print the headers before each record, as NAME:VALUE with commas between, and a tab (JSON has them anyway).
+    #[arg(long)]
+    pub headers: bool,
     #[command(flatten)]
     pub at: Bootstrap,
 }

@@ -1,8 +1,10 @@
 //! `firn consume`: records become lines.
 
 use super::args::{ConsumeArgs, ConsumeFormat, From};
+use super::bytes::to_json;
 use super::client::{Client, ClientError, TopicView, check};
 use super::topic::list_offset;
+use proto::errors::ErrorCode;
 use proto::messages::FetchRequest;
 use proto::messages::fetch_request::{FetchPartition, FetchTopic};
 use proto::records::{BatchError, Record, Records, batches};
@@ -10,6 +12,8 @@ use proto::wire::RecordChunks;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
 
 /// What one fetch may carry.
 const FETCH_BYTES: i32 = 4 << 20;
@@ -22,6 +26,11 @@ const LATEST: i64 = -1;
 /// The first offset that can be read, in ListOffsets.
 const EARLIEST: i64 = -2;
 
+/// How long a partition may be without a leader, or refuse for another reason that passes, before that is an error.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// Where a partition is read.
 struct Position {
     leader: i32,
@@ -33,8 +42,14 @@ struct Position {
 /// Prints records until the end the topic had at the start, or `--count`, or for ever.
 pub(super) async fn run(args: ConsumeArgs) -> Result<(), ClientError> {
     let mut client = Client::connect(&args.at.bootstrap).await?;
-    let topic = client.topic(&args.topic).await?;
-    let mut positions = start(&mut client, &topic, &args).await?;
+    let mut topic = client.topic(&args.topic).await?;
+    let mut patience = Patience::default();
+    let mut positions = loop {
+        match start(&mut client, &topic, &args).await {
+            Ok(positions) => break positions,
+            Err(error) => topic = patience.after(error, &mut client, &args.topic).await?,
+        }
+    };
     let mut out = BufWriter::new(io::stdout().lock());
     let mut left = args.count.unwrap_or(u64::MAX);
     while left > 0 {
@@ -46,7 +61,13 @@ pub(super) async fn run(args: ConsumeArgs) -> Result<(), ClientError> {
             break;
         }
         for leader in leaders {
-            let fetched = fetch(&mut client, &topic, leader, &positions).await?;
+            let (fetched, failed) = match fetch(&mut client, &topic, leader, &positions).await {
+                Ok(fetched) => fetched,
+                Err(error) => (Vec::new(), Some(error)),
+            };
+            if fetched.iter().any(|(_, records)| !records.is_empty()) || failed.is_none() {
+                patience = Patience::default();
+            }
             for (partition, records) in fetched {
                 let Some(position) = positions.get_mut(&partition) else { continue };
                 match print(&args, partition, position, records, &mut left, &mut out) {
@@ -60,6 +81,16 @@ pub(super) async fn run(args: ConsumeArgs) -> Result<(), ClientError> {
                     }
                 }
             }
+            if let Some(error) = failed {
+                topic = patience.after(error, &mut client, &args.topic).await?;
+                for (partition, leader) in &topic.partitions {
+                    if let Some(position) = positions.get_mut(partition) {
+                        position.leader = *leader;
+                    }
+                }
+                // The leaders may be others now.
+                break;
+            }
         }
         if let Err(error) = out.flush() {
             return if error.kind() == io::ErrorKind::BrokenPipe {
@@ -72,11 +103,44 @@ pub(super) async fn run(args: ConsumeArgs) -> Result<(), ClientError> {
     Ok(())
 }
 
+/// How long nothing but errors came that may pass.
+#[derive(Default)]
+struct Patience {
+    since: Option<Instant>,
+}
+
+impl Patience {
+    /// Waits a moment after an error that may pass, and asks who leads the partitions then.
+    ///
+    /// # Errors
+    /// `error`, if it does not pass, or has not for too long.
+    async fn after(&mut self, error: ClientError, client: &mut Client, topic: &str) -> Result<TopicView, ClientError> {
+        let mut error = error;
+        loop {
+            let passes = matches!(&error, ClientError::Refused { code, .. } if code.is_retriable());
+            let since = *self.since.get_or_insert_with(Instant::now);
+            if !passes || since.elapsed() > PATIENCE {
+                return Err(error);
+            }
+            sleep(PAUSE).await;
+            match client.topic(topic).await {
+                Ok(view) => return Ok(view),
+                Err(again) => error = again,
+            }
+        }
+    }
+}
+
 async fn start(
     client: &mut Client,
     topic: &TopicView,
     args: &ConsumeArgs,
 ) -> Result<BTreeMap<i32, Position>, ClientError> {
+    for partition in &args.partition {
+        if topic.partitions.iter().all(|(index, _)| index != partition) {
+            return Err(ClientError::Other(format!("topic {} has no partition {partition}", topic.name)));
+        }
+    }
     let mut positions = BTreeMap::new();
     for (partition, leader) in &topic.partitions {
         if !args.partition.is_empty() && !args.partition.contains(partition) {
@@ -86,7 +150,13 @@ async fn start(
         let next = match args.from {
             From::Beginning => list_offset(client, &topic.name, *partition, *leader, EARLIEST).await?,
             From::End => end,
-            From::Offset(offset) => offset,
+            From::Offset(offset) => {
+                let first = list_offset(client, &topic.name, *partition, *leader, EARLIEST).await?;
+                if !(first..=end).contains(&offset) {
+                    return Err(out_of_range(&topic.name, *partition, offset, first, end));
+                }
+                offset
+            }
             From::Timestamp(time) => match list_offset(client, &topic.name, *partition, *leader, time).await? {
                 // Nothing is that young.
                 -1 => end,
@@ -95,20 +165,27 @@ async fn start(
         };
         positions.insert(*partition, Position { leader: *leader, next, end });
     }
-    for partition in &args.partition {
-        if !positions.contains_key(partition) {
-            return Err(ClientError::Other(format!("topic {} has no partition {partition}", topic.name)));
-        }
-    }
     Ok(positions)
 }
+
+fn out_of_range(topic: &str, partition: i32, offset: i64, first: i64, end: i64) -> ClientError {
+    let there = if first < end {
+        format!("it has offsets {first} to {}, and {end} will be the next", end - 1)
+    } else {
+        format!("it is empty, and {end} will be the next offset")
+    };
+    ClientError::Other(format!("{topic}-{partition} cannot be read from offset {offset}: {there}"))
+}
+
+/// What was fetched, by partition, and what was refused first.
+type Fetched = (Vec<(i32, RecordChunks)>, Option<ClientError>);
 
 async fn fetch(
     client: &mut Client,
     topic: &TopicView,
     leader: i32,
     positions: &BTreeMap<i32, Position>,
-) -> Result<Vec<(i32, RecordChunks)>, ClientError> {
+) -> Result<Fetched, ClientError> {
     let partitions = positions
         .iter()
         .filter(|(_, position)| position.leader == leader)
@@ -130,11 +207,22 @@ async fn fetch(
     let answer = client.node(leader).await?.call(&request).await?;
     check("fetching", answer.error_code, None)?;
     let mut fetched = Vec::new();
+    let mut failed = None;
     for partition in answer.responses.into_iter().flat_map(|topic| topic.partitions) {
-        check(&format!("fetching {}-{}", topic.name, partition.partition_index), partition.error_code, None)?;
-        fetched.push((partition.partition_index, partition.records.unwrap_or_default()));
+        let index = partition.partition_index;
+        if partition.error_code == ErrorCode::OffsetOutOfRange.code() {
+            // What was to come next was deleted in the meantime.
+            let first = list_offset(client, &topic.name, index, leader, EARLIEST).await?;
+            let end = list_offset(client, &topic.name, index, leader, LATEST).await?;
+            let at = positions.get(&index).map_or(-1, |position| position.next);
+            return Err(out_of_range(&topic.name, index, at, first, end));
+        }
+        match check(&format!("fetching {}-{index}", topic.name), partition.error_code, None) {
+            Ok(()) => fetched.push((index, partition.records.unwrap_or_default())),
+            Err(error) => failed = failed.or(Some(error)),
+        }
     }
-    Ok(fetched)
+    Ok((fetched, failed))
 }
 
 enum Failed {
@@ -169,7 +257,7 @@ fn print(
                     continue;
                 }
                 *left -= 1;
-                line(args.format, partition, &record, out).map_err(Failed::Output)?;
+                line(args, partition, &record, out).map_err(Failed::Output)?;
             }
         }
         position.next = position.next.max(batch.header.next_offset());
@@ -177,8 +265,17 @@ fn print(
     Ok(())
 }
 
-fn line(format: ConsumeFormat, partition: i32, record: &Record<'_>, out: &mut impl Write) -> io::Result<()> {
-    match format {
+fn line(args: &ConsumeArgs, partition: i32, record: &Record<'_>, out: &mut impl Write) -> io::Result<()> {
+    if args.headers && args.format != ConsumeFormat::Json {
+        for (at, (name, value)) in record.headers.enumerate() {
+            out.write_all(if at > 0 { b"," } else { b"" })?;
+            out.write_all(name)?;
+            out.write_all(b":")?;
+            out.write_all(value.unwrap_or_default())?;
+        }
+        out.write_all(b"\t")?;
+    }
+    match args.format {
         ConsumeFormat::Value => out.write_all(record.value.unwrap_or_default())?,
         ConsumeFormat::KeyValue => {
             out.write_all(record.key.unwrap_or_default())?;
@@ -186,14 +283,13 @@ fn line(format: ConsumeFormat, partition: i32, record: &Record<'_>, out: &mut im
             out.write_all(record.value.unwrap_or_default())?;
         }
         ConsumeFormat::Json => {
-            let text = |bytes: Option<&[u8]>| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
             let headers: Vec<_> = record
                 .headers
-                .map(|(name, value)| json!({"name": String::from_utf8_lossy(name), "value": text(value)}))
+                .map(|(name, value)| json!({"name": to_json(Some(name)), "value": to_json(value)}))
                 .collect();
             let row = json!({
                 "partition": partition, "offset": record.offset, "timestamp": record.timestamp,
-                "key": text(record.key), "value": text(record.value), "headers": headers,
+                "key": to_json(record.key), "value": to_json(record.value), "headers": headers,
             });
             write!(out, "{row}")?;
         }

@@ -1,13 +1,19 @@
 //! The live view of `firn dev`: what is hot, what is settling, what is cold, redrawn in place on a terminal.
 
+use super::screen::Size;
 use crate::http::TierPartition;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 /// Topics shown; the rest is summed up in one line.
 const ROWS: usize = 12;
 /// Cells of the bar that shows where a topic's bytes are.
 const BAR: usize = 24;
+/// Characters of a topic's name: as many as there are room for, between these.
+const NAMES: std::ops::RangeInclusive<usize> = 8..=28;
+/// Characters of the sizes, with the space before each.
+const SIZES: usize = 3 * 11;
+/// Characters of the counts of partitions and records, with the space before each.
+const COUNTS: usize = 6 + 13;
 
 #[derive(Default)]
 struct Row {
@@ -16,12 +22,12 @@ struct Row {
     hot_bytes: u64,
     settling_bytes: u64,
     cold_bytes: u64,
-    lag_ms: u64,
     held_back_by: Option<String>,
 }
 
-/// The lines to draw, each ending in a line break.
-pub fn render(partitions: &[TierPartition]) -> String {
+/// The lines to draw, each ending in a line break: none wider than the terminal, and one less than it has rows, for the cursor
+/// stands below them.
+pub fn render(partitions: &[TierPartition], size: Size) -> String {
     let mut topics: BTreeMap<&str, Row> = BTreeMap::new();
     for partition in partitions {
         let row = topics.entry(&partition.topic).or_default();
@@ -30,40 +36,77 @@ pub fn render(partitions: &[TierPartition]) -> String {
         row.settling_bytes += partition.lag_bytes.min(partition.local_bytes);
         row.hot_bytes += partition.local_bytes;
         row.cold_bytes += partition.remote_bytes;
-        row.lag_ms = row.lag_ms.max(partition.lag_ms);
         if row.held_back_by.is_none() {
             row.held_back_by.clone_from(&partition.held_back_by);
         }
     }
-    let mut out = String::new();
-    let _ = writeln!(
-        out,
-        "{:<28} {:>5} {:>12} {:>10} {:>10} {:>10}  {:<BAR$}",
-        "topic", "parts", "records", "hot", "settling", "cold", "hot ▓ settling ▒ cold ░"
-    );
     let mut by_size: Vec<_> = topics.iter().collect();
     by_size.sort_by_key(|(name, row)| (std::cmp::Reverse(row.hot_bytes + row.cold_bytes), **name));
+    let columns = Columns::of(size.columns);
+    let most = size.rows.saturating_sub(1);
+    let mut lines = vec![columns.head()];
+    let mut shown = 0;
     for (name, row) in by_size.iter().take(ROWS) {
-        let _ = writeln!(
-            out,
-            "{:<28} {:>5} {:>12} {:>10} {:>10} {:>10}  {}{}",
-            shorten(name, 28),
-            row.partitions,
-            row.records,
-            bytes(row.hot_bytes),
-            bytes(row.settling_bytes),
-            bytes(row.cold_bytes),
-            bar(row),
-            row.held_back_by.as_deref().map(|why| format!("  {why}")).unwrap_or_default(),
-        );
-    }
-    if by_size.len() > ROWS {
-        let _ = writeln!(out, "and {} more topics: firn tier status", by_size.len() - ROWS);
+        let why = row.held_back_by.as_deref().map(|why| format!("  held back: {why}"));
+        let last = shown + 1 == by_size.len();
+        if lines.len() + 1 + usize::from(why.is_some()) + usize::from(!last) > most {
+            break;
+        }
+        lines.push(columns.topic(name, row));
+        lines.extend(why);
+        shown += 1;
     }
     if by_size.is_empty() {
-        let _ = writeln!(out, "no topics yet: firn topic create NAME");
+        lines.push("no topics yet: firn topic create NAME".to_owned());
+    } else if shown < by_size.len() {
+        lines.push(format!("and {} more topics: firn tier status", by_size.len() - shown));
     }
-    out
+    lines.iter().take(most).map(|line| fit(line, size.columns) + "\n").collect()
+}
+
+/// What a line has room for.
+struct Columns {
+    name: usize,
+    counts: bool,
+    bar: bool,
+}
+
+impl Columns {
+    fn of(width: usize) -> Columns {
+        let counts = width >= NAMES.end() + SIZES + COUNTS;
+        let taken = if counts { SIZES + COUNTS } else { SIZES };
+        Columns {
+            name: width.saturating_sub(taken).clamp(*NAMES.start(), *NAMES.end()),
+            counts,
+            bar: width >= NAMES.end() + SIZES + COUNTS + 2 + BAR,
+        }
+    }
+
+    fn head(&self) -> String {
+        let counts = if self.counts { ["parts", "records"] } else { [""; 2] };
+        let bar = if self.bar { "hot ▓ settling ▒ cold ░" } else { "" };
+        self.line("topic", counts, ["hot", "settling", "cold"], bar)
+    }
+
+    fn topic(&self, name: &str, row: &Row) -> String {
+        let counts = [row.partitions.to_string(), row.records.to_string()];
+        let sizes = [row.hot_bytes, row.settling_bytes, row.cold_bytes].map(bytes);
+        let bar = if self.bar { bar(row) } else { String::new() };
+        self.line(&shorten(name, self.name), counts.each_ref().map(String::as_str), sizes.each_ref().map(String::as_str), &bar)
+    }
+
+    fn line(&self, name: &str, [parts, records]: [&str; 2], [hot, settling, cold]: [&str; 3], bar: &str) -> String {
+        let width = self.name;
+        let counts = if self.counts { format!(" {parts:>5} {records:>12}") } else { String::new() };
+        let bar = if self.bar { format!("  {bar}") } else { String::new() };
+        format!("{name:<width$}{counts} {hot:>10} {settling:>10} {cold:>10}{bar}")
+    }
+}
+
+/// `line` on one line of so many characters.
+fn fit(line: &str, columns: usize) -> String {
+    let plain: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    shorten(plain.trim_end(), columns)
 }
 
 fn bar(row: &Row) -> String {
@@ -92,7 +135,7 @@ fn shorten(name: &str, width: usize) -> String {
     if name.chars().count() <= width {
         return name.to_owned();
     }
-    name.chars().take(width - 1).chain(['…']).collect()
+    name.chars().take(width.saturating_sub(1)).chain(['…']).take(width).collect()
 }
 
 #[cfg(test)]
@@ -118,11 +161,57 @@ mod tests {
 
     #[test]
     fn topics_are_summed_and_the_largest_comes_first() {
-        let text = render(&[partition("b", 10, 5, 10), partition("a", 1 << 20, 0, 3 << 20), partition("b", 0, 0, 10)]);
+        let partitions = [partition("b", 10, 5, 10), partition("a", 1 << 20, 0, 3 << 20), partition("b", 0, 0, 10)];
+        let text = render(&partitions, Size { columns: 120, rows: 24 });
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[1].starts_with("a "), "{text}");
         assert!(lines[1].ends_with(&("▓".repeat(6) + &"░".repeat(18))), "{text}");
         assert!(lines[2].starts_with("b ") && lines[2].contains(" 20 "), "{text}");
+    }
+
+    #[test]
+    fn whatever_there_is_fits_into_the_terminal() {
+        let many: Vec<TierPartition> = (0..30)
+            .map(|at| TierPartition {
+                held_back_by: (at % 3 == 0).then(|| format!("the store said:\n{}", "no ".repeat(100))),
+                high_watermark: i64::MAX / 64,
+                ..partition(&format!("a-topic-with-quite-a-long-name-{at}"), u64::MAX / 64, 5 << 30, u64::MAX / 64)
+            })
+            .collect();
+        for partitions in [&many[..0], &many[..1], &many[..3], &many[..13], &many] {
+            for columns in [1, 20, 40, 80, 106, 120, 300] {
+                for rows in [1, 2, 3, 4, 5, 8, 24, 60] {
+                    let text = render(partitions, Size { columns, rows });
+                    let widest = text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+                    assert!(widest <= columns, "{widest} characters on {columns} columns:\n{text}");
+                    assert!(text.lines().count() < rows, "{rows} rows:\n{text}");
+                    assert!(text.is_empty() || text.ends_with('\n'));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_narrow_terminal_keeps_the_sizes_and_what_is_wrong() {
+        let mut held = partition("flights", 10, 5, 10);
+        held.held_back_by = Some("no bucket".to_owned());
+        let text = render(&[held], Size { columns: 44, rows: 24 });
+        let expected = [
+            "topic              hot   settling       cold",
+            "flights           10 B        5 B       10 B",
+            "  held back: no bucket",
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn topics_without_room_are_counted() {
+        let partitions: Vec<_> = (0..5).map(|at| partition(&format!("t{at}"), 10, 0, 0)).collect();
+        let text = render(&partitions, Size { columns: 80, rows: 5 });
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 4, "{text}");
+        assert_eq!(lines[3], "and 3 more topics: firn tier status");
+        assert_eq!(render(&partitions, Size { columns: 80, rows: 7 }).lines().count(), 6, "all of them");
     }
 
     #[test]

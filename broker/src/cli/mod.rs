@@ -3,9 +3,11 @@
 pub mod args;
 pub mod client;
 pub mod live;
+pub mod screen;
 
 mod bench;
 mod bucket;
+mod bytes;
 mod consume;
 mod dump;
 mod produce;
@@ -49,5 +51,9 @@ pub fn run(cli: Cli) -> ExitCode {
 /// Runs a client command: one thread is enough.
 fn client(work: impl Future<Output = Result<(), ClientError>>) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| error.to_string())?.block_on(work).map_err(|error| error.to_string())
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    let outcome = runtime.block_on(work).map_err(|error| error.to_string());
+    // A command that failed does not wait for the next line of its standard input.
+    runtime.shutdown_background();
+    outcome
 }

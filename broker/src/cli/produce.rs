@@ -8,10 +8,16 @@ use proto::messages::ProduceRequest;
 use proto::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use proto::records::{BatchBuilder, Codec, Header};
 use std::collections::BTreeMap;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use std::time::Duration;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
+use tokio::time::{Instant, sleep_until};
 
 /// A batch is sent when it measures this much.
 const BATCH_BYTES: usize = 512 << 10;
+/// A record is sent after this long, though its batch is not full.
+const LINGER: Duration = Duration::from_millis(50);
+/// Of a line that is wrong, so many characters are quoted.
+const QUOTED: usize = 100;
 /// Requests under way at a time.
 const IN_FLIGHT: usize = 4;
 /// How long the broker may take to acknowledge.
@@ -23,29 +29,68 @@ pub(super) async fn run(args: ProduceArgs, clock: &dyn Clock) -> Result<(), Clie
     let topic = client.topic(&args.topic).await?;
     let mut sender = Sender::new(&topic, &args);
     if let Some(value) = &args.value {
-        sender.add(clock.now_ms(), args.key.as_deref(), value, &mut client).await?;
+        sender.add(clock.now_ms(), args.key.as_deref().map(str::as_bytes), value.as_bytes(), &mut client).await?;
     } else {
-        let mut lines = BufReader::new(tokio::io::stdin()).lines();
-        while let Some(line) = lines.next_line().await.map_err(|error| ClientError::Other(error.to_string()))? {
-            let (key, value) = match &args.key_separator {
-                Some(separator) => match line.split_once(separator.as_str()) {
-                    Some((key, value)) => (Some(key), value),
-                    None => return Err(ClientError::Other(format!("this line has no `{separator}`: {line}"))),
-                },
-                None => (args.key.as_deref(), line.as_str()),
-            };
-            sender.add(clock.now_ms(), key, value, &mut client).await?;
-        }
+        let lines = BufReader::new(tokio::io::stdin());
+        each_line(lines, &mut sender, &mut client, clock).await?;
     }
-    sender.finish(&mut client).await?;
+    sender.flush(&mut client).await?;
     eprintln!("produced {} records to {}", sender.records, topic.name);
     Ok(())
+}
+
+/// Adds the records of all lines, and sends what there is whenever no line comes for a while.
+async fn each_line(
+    mut input: impl AsyncBufRead + Unpin,
+    sender: &mut Sender<'_>,
+    client: &mut Client,
+    clock: &dyn Clock,
+) -> Result<(), ClientError> {
+    let mut line = Vec::new();
+    loop {
+        let due = sender.due;
+        // Whatever was read of a line when the time is up stays in `line`.
+        let read = tokio::select! {
+            read = input.read_until(b'\n', &mut line) => read.map_err(|error| ClientError::Other(error.to_string()))?,
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                sender.flush(client).await?;
+                continue;
+            }
+        };
+        if read == 0 && line.is_empty() {
+            return Ok(());
+        }
+        let (key, value) = key_and_value(without_end(&line), sender.args)?;
+        sender.add(clock.now_ms(), key, value, client).await?;
+        line.clear();
+    }
+}
+
+fn without_end(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+fn key_and_value<'a>(line: &'a [u8], args: &'a ProduceArgs) -> Result<(Option<&'a [u8]>, &'a [u8]), ClientError> {
+    let Some(separator) = &args.key_separator else {
+        return Ok((args.key.as_deref().map(str::as_bytes), line));
+    };
+    let at = line.windows(separator.len().max(1)).position(|window| window == separator.as_bytes());
+    match at.and_then(|at| Some((line.get(..at)?, line.get(at + separator.len()..)?))) {
+        Some((key, value)) => Ok((Some(key), value)),
+        None => {
+            let line: String = String::from_utf8_lossy(line).chars().take(QUOTED).collect();
+            Err(ClientError::Other(format!("this line has no `{separator}`: {line}")))
+        }
+    }
 }
 
 struct Sender<'a> {
     topic: &'a TopicView,
     args: &'a ProduceArgs,
     open: BTreeMap<i32, BatchBuilder>,
+    /// When the open batches are to be sent, if there is one.
+    due: Option<Instant>,
     /// Partition of the records without key, moved on with each batch.
     sticky: usize,
     /// Leaders with the number of requests each has not answered yet.
@@ -55,10 +100,19 @@ struct Sender<'a> {
 
 impl<'a> Sender<'a> {
     fn new(topic: &'a TopicView, args: &'a ProduceArgs) -> Self {
-        Sender { topic, args, open: BTreeMap::new(), sticky: 0, outstanding: BTreeMap::new(), records: 0 }
+        Sender { topic, args, open: BTreeMap::new(), due: None, sticky: 0, outstanding: BTreeMap::new(), records: 0 }
     }
 
-    async fn add(&mut self, now: i64, key: Option<&str>, value: &str, client: &mut Client) -> Result<(), ClientError> {
+    async fn add(
+        &mut self,
+        now: i64,
+        key: Option<&[u8]>,
+        value: &[u8],
+        client: &mut Client,
+    ) -> Result<(), ClientError> {
+        let null = |bytes: &[u8]| self.args.empty_as_null && bytes.is_empty();
+        let key = key.filter(|key| !null(key));
+        let value = Some(value).filter(|value| !null(value));
         let partition = self.partition(key)?;
         let codec = match self.args.compression {
             Compression::None => Codec::None,
@@ -73,8 +127,9 @@ impl<'a> Sender<'a> {
             .iter()
             .map(|(name, value)| Header { key: name.as_bytes(), value: Some(value.as_bytes()) })
             .collect();
-        batch.append(now, key.map(str::as_bytes), Some(value.as_bytes()), &headers);
+        batch.append(now, key, value, &headers);
         self.records += 1;
+        self.due.get_or_insert_with(|| Instant::now() + LINGER);
         if batch.size() >= BATCH_BYTES {
             self.sticky += 1;
             if let Some(batch) = self.open.remove(&partition) {
@@ -85,13 +140,13 @@ impl<'a> Sender<'a> {
     }
 
     /// Kafka's choice: by hash of the key; without a key, one partition per batch in turn.
-    fn partition(&self, key: Option<&str>) -> Result<i32, ClientError> {
+    fn partition(&self, key: Option<&[u8]>) -> Result<i32, ClientError> {
         if let Some(partition) = self.args.partition {
             return Ok(partition);
         }
         let count = self.topic.partitions.len();
         let index = match key {
-            Some(key) => usize::try_from(murmur2(key.as_bytes()) & 0x7fff_ffff).unwrap_or(0) % count.max(1),
+            Some(key) => usize::try_from(murmur2(key) & 0x7fff_ffff).unwrap_or(0) % count.max(1),
             None => self.sticky % count.max(1),
         };
         let chosen = self.topic.partitions.get(index).map(|(partition, _)| *partition);
@@ -132,7 +187,10 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    async fn finish(&mut self, client: &mut Client) -> Result<(), ClientError> {
+    /// Sends what there is, and waits until it is acknowledged.
+    async fn flush(&mut self, client: &mut Client) -> Result<(), ClientError> {
+        self.due = None;
+        self.sticky += 1;
         for (partition, batch) in std::mem::take(&mut self.open) {
             self.send(partition, batch.build(), client).await?;
         }
@@ -169,7 +227,29 @@ fn murmur2(data: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::murmur2;
+    use super::*;
+    use crate::cli::args::{Cli, Command};
+    use clap::Parser;
+
+    fn args(more: &[&str]) -> ProduceArgs {
+        let Command::Produce(args) = Cli::parse_from(["firn", "produce", "t"].iter().chain(more)).command else {
+            panic!("a produce command");
+        };
+        args
+    }
+
+    #[test]
+    fn lines_are_bytes_split_at_the_first_separator() {
+        let whole = args(&["--key", "k"]);
+        let read = |line: &'static [u8], args| key_and_value(without_end(line), args).expect("a record");
+        assert_eq!(read(b"\xff\xfe\r\n", &whole), (Some(&b"k"[..]), &b"\xff\xfe"[..]));
+        assert_eq!(read(b"", &args(&[])), (None, &b""[..]));
+        let split = args(&["--key-separator", "::"]);
+        assert_eq!(read(b"a:\xff::b::c\n", &split), (Some(&b"a:\xff"[..]), &b"b::c"[..]));
+        assert_eq!(read(b"::\n", &split), (Some(&b""[..]), &b""[..]));
+        let error = key_and_value(b"no\xff", &split).expect_err("no separator").to_string();
+        assert!(error.contains("has no `::`"), "{error}");
+    }
 
     /// The values Kafka's own tests expect, as signed numbers there.
     #[test]

@@ -2,6 +2,7 @@
 
 use super::args::{DevArgs, ServerArgs};
 use super::live;
+use super::screen::{LogLines, Screen, Size};
 use crate::config;
 use crate::config::server::{ServerConfig, Sources};
 use crate::http::Control;
@@ -9,12 +10,14 @@ use crate::node::Node;
 use crate::telemetry::{self, LogFormat};
 use proto::host::Spawner;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 /// How often the live view is redrawn.
 const REDRAW: Duration = Duration::from_secs(1);
@@ -117,24 +120,32 @@ impl Runtimes {
 }
 
 fn serve(config: ServerConfig, live_view: bool) -> Result<(), String> {
-    let telemetry = telemetry::install(&telemetry::Settings {
+    let screen = live_view.then(|| Arc::new(Screen::default()));
+    // Where both are the same terminal, log lines and the live view would overwrite each other.
+    let above = screen.clone().filter(|_| std::io::stderr().is_terminal());
+    let lines = match above {
+        Some(screen) => BoxMakeWriter::new(move || LogLines(Arc::clone(&screen))),
+        None => BoxMakeWriter::new(std::io::stderr),
+    };
+    let telemetry = telemetry::Settings {
         format: match config.log_format {
             config::server::LogFormat::Text => LogFormat::Text,
             config::server::LogFormat::Json => LogFormat::Json,
         },
-        // The live view and a stream of lines would overwrite each other.
+        // A stream of lines would push the live view away all the time.
         filter: if live_view && !config.settings.contains_key("firn.log.filter") {
             "warn".to_owned()
         } else {
             config.log_filter.clone()
         },
         otlp_endpoint: config.otlp_endpoint.clone(),
-    });
+    };
+    let telemetry = telemetry::install(&telemetry, lines);
     let telemetry = telemetry.map_err(|error| error.to_string())?;
     raise_descriptor_limit();
     let runtimes = Runtimes::new().map_err(|error| format!("no threads to run on: {error}"))?;
     let spawner = runtimes.spawner();
-    let outcome = runtimes.hot.block_on(run(config, spawner, live_view));
+    let outcome = runtimes.hot.block_on(run(config, spawner, screen));
     // Downloads and uploads still under way are not waited for: whatever they would have done is done again.
     runtimes.cold.shutdown_background();
     runtimes.disk.shutdown_background();
@@ -152,7 +163,7 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn run(config: ServerConfig, spawner: Spawner, live_view: bool) -> Result<(), String> {
+async fn run(config: ServerConfig, spawner: Spawner, screen: Option<Arc<Screen>>) -> Result<(), String> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     // Recovery may take long: it is interrupted, and repeated at the next start.
@@ -161,20 +172,14 @@ async fn run(config: ServerConfig, spawner: Spawner, live_view: bool) -> Result<
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
-    println!(
-        "Firn serves Kafka clients at {}, metrics at http://{}/metrics",
-        node.kafka_address(),
-        node.http_address()
-    );
-    println!("data in {}, cold records in {}", node.data(), node.object_store());
-    info!(kafka = %node.kafka_address(), http = %node.http_address(), "ready");
-    let mut view = View::new(live_view);
+    greet(&node);
+    let mut view = View { screen };
     let failed = loop {
         tokio::select! {
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
             reason = node.failed() => break Some(reason),
-            () = tokio::time::sleep(REDRAW), if live_view => view.draw(&node),
+            () = tokio::time::sleep(REDRAW), if view.screen.is_some() => view.draw(&node),
         }
     };
     if let Some(reason) = failed {
@@ -187,30 +192,32 @@ async fn run(config: ServerConfig, spawner: Spawner, live_view: bool) -> Result<
     }
 }
 
-/// Redraws the live view over its last drawing.
+/// Says where everything is.
+fn greet(node: &Node) {
+    let all = |addresses: Vec<String>| addresses.join(" and ");
+    let kafka = all(node.kafka_addresses().iter().map(|(_, address)| address.to_string()).collect());
+    let http = all(node.http_addresses().iter().map(|address| format!("http://{address}/metrics")).collect());
+    let http = if http.is_empty() { "nowhere (firn.http.listeners is empty)".to_owned() } else { http };
+    println!("Firn serves Kafka clients at {kafka}, metrics at {http}");
+    println!("data in {}, cold records in {}", node.data(), node.object_store());
+    info!(%kafka, %http, "ready");
+}
+
+/// The live view, redrawn over its last drawing while the terminal takes it.
 struct View {
-    enabled: bool,
-    lines: usize,
+    screen: Option<Arc<Screen>>,
 }
 
 impl View {
-    fn new(enabled: bool) -> View {
-        View { enabled, lines: 0 }
-    }
-
     fn draw(&mut self, node: &Node) {
+        let Some(screen) = &self.screen else { return };
         let Ok(partitions) = node.control().tier_status(None) else { return };
-        if !self.enabled {
-            return;
+        let size = Size::of_stdout();
+        let drawn = screen.draw(&live::render(&partitions, size), size, &mut std::io::stdout().lock());
+        if drawn.is_err() {
+            // A terminal that went away is no reason to stop serving.
+            self.screen = None;
         }
-        let text = live::render(&partitions);
-        let mut out = std::io::stdout().lock();
-        let up = if self.lines > 0 { format!("\x1b[{}A", self.lines) } else { String::new() };
-        // Back to where the last drawing began, and clear from there.
-        let drawn = write!(out, "{up}\x1b[0J{text}").and_then(|()| out.flush());
-        self.lines = text.lines().count();
-        // A terminal that went away is no reason to stop serving.
-        self.enabled = drawn.is_ok();
     }
 }
 

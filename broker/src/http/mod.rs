@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /healthz` | 200 while the process can serve at all |
-//! | `GET /readyz` | 200 once clients may be sent here |
+//! | `GET /readyz` | 200 while clients may be sent here; 503 while the node recovers, and from when it begins to end |
 //! | `GET /v1/tier?topic=T` | what is hot and cold, per partition |
 //! | `POST /v1/tier/flush?topic=T&timeout_ms=N` | uploads what may be uploaded, then answers |
 
@@ -53,6 +53,9 @@ pub enum ControlError {
     UnknownTopic(String),
     #[error("{0}")]
     HeldBack(String),
+    /// The node is not there yet, or not any more.
+    #[error("this node does not serve now: {0}")]
+    NotServing(String),
 }
 
 /// What the HTTP side asks of the broker.
@@ -145,6 +148,7 @@ impl IntoResponse for ControlError {
         let status = match &self {
             ControlError::UnknownTopic(_) => StatusCode::NOT_FOUND,
             ControlError::HeldBack(_) => StatusCode::CONFLICT,
+            ControlError::NotServing(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         (status, format!("{self}\n")).into_response()
     }

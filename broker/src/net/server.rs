@@ -28,11 +28,19 @@ pub trait Accept: Send + Sync + 'static {
 /// How often a full listener asks whether it may have more connections than before.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Connections open now, by address.
+/// Connections open now, by address: those of all listeners that share it.
 #[derive(Default)]
-struct Open {
+pub struct Open {
     by_address: Mutex<(usize, HashMap<IpAddr, usize>)>,
     one_less: Notify,
+}
+
+/// Why a connection is not counted.
+enum Full {
+    /// As many are open as there may be.
+    All,
+    /// As many of its address are.
+    OfAddress,
 }
 
 /// One connection, counted while this lives.
@@ -46,20 +54,31 @@ impl Open {
         self.by_address.lock().0
     }
 
-    /// Counts a connection of `address`, unless there are `most` of them.
-    fn enter(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Place> {
+    /// Counts a connection of `address`, unless there are `most` of them, or `most_of_all` of all addresses.
+    fn enter(self: &Arc<Self>, address: IpAddr, most: usize, most_of_all: usize) -> Result<Place, Full> {
         let mut open = self.by_address.lock();
         let (all, by_address) = &mut *open;
-        let of_address = by_address.entry(address).or_default();
-        if *of_address >= most {
-            if *of_address == 0 {
-                by_address.remove(&address);
-            }
-            return None;
+        if by_address.get(&address).copied().unwrap_or(0) >= most {
+            return Err(Full::OfAddress);
         }
-        *of_address += 1;
+        if *all >= most_of_all {
+            return Err(Full::All);
+        }
+        *by_address.entry(address).or_default() += 1;
         *all += 1;
-        Some(Place { open: Arc::clone(self), address })
+        Ok(Place { open: Arc::clone(self), address })
+    }
+
+    /// Returns once there is room for one more connection of any address.
+    async fn room<A: Accept>(&self, accept: &A) {
+        let mut said = false;
+        while self.all() >= accept.most_connections() {
+            if !said {
+                warn!(open = self.all(), "no connection is accepted before one ends: max.connections is reached");
+                said = true;
+            }
+            let _ = tokio::time::timeout(ASK_AGAIN, self.one_less.notified()).await;
+        }
     }
 }
 
@@ -79,12 +98,18 @@ impl Drop for Place {
     }
 }
 
-/// Serves `listener` until `stop` is cancelled, then waits until every connection has ended.
+/// Serves `listener` until `stop` is cancelled, then waits until every connection has ended. `open` is what the listeners of a broker
+/// share: the most connections there may be are those of all of them.
 ///
 /// As in Kafka, the next connection waits in the listener's backlog while as many are open as there may be, and one of an address that
 /// has as many as it may is closed at once.
-pub async fn run<A: Accept>(listener: TcpListener, accept: Arc<A>, limits: Limits, stop: CancellationToken) {
-    let open = Arc::new(Open::default());
+pub async fn run<A: Accept>(
+    listener: TcpListener,
+    accept: Arc<A>,
+    open: Arc<Open>,
+    limits: Limits,
+    stop: CancellationToken,
+) {
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -92,20 +117,15 @@ pub async fn run<A: Accept>(listener: TcpListener, accept: Arc<A>, limits: Limit
             () = stop.cancelled() => break,
             accepted = accept_one(&listener, &open, accept.as_ref()) => accepted,
         };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
+        let (stream, peer, place) = match accepted {
+            Ok(Some(accepted)) => accepted,
+            Ok(None) => continue,
             Err(error) => {
                 // Out of descriptors, most likely: those who are connected go on, the others are tried again.
                 warn!(%error, "accepting a connection failed");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
-        };
-        let address = peer.ip().to_canonical();
-        let most = accept.most_connections_of(address);
-        let Some(place) = open.enter(address, most) else {
-            warn!(%peer, most, "refused a connection: max.connections.per.ip is reached");
-            continue;
         };
         let (accept, limits, stop) = (Arc::clone(&accept), limits.clone(), stop.clone());
         connections.spawn(async move {
@@ -119,20 +139,27 @@ pub async fn run<A: Accept>(listener: TcpListener, accept: Arc<A>, limits: Limit
     connections.wait().await;
 }
 
+/// The next connection and its place; `None` if its address has as many as it may.
 async fn accept_one<A: Accept>(
     listener: &TcpListener,
-    open: &Open,
+    open: &Arc<Open>,
     accept: &A,
-) -> std::io::Result<(TcpStream, SocketAddr)> {
-    let mut said = false;
-    while open.all() >= accept.most_connections() {
-        if !said {
-            warn!(open = open.all(), "no connection is accepted before one ends: max.connections is reached");
-            said = true;
+) -> std::io::Result<Option<(TcpStream, SocketAddr, Place)>> {
+    open.room(accept).await;
+    let (stream, peer) = listener.accept().await?;
+    let address = peer.ip().to_canonical();
+    loop {
+        let most = accept.most_connections_of(address);
+        match open.enter(address, most, accept.most_connections()) {
+            Ok(place) => return Ok(Some((stream, peer, place))),
+            Err(Full::OfAddress) => {
+                warn!(%peer, most, "refused a connection: max.connections.per.ip is reached");
+                return Ok(None);
+            }
+            // Another listener took the last place in between.
+            Err(Full::All) => open.room(accept).await,
         }
-        let _ = tokio::time::timeout(ASK_AGAIN, open.one_less.notified()).await;
     }
-    listener.accept().await
 }
 
 async fn serve_one<A: Accept>(

@@ -3,6 +3,8 @@
 mod control;
 mod directories;
 mod follow;
+mod front;
+mod listeners;
 mod memory;
 mod observe;
 mod pointers;
@@ -17,7 +19,6 @@ use crate::config::BrokerConfig;
 use crate::config::server::ServerConfig;
 use crate::disk::{DirectoryLock, Disk, LocalDisk};
 use crate::group::GroupHandle;
-use crate::http;
 use crate::metrics::Metrics;
 use crate::net::budget::Budget;
 use crate::net::connection::Limits;
@@ -30,10 +31,12 @@ use controller::command::{BrokerState, FormCluster, RegisterBroker, SetBrokerSta
 use controller::{ControllerHandle, ControllerNode, NodeConfig};
 use directories::Directories;
 use follow::Follower;
+use front::HttpSide;
+use listeners::{Bound, KafkaSocket};
 use pointers::QuorumPointers;
 use proto::host::{Clock, Entropy, Spawner, SystemClock, SystemEntropy};
 use proto::ids::{DirectoryId, Millis, NodeId};
-use proto::metadata::{Endpoint, SecurityProtocol};
+use proto::metadata::Endpoint;
 use room::DirectoryRoom;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -44,7 +47,6 @@ use tiering::cache::MokaChunks;
 use tiering::reader::{NoRootStore, ReaderSettings, RemoteReader, StoreSource};
 use tiering::runner::{self, RunnerConfig, RunnerHandle};
 use tiering::store::{AwsSettings, Layout, Location, Store, Timeouts, remove_unfinished};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -64,8 +66,8 @@ impl StartError {
 pub struct Node {
     data: Vec<PathBuf>,
     object_store: String,
-    kafka: SocketAddr,
-    http: SocketAddr,
+    kafka: Vec<(String, SocketAddr)>,
+    http: HttpSide,
     services: Arc<Services>,
     control: Arc<NodeControl>,
     controller: ControllerNode,
@@ -76,15 +78,15 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts every part. When it returns, clients are served.
+    /// Starts every part. When it returns, clients are served; until then the HTTP side says that the node recovers.
     pub async fn start(server: ServerConfig, spawner: Spawner) -> Result<Node, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         // Addresses first: a port that is taken is found before anything is recovered.
-        let listener = server.listeners.first().ok_or_else(|| StartError("listeners names none".to_owned()))?;
-        let kafka = bind("listeners", &listener.bind_address()).await?;
-        let http = bind("firn.http.listeners", server.http.first().map_or("127.0.0.1:0", String::as_str)).await?;
-        let http_address = http.local_addr().map_err(StartError::because)?;
+        let kafka = listeners::bind_kafka(&server).await?;
+        let http = listeners::bind_http(&server).await?;
+        let metrics = Arc::new(Metrics::new());
+        let http = HttpSide::start(http, &metrics);
         let first =
             server.data_dirs.first().ok_or_else(|| StartError("log.dirs names no directory".to_owned()))?.clone();
         let object_store = match &server.object_store {
@@ -100,16 +102,18 @@ impl Node {
         let (controller, handle) = ControllerNode::start(config, Arc::clone(&clock), &spawner)
             .await
             .map_err(|error| StartError(format!("{}: {error}", first.display())))?;
-        let kafka_address = kafka.local_addr().map_err(StartError::because)?;
+        let addresses: Vec<_> = kafka.iter().map(|socket| (socket.name.clone(), socket.bound.address)).collect();
+        let endpoints = listeners::endpoints(&server.advertised, &addresses, &listeners::machine());
         let host = Host {
             clock: &clock,
             entropy: entropy.as_ref(),
             disk: &disk,
             spawner: &spawner,
+            metrics: &metrics,
             object_store: &object_store,
         };
-        let found = Found::look(&server, &handle, &mut directories, kafka_address, &host).await;
-        let (broker_config, Found { cluster_id, broker_epoch, partitions, store, metrics }) = match found {
+        let found = Found::look(&server, &handle, &mut directories, endpoints, &host).await;
+        let (broker_config, Found { cluster_id, broker_epoch, partitions, store }) = match found {
             Ok(found) => found,
             Err(error) => {
                 // It has threads of its own, which would go on about their end.
@@ -151,8 +155,8 @@ impl Node {
         let control = Arc::new(NodeControl::new(Arc::clone(&services), tier.clone()));
         let follower = Follower::new(Arc::clone(&services), tier.clone(), handle.watch(), applied);
         let node = Node {
-            kafka: kafka_address,
-            http: http_address,
+            kafka: addresses,
+            http,
             data: server.data_dirs,
             object_store,
             control,
@@ -163,11 +167,11 @@ impl Node {
             tasks: TaskTracker::new(),
             _locks: directories.into_locks(),
         };
-        node.serve(kafka, http, follower).await;
+        node.serve(kafka, follower).await;
         Ok(node)
     }
 
-    async fn serve(&self, kafka: TcpListener, http: TcpListener, mut follower: Follower) {
+    async fn serve(&self, kafka: Vec<KafkaSocket>, mut follower: Follower) {
         let config = self.services.config.load();
         // The rest is for what they are decoded to, and for answers.
         let requests = FrameBudget::new(config.firn.request_memory_bytes / 8 * 3);
@@ -185,15 +189,12 @@ impl Node {
         follower.catch_up().await;
         self.tasks.spawn(follower.run());
         self.tasks.spawn(report_directories(Arc::clone(&self.services), self.stop.clone()));
-        let listener = Arc::new(Listener::new(Arc::clone(&self.services)));
-        self.tasks.spawn(server::run(kafka, listener, limits, self.stop.clone()));
-        let serving =
-            http::serve(http, Arc::clone(&self.control), Arc::clone(&self.services.metrics), self.stop.clone());
-        self.tasks.spawn(async move {
-            if let Err(error) = serving.await {
-                tracing::error!(%error, "the HTTP side ended");
-            }
-        });
+        let open = Arc::new(server::Open::default());
+        for KafkaSocket { name, bound: Bound { socket, .. } } in kafka {
+            let listener = Arc::new(Listener::new(Arc::clone(&self.services), &name));
+            self.tasks.spawn(server::run(socket, listener, Arc::clone(&open), limits.clone(), self.stop.clone()));
+        }
+        self.http.serving(Arc::clone(&self.control));
     }
 
     /// Resolves when the node cannot go on by itself, with the reason.
@@ -206,6 +207,7 @@ impl Node {
 
     /// Stops serving, syncs and checkpoints every log, and ends the quorum.
     pub async fn shutdown(self) {
+        self.http.shutting_down();
         self.stop.cancel();
         self.tier.stop().await;
         for partition in self.services.groups.led() {
@@ -217,16 +219,17 @@ impl Node {
         self.controller.shutdown().await;
         self.tasks.close();
         self.tasks.wait().await;
+        self.http.end().await;
     }
 
-    /// Where Kafka clients connect.
-    pub fn kafka_address(&self) -> SocketAddr {
-        self.kafka
+    /// Where Kafka clients connect: the name of each listener, and where it listens, at least one.
+    pub fn kafka_addresses(&self) -> &[(String, SocketAddr)] {
+        &self.kafka
     }
 
-    /// Where metrics are served.
-    pub fn http_address(&self) -> SocketAddr {
-        self.http
+    /// Where metrics and health are served; nowhere, if so configured.
+    pub fn http_addresses(&self) -> &[SocketAddr] {
+        self.http.addresses()
     }
 
     /// Where records are kept, for a person.
@@ -252,6 +255,7 @@ struct Host<'a> {
     entropy: &'a dyn Entropy,
     disk: &'a Arc<dyn Disk>,
     spawner: &'a Spawner,
+    metrics: &'a Arc<Metrics>,
     object_store: &'a str,
 }
 
@@ -261,7 +265,6 @@ struct Found {
     broker_epoch: i64,
     partitions: Partitions,
     store: Store,
-    metrics: Arc<Metrics>,
 }
 
 impl Found {
@@ -269,27 +272,20 @@ impl Found {
         server: &ServerConfig,
         controller: &ControllerHandle,
         directories: &mut Directories,
-        listening: SocketAddr,
+        endpoints: Vec<Endpoint>,
         host: &Host<'_>,
     ) -> Result<(BrokerConfig, Found), StartError> {
         let node_id = NodeId(server.node_id);
         let cluster_id = form(controller, host.entropy).await?;
         let specs = directories.claim(node_id, host.disk.as_ref(), &cluster_id, host.entropy).await?;
-        let metrics = Arc::new(Metrics::new());
         let config = settings::broker(&controller.image(), node_id, &server.settings);
-        let store = open_store(host.object_store, &cluster_id, &metrics, (host.disk, config.firn.disk_reserve_bytes))?;
-        let partitions = open_partitions(node_id, &config, specs, &metrics, host).await?;
+        let store = open_store(host.object_store, &cluster_id, host.metrics, (host.disk, config.firn.disk_reserve_bytes))?;
+        let partitions = open_partitions(node_id, &config, specs, host).await?;
         // Only what is open may be given partitions to lead.
         let online = partitions.online_directories();
-        let broker_epoch = register(server, controller, listening, online, host.entropy).await?;
-        Ok((config, Found { cluster_id, broker_epoch, partitions, store, metrics }))
+        let broker_epoch = register(server, controller, endpoints, online, host.entropy).await?;
+        Ok((config, Found { cluster_id, broker_epoch, partitions, store }))
     }
-}
-
-async fn bind(setting: &str, address: &str) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| StartError(format!("cannot listen on {address}: {error} ({setting} names the address)")))
 }
 
 fn directory_url(path: &Path) -> Result<String, StartError> {
@@ -310,23 +306,14 @@ async fn form(controller: &ControllerHandle, entropy: &dyn Entropy) -> Result<St
 async fn register(
     server: &ServerConfig,
     controller: &ControllerHandle,
-    listening: SocketAddr,
+    endpoints: Vec<Endpoint>,
     directories: Vec<DirectoryId>,
     entropy: &dyn Entropy,
 ) -> Result<i64, StartError> {
-    let advertised = server.advertised.first();
-    // Port 0 stands for the one that the system chose.
-    let port = advertised.map(|listener| listener.port).filter(|port| *port != 0).unwrap_or(listening.port());
-    let host = advertised.map_or_else(|| listening.ip().to_string(), |listener| listener.host.clone());
     let broker = RegisterBroker {
         id: NodeId(server.node_id),
         incarnation: entropy.uuid(),
-        endpoints: vec![Endpoint {
-            listener: "PLAINTEXT".to_owned(),
-            host,
-            port,
-            protocol: SecurityProtocol::Plaintext,
-        }],
+        endpoints,
         rack: server.rack.clone(),
         directories,
         ready: true,
@@ -444,7 +431,6 @@ async fn open_partitions(
     node: NodeId,
     config: &BrokerConfig,
     dirs: Vec<DirSpec>,
-    metrics: &Arc<Metrics>,
     host: &Host<'_>,
 ) -> Result<Partitions, StartError> {
     let (journal, dir) = memory::shares(&config.firn, dirs.len());
@@ -455,7 +441,7 @@ async fn open_partitions(
         journal,
         dir,
         clock: Arc::clone(host.clock),
-        observer: Arc::new(observe::LogReports::new(Arc::clone(metrics))),
+        observer: Arc::new(observe::LogReports::new(Arc::clone(host.metrics))),
         spawner: host.spawner.clone(),
     };
     Partitions::open(open).await.map_err(StartError::because)

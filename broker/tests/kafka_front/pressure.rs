@@ -21,7 +21,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// The value of one line of the node's metrics.
 async fn metric(world: &World, line: &str) -> u64 {
-    let mut stream = TcpStream::connect(world.node().http_address()).await.expect("the HTTP side listens");
+    let mut stream = TcpStream::connect(world.node().http_addresses()[0]).await.expect("the HTTP side listens");
     let ask = b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
     stream.write_all(ask).await.expect("written");
     let mut text = String::new();

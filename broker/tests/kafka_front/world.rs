@@ -102,7 +102,7 @@ impl World {
         let config = ServerConfig::load(&sources).unwrap_or_else(|errors| panic!("{errors:?}"));
         let spawner = Spawner::single(tokio::runtime::Handle::current());
         let node = Node::start(config, spawner).await.expect("the node starts");
-        self.address = node.kafka_address();
+        self.address = node.kafka_addresses().first().expect("a listener").1;
         self.node = Some(node);
     }
 

@@ -109,6 +109,11 @@ impl Broker {
     pub const fn is_active(&self) -> bool {
         !self.fenced && !self.shutting_down
     }
+
+    /// Where clients that came through `listener` (a listener's name) reach it.
+    pub fn endpoint(&self, listener: &str) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| endpoint.listener == listener)
+    }
 }
 
 /// An address a broker listens on.

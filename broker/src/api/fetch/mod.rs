@@ -76,7 +76,7 @@ pub async fn handle(context: &Context<'_>, request: FetchRequest) -> FetchRespon
             found.leader = None;
         }
         if context.caller.version >= NAMES_ENDPOINTS {
-            name_endpoint(&image, &found, &mut response.node_endpoints);
+            name_endpoint(&image, &context.caller.listener, &found, &mut response.node_endpoints);
         }
         let data = partition_data(key.partition, found);
         response.responses.get_mut(at).expect("the index was just given").partitions.push(data);
@@ -146,10 +146,10 @@ fn partition_data(partition_index: i32, found: Found) -> PartitionData {
     }
 }
 
-fn name_endpoint(image: &Image, found: &Found, endpoints: &mut Vec<NodeEndpoint>) {
+fn name_endpoint(image: &Image, listener: &str, found: &Found, endpoints: &mut Vec<NodeEndpoint>) {
     let Some((leader, _)) = found.leader else { return };
     let Some(broker) = image.broker(leader) else { return };
-    let Some(endpoint) = broker.endpoints.first() else { return };
+    let Some(endpoint) = broker.endpoint(listener) else { return };
     if endpoints.iter().all(|known| known.node_id != leader.0) {
         endpoints.push(NodeEndpoint {
             node_id: leader.0,

@@ -102,6 +102,9 @@ impl Check<'_> {
         if listeners.is_empty() {
             self.invalid(read, "listeners", "there is no listener for clients".to_owned());
         }
+        if let Some(twice) = listener::bound_twice(&listeners) {
+            self.invalid(read, "listeners", format!("{} is listened on twice", twice.bind_address()));
+        }
         self.protocols(read, &listeners);
         let advertised = self.advertised(read, &listeners);
         (listeners, advertised)
@@ -130,6 +133,14 @@ impl Check<'_> {
     fn advertised(&mut self, read: &Read<'_>, listeners: &[Listener]) -> Vec<Listener> {
         const NAME: &str = "advertised.listeners";
         let Some(text) = read.optional(NAME) else {
+            if let Some(one) = listeners.iter().find(|one| one.is_wildcard()) {
+                let why = format!(
+                    "clients cannot be told to connect to {}: {NAME} has to name a host they can reach \
+                     (--set {NAME}={}://HOST:{})",
+                    one.host, one.name, one.port
+                );
+                self.invalid(read, "listeners", why);
+            }
             return listeners.to_vec();
         };
         let items: Vec<String> = super::list(&text).map(str::to_owned).collect();
@@ -144,9 +155,14 @@ impl Check<'_> {
             if !listeners.iter().any(|listener| listener.name == one.name) {
                 self.conflict(NAME, format!("{NAME} names {}, which is not among the listeners", one.name));
             }
-            if ["", "0.0.0.0", "::"].contains(&one.host.as_str()) {
+            if one.is_wildcard() {
                 self.conflict(NAME, format!("{NAME}: clients cannot connect to {one}; name a host they can reach"));
             }
+        }
+        let missing = listeners.iter().find(|one| advertised.iter().all(|other| other.name != one.name));
+        if let Some(missing) = missing.filter(|_| advertised.len() < listeners.len()) {
+            let name = &missing.name;
+            self.conflict(NAME, format!("{NAME} leaves out {name}: who connects there would be told of no broker"));
         }
         advertised
     }

@@ -8,7 +8,8 @@ use std::fmt;
 pub struct Listener {
     /// Name, in capitals.
     pub name: String,
-    /// Host or address without brackets; empty means all addresses of the machine.
+    /// Host or address without brackets; empty means all addresses of the machine where it is listened on, and its host name where it is
+    /// advertised.
     pub host: String,
     /// Port; 0 lets the system choose.
     pub port: u16,
@@ -33,6 +34,11 @@ impl Listener {
             return Err(form());
         }
         Ok(Self { name: name.to_ascii_uppercase(), host: host.to_owned(), port })
+    }
+
+    /// Whether it stands for all addresses of the machine by number, which no client can connect to.
+    pub fn is_wildcard(&self) -> bool {
+        ["0.0.0.0", "::"].contains(&self.host.as_str())
     }
 
     /// What a socket binds to: `host:port`, all addresses when the host is empty.
@@ -60,14 +66,15 @@ pub(super) fn parse_all(texts: &[String]) -> Result<Vec<Listener>, String> {
         if listeners.iter().any(|other| other.name == listener.name) {
             return Err(format!("the listener {} is named twice", listener.name));
         }
-        if listener.port != 0
-            && listeners.iter().any(|other| (other.port, &other.host) == (listener.port, &listener.host))
-        {
-            return Err(format!("{}:{} is listened on twice", listener.host, listener.port));
-        }
         listeners.push(listener);
     }
     Ok(listeners)
+}
+
+/// The first of `listeners` that binds to what one before it binds to.
+pub(super) fn bound_twice(listeners: &[Listener]) -> Option<&Listener> {
+    let same = |one: &Listener, other: &Listener| one.port != 0 && one.bind_address() == other.bind_address();
+    listeners.iter().enumerate().find_map(|(at, one)| listeners.iter().take(at).any(|o| same(one, o)).then_some(one))
 }
 
 /// Parses `NAME:PROTOCOL,…`.

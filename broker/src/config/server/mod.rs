@@ -50,9 +50,10 @@ pub struct ServerConfig {
     pub roles: Roles,
     /// `listeners` for Kafka clients.
     pub listeners: Vec<Listener>,
-    /// `advertised.listeners`, or the listeners themselves.
+    /// `advertised.listeners`, or the listeners themselves: one for each listener, in any order. An empty host stands for the machine's
+    /// name, port 0 for the port that the listener got.
     pub advertised: Vec<Listener>,
-    /// `firn.http.listeners`, as host:port.
+    /// `firn.http.listeners`, as host:port; none serves none.
     pub http: Vec<String>,
     /// `log.dirs` (or `log.dir`), at least one.
     pub data_dirs: Vec<PathBuf>,

@@ -146,6 +146,10 @@ fn settings_must_go_together() {
         ("listeners = \"PLAINTEXT://::1:9092\"", "brackets"),
         ("listeners = \"A://:9092\"", "no protocol"),
         ("listeners = [\"PLAINTEXT://:1\", \"PLAINTEXT://:2\"]", "twice"),
+        ("listeners = [\"PLAINTEXT://a:1\", \"B://a:1\"]\nlistener.security.protocol.map = \"PLAINTEXT:PLAINTEXT,B:PLAINTEXT\"", "listened on twice"),
+        ("listeners = \"PLAINTEXT://0.0.0.0:9092\"", "--set advertised.listeners=PLAINTEXT://HOST:9092"),
+        ("listeners = \"PLAINTEXT://[::]:9092\"", "cannot be told to connect"),
+        ("listeners = [\"PLAINTEXT://:1\", \"B://:2\"]\nlistener.security.protocol.map = \"PLAINTEXT:PLAINTEXT,B:PLAINTEXT\"\nadvertised.listeners = \"B://b:2\"", "leaves out PLAINTEXT"),
         ("advertised.listeners = \"PLAINTEXT://0.0.0.0:9092\"", "cannot connect"),
         ("advertised.listeners = \"OTHER://host:9092\"", "not among the listeners"),
         ("node.id = 1\nbroker.id = 2", "same setting"),
@@ -163,6 +167,30 @@ fn settings_must_go_together() {
         let error = only_error(file, &[], &[]);
         assert!(error.contains(part), "{file}: {error}");
     }
+}
+
+#[test]
+fn what_is_advertised_may_differ_from_what_is_listened_on() {
+    let file = r#"
+        listeners = ["PLAINTEXT://0.0.0.0:9092", "OUTSIDE://0.0.0.0:9093"]
+        advertised.listeners = ["OUTSIDE://broker.example.org:443", "PLAINTEXT://:9092"]
+        listener.security.protocol.map = "PLAINTEXT:PLAINTEXT,OUTSIDE:PLAINTEXT"
+    "#;
+    let config = from(file, &[], &[]).expect("valid");
+    let advertised: Vec<String> = config.advertised.iter().map(Listener::to_string).collect();
+    assert_eq!(advertised, ["OUTSIDE://broker.example.org:443", "PLAINTEXT://:9092"]);
+    // Two listeners may stand behind one address.
+    let same = "advertised.listeners = [\"OUTSIDE://h:1\", \"PLAINTEXT://h:1\"]";
+    let lines: Vec<&str> = file.lines().filter(|line| !line.contains("advertised")).collect();
+    assert!(from(&format!("{}\n{same}", lines.join("\n")), &[], &[]).is_ok());
+}
+
+#[test]
+fn no_http_listener_serves_none() {
+    assert!(from("firn.http.listeners = []", &[], &[]).expect("valid").http.is_empty());
+    assert!(from("", &[("FIRN_HTTP_LISTENERS", "")], &[]).expect("valid").http.is_empty());
+    let two = from("firn.http.listeners = [\"127.0.0.1:1\", \"127.0.0.1:2\"]", &[], &[]).expect("valid");
+    assert_eq!(two.http.len(), 2);
 }
 
 #[test]

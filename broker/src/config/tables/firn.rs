@@ -23,7 +23,7 @@ table! {
         "Free space a data directory must keep beside its journal; below it, records are refused. Objects in a \
          local directory keep off as much of its disk.";
     List "firn.http.listeners" = "127.0.0.1:9644", Any, High ReadOnly, ACTED,
-        "Addresses, as host:port, where metrics, health and the console are served; empty serves none.";
+        "Addresses, as host:port, where metrics, health and the tier commands are served; empty serves none.";
     Long "firn.journal.bytes" = "1073741824", AtLeast(33554432), Medium ReadOnly, ACTED,
         "Disk space for the journal of each data directory.";
     Long "firn.journal.file.bytes" = "67108864", AtLeast(1048576), Low ReadOnly, ACTED,

@@ -9,7 +9,7 @@ table! {
     /// Broker configs of listeners, connections, requests, quotas and metrics.
     pub(super) ROWS
     List "advertised.listeners" = NULL, NotEmpty, High ReadOnly, ACTED,
-        "Addresses clients are told to connect to; the listeners themselves if unset.";
+        "Address that clients are told to connect to, for each listener by its name; the listeners themselves if unset. An empty host is the machine's name.";
     Int "background.threads" = "10", AtLeast(1), High ClusterWide, THREADS,
         "Threads for background work.";
     Class "client.quota.callback.class" = NULL, Any, Low ReadOnly, JAVA,
