@@ -102,7 +102,7 @@ fn section(
             Preset::Value(value) => format!("`{value}`"),
             Preset::Null | Preset::Required => "unset".to_owned(),
         };
-        let mark = if !topic && row.update != Update::ReadOnly { " ◦" } else { "" };
+        let mark = if !topic && row.alterable() != Update::ReadOnly { " ◦" } else { "" };
         write!(out, "| `{}`{mark} | {} | {default} |", row.name, kind(row)).expect("a text takes it");
         if topic {
             let chain: Vec<String> = synonyms::of_topic(row.name).iter().map(|one| format!("`{}`", one.name)).collect();

@@ -139,6 +139,14 @@ impl Firn {
         })
     }
 
+    /// Starts it with standard input, output and error in the caller's hands.
+    ///
+    /// # Errors
+    /// If it cannot be run.
+    pub fn open(&self) -> io::Result<Child> {
+        self.command().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
+    }
+
     /// What its processes have logged so far.
     pub fn log(&self) -> String {
         read_log(&self.log)

@@ -93,6 +93,31 @@ async fn log_lines_are_objects_for_a_program_that_asks() {
     assert_eq!(ready["level"], "INFO");
 }
 
+/// SIGTERM promises an end within 5 s, whatever a collector does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_hangs_does_not_hold_the_end() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let endpoint = format!("http://{}/v1/traces", silent.local_addr().expect("bound"));
+    let (asked, mut first) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((connection, _)) = silent.accept().await {
+            held.push(connection);
+            let _ = asked.try_send(());
+        }
+    });
+    let home = tempfile::tempdir().expect("a directory");
+    let firn = Firn::dev(FIRN, &home.path().join("data")).set("firn.otlp.endpoint", endpoint);
+    let running = firn.start().await.expect("starts");
+    let mut client = Client::connect(running.kafka()).await.expect("connects");
+    client.create_topic("seen", 1, &[]).await.expect("created");
+    client.produce("seen", 0, batch()).await.expect("acknowledged");
+    let ended = running.terminate(Duration::from_secs(5)).await;
+    let (status, _) = ended.expect("it ends in time");
+    assert!(status.success(), "{status}: {}", firn.log());
+    first.recv().await.expect("spans were to be sent");
+}
+
 /// A topic whose first records lie in the object store only.
 async fn go_cold(running: &Running, client: &mut Client) {
     let small = [("segment.bytes", "1048576"), ("local.retention.bytes", "1"), ("firn.tier.max.lag.ms", "1000")];

@@ -251,6 +251,11 @@ impl Client {
 
     /// The connection to one broker, opened when first asked for.
     pub async fn node(&mut self, id: i32) -> Result<&mut Connection, ClientError> {
+        if id < 0 {
+            let what = "asking the leader of a partition".to_owned();
+            let message = Some("it has none at the moment".to_owned());
+            return Err(ClientError::Refused { what, code: ErrorCode::LeaderNotAvailable, message });
+        }
         if !self.connections.contains_key(&id) {
             let address = self.addresses.get(&id).cloned().ok_or_else(|| {
                 ClientError::Other(format!("broker {id} leads a partition, but the cluster does not list it"))

@@ -1,15 +1,18 @@
-//! `firn log dump`: prints and verifies a segment or a journal file, batch by batch or frame by frame.
+//! `firn log dump`: prints and verifies a segment, an object of the bucket or a journal file, batch by batch or frame by frame.
 //!
-//! Reads as much as one batch or frame at a time, whatever the file measures.
+//! Reads as much as one batch or frame at a time, whatever the file measures. What it is shows at its ends: a journal file begins with
+//! a header, an object ends with a trailer, and a segment is batches and nothing else.
 
+mod journal;
+mod object;
+
+use super::bytes::to_json;
 use crate::disk::BLOCK;
-use crate::journal::OwnedRecord;
-use crate::journal::format::{FRAME_HEADER, FileHeader, FrameError, FrameHeader, decode_frame};
-use bytes::Bytes;
+use crate::journal::format::{FileHeader, FileHeaderError};
 use proto::records::{BatchHeader, BatchRef, HEADER_LEN, Records, control_record};
 use serde_json::json;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Seek, Write};
 use std::path::Path;
 
 /// No batch or frame measures more; a length beyond it is damage.
@@ -51,121 +54,83 @@ impl From<io::Error> for Failed {
     }
 }
 
-fn dump(file: &mut impl Read, options: Options, out: &mut impl Write) -> Result<(), Failed> {
+fn damaged(at: u64, why: impl std::fmt::Display) -> Failed {
+    Failed::Damaged { at, why: why.to_string() }
+}
+
+fn dump(file: &mut (impl Read + Seek), options: Options, out: &mut impl Write) -> Result<(), Failed> {
     let start = read_up_to(file, BLOCK)?;
     match FileHeader::decode(&start) {
-        Ok(header) => journal(header, file, options, out),
-        Err(_) => segment(start.as_slice().chain(file), options, out),
+        Ok(header) => return journal::dump(header, file, options, out),
+        Err(error @ FileHeaderError::Version(_)) => return Err(damaged(0, error)),
+        Err(error) if FileHeader::is_meant_by(&start) => return Err(damaged(0, error)),
+        Err(_) => {}
     }
+    if object::ends(file)? {
+        return object::dump(file, options, out);
+    }
+    file.rewind()?;
+    segment(file, Offsets::WithoutGap, options, out).map(drop)
 }
 
-fn journal(header: FileHeader, file: &mut impl Read, options: Options, out: &mut impl Write) -> Result<(), Failed> {
-    if options.json {
-        let (directory, sequence) = (header.directory.0.to_string(), header.sequence);
-        writeln!(out, "{}", json!({"journal": sequence, "directory": directory, "capacity": header.capacity}))?;
-    } else {
-        writeln!(out, "journal file {} of directory {}", header.sequence, header.directory.0)?;
-    }
-    let mut at = BLOCK as u64;
-    loop {
-        let block = read_up_to(file, BLOCK)?;
-        let Ok(frame) = FrameHeader::peek(&block) else {
-            // Behind the last frame lie zeros, or what an earlier use of the file left.
-            writeln!(out, "end at byte {at}")?;
-            return Ok(());
-        };
-        let whole = frame.padded_length();
-        if whole > MAX_ENTRY_BYTES {
-            return Err(Failed::Damaged { at, why: format!("a frame of {whole} bytes") });
-        }
-        let mut bytes = block;
-        let more = whole.saturating_sub(bytes.len() as u64);
-        file.take(more).read_to_end(&mut bytes)?;
-        match decode_frame(&Bytes::from(bytes), header.seed()) {
-            Ok(frame) => print_frame(at, &frame.header, &frame.records, options, out)?,
-            Err(FrameError::Checksum | FrameError::NotAFrame | FrameError::Truncated) => {
-                writeln!(out, "end at byte {at}: what follows is torn, or of an earlier use of the file")?;
-                return Ok(());
-            }
-            Err(error @ FrameError::Entry(_)) => return Err(Failed::Damaged { at, why: error.to_string() }),
-        }
-        at += whole;
-    }
+/// How the offsets of batches follow each other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Offsets {
+    /// In a log, each begins where the one before ends.
+    WithoutGap,
+    /// In an object, the range may have gaps.
+    Rising,
 }
 
-fn print_frame(
-    at: u64,
-    header: &FrameHeader,
-    records: &[OwnedRecord],
+/// The offsets of batches, and their bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Range {
+    /// First offset, inclusive, and end, exclusive; `None` without a batch.
+    offsets: Option<(i64, i64)>,
+    bytes: u64,
+}
+
+/// Prints a row of batches.
+fn segment(
+    file: &mut impl Read,
+    offsets: Offsets,
     options: Options,
     out: &mut impl Write,
-) -> Result<(), Failed> {
-    let bytes = header.length - FRAME_HEADER as u64;
-    if options.json {
-        let frame = json!({"at": at, "first_lsn": header.first_lsn.0, "synced_to": header.synced_to.0,
-            "records": header.count, "bytes": bytes});
-        writeln!(out, "{frame}")?;
-    } else {
-        let (first, synced, count) = (header.first_lsn, header.synced_to, header.count);
-        writeln!(out, "frame at {at}: lsn {first}.., {count} records, {bytes} bytes, synced to {synced}")?;
-    }
-    for (lsn, record) in (header.first_lsn.0..).zip(records) {
-        let tp = record.tp();
-        match record {
-            OwnedRecord::Append { batch, .. } => {
-                if !options.json {
-                    write!(out, "  lsn {lsn} {tp} append: ")?;
-                }
-                print_batch(at, batch, options, out)?;
-            }
-            other if options.json => {
-                writeln!(out, "{}", json!({"lsn": lsn, "partition": tp.to_string(), "change": format!("{other:?}")}))?;
-            }
-            other => writeln!(out, "  lsn {lsn} {tp} {other:?}")?,
-        }
-    }
-    Ok(())
-}
-
-fn segment(mut file: impl Read, options: Options, out: &mut impl Write) -> Result<(), Failed> {
-    let mut at = 0;
-    let mut next_offset = None;
+) -> Result<Range, Failed> {
+    let mut range = Range { offsets: None, bytes: 0 };
     loop {
-        let mut bytes = read_up_to(&mut file, HEADER_LEN)?;
+        let at = range.bytes;
+        let mut bytes = read_up_to(file, HEADER_LEN)?;
         if bytes.is_empty() {
-            return Ok(());
+            return Ok(range);
         }
-        let header = BatchHeader::parse(&bytes).map_err(|error| Failed::Damaged { at, why: error.to_string() })?;
+        let header = BatchHeader::parse(&bytes).map_err(|error| damaged(at, error))?;
         let size = header.size();
         if size as u64 > MAX_ENTRY_BYTES {
-            return Err(Failed::Damaged { at, why: format!("a batch of {size} bytes") });
+            return Err(damaged(at, format!("a batch of {size} bytes")));
         }
-        (&mut file).take((size - bytes.len().min(size)) as u64).read_to_end(&mut bytes)?;
-        if let Some(expected) = next_offset
-            && header.base_offset != expected
+        file.take((size - bytes.len().min(size)) as u64).read_to_end(&mut bytes)?;
+        if let Some((_, expected)) = range.offsets
+            && (header.base_offset < expected || offsets == Offsets::WithoutGap && header.base_offset != expected)
         {
-            let why = format!("offset {} follows, {expected} was expected", header.base_offset);
-            return Err(Failed::Damaged { at, why });
+            return Err(damaged(at, format!("offset {} follows, {expected} was expected", header.base_offset)));
         }
         print_batch(at, &bytes, options, out)?;
-        next_offset = Some(header.next_offset());
-        at += size as u64;
+        let first = range.offsets.map_or(header.base_offset, |(first, _)| first);
+        range = Range { offsets: Some((first, header.next_offset())), bytes: at + size as u64 };
     }
 }
 
 fn print_batch(at: u64, bytes: &[u8], options: Options, out: &mut impl Write) -> Result<(), Failed> {
-    let damaged = |error: proto::records::BatchError| Failed::Damaged { at, why: error.to_string() };
-    let batch = BatchRef::first(bytes).map_err(damaged)?;
+    let wrong = |error: proto::records::BatchError| damaged(at, error);
+    let batch = BatchRef::first(bytes).map_err(wrong)?;
     let header = &batch.header;
     if batch.compute_crc() != header.crc {
-        return Err(Failed::Damaged {
-            at,
-            why: format!("the CRC of the batch at offset {} is wrong", header.base_offset),
-        });
+        return Err(damaged(at, format!("the CRC of the batch at offset {} is wrong", header.base_offset)));
     }
-    let codec = header.codec().map_err(damaged)?.name();
+    let codec = header.codec().map_err(wrong)?.name();
     let (base, last) = (header.base_offset, header.last_offset());
-    let marker = control_record(&batch).map_err(damaged)?;
+    let marker = control_record(&batch).map_err(wrong)?;
     if options.json {
         let row = json!({"at": at, "base_offset": base, "last_offset": last, "records": header.record_count,
             "bytes": header.size(), "leader_epoch": header.leader_epoch, "codec": codec,
@@ -186,12 +151,12 @@ fn print_batch(at: u64, bytes: &[u8], options: Options, out: &mut impl Write) ->
         writeln!(out)?;
     }
     if options.records && !header.is_control() {
-        for record in &Records::new(&batch, MAX_UNCOMPRESSED_BYTES).map_err(damaged)? {
-            let record = record.map_err(damaged)?;
-            let text = |bytes: Option<&[u8]>| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-            let row = json!({"offset": record.offset, "timestamp": record.timestamp, "key": text(record.key),
-                "value": text(record.value), "headers": record.headers.len()});
-            writeln!(out, "    {row}")?;
+        let indent = if options.json { "" } else { "    " };
+        for record in &Records::new(&batch, MAX_UNCOMPRESSED_BYTES).map_err(wrong)? {
+            let record = record.map_err(wrong)?;
+            let row = json!({"offset": record.offset, "timestamp": record.timestamp, "key": to_json(record.key),
+                "value": to_json(record.value), "headers": record.headers.len()});
+            writeln!(out, "{indent}{row}")?;
         }
     }
     Ok(())
@@ -205,45 +170,4 @@ fn read_up_to(file: &mut impl Read, bytes: usize) -> io::Result<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proto::records::BatchBuilder;
-
-    const PLAIN: Options = Options { records: true, json: false };
-
-    fn batch(base: i64) -> Vec<u8> {
-        let mut builder = BatchBuilder::new().base_offset(base);
-        builder.append(1, Some(b"k"), Some(b"v"), &[]);
-        builder.append(2, None, None, &[]);
-        builder.build().to_vec()
-    }
-
-    fn dumped(bytes: &[u8]) -> (String, Result<(), String>) {
-        let mut out = Vec::new();
-        let outcome = dump(&mut &bytes[..], PLAIN, &mut out).map_err(|failed| match failed {
-            Failed::Io(error) => error.to_string(),
-            Failed::Damaged { at, why } => format!("{at}: {why}"),
-        });
-        (String::from_utf8(out).expect("text"), outcome)
-    }
-
-    #[test]
-    fn a_segment_is_printed_batch_by_batch() {
-        let (text, outcome) = dumped(&[batch(5), batch(7)].concat());
-        assert_eq!(outcome, Ok(()));
-        assert!(text.contains("offsets 5..=6, 2 records") && text.contains("offsets 7..=8"), "{text}");
-        assert!(text.contains(r#""key":"k""#), "{text}");
-    }
-
-    #[test]
-    fn damage_is_named_with_its_place() {
-        let good = batch(5);
-        let mut bad = batch(7);
-        *bad.last_mut().expect("not empty") ^= 1;
-        let (text, outcome) = dumped(&[good.clone(), bad].concat());
-        assert!(text.contains("offsets 5..=6"));
-        assert!(outcome.expect_err("damaged").starts_with(&format!("{}: the CRC", good.len())));
-        let (_, gap) = dumped(&[good, batch(9)].concat());
-        assert!(gap.expect_err("a gap").contains("7 was expected"));
-    }
-}
+mod tests;

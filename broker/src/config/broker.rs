@@ -27,7 +27,7 @@ pub struct BrokerConfig {
     pub net: NetConfig,
     /// Classic groups and committed offsets.
     pub groups: GroupConfig,
-    /// Producers and transactions.
+    /// Producers.
     pub producers: ProducerConfig,
     /// Memory, journal and tiering: what is Firn's own.
     pub firn: FirnConfig,
@@ -46,20 +46,12 @@ pub struct NetConfig {
     pub max_connections_per_ip_overrides: Vec<(IpAddr, usize)>,
     /// `socket.request.max.bytes`: largest frame, inclusive.
     pub socket_request_max_bytes: usize,
-    /// `socket.listen.backlog.size`.
-    pub socket_listen_backlog: u32,
-    /// `socket.send.buffer.bytes`; `None` leaves it to the operating system.
-    pub socket_send_buffer_bytes: Option<u32>,
-    /// `socket.receive.buffer.bytes`; `None` leaves it to the operating system.
-    pub socket_receive_buffer_bytes: Option<u32>,
     /// `fetch.max.bytes`: most bytes a fetch response is filled to.
     pub fetch_max_bytes: usize,
     /// `max.incremental.fetch.session.cache.slots`.
     pub fetch_session_slots: usize,
     /// `max.request.partition.size.limit`: partitions in a DescribeTopicPartitions response.
     pub max_request_partitions: usize,
-    /// `request.timeout.ms`: of requests this broker sends.
-    pub request_timeout_ms: Millis,
 }
 
 /// Classic consumer groups (`group.*`) and their offsets (`offsets.*`).
@@ -81,35 +73,13 @@ pub struct GroupConfig {
     pub offsets_retention_ms: Millis,
     /// `offsets.retention.check.interval.ms`.
     pub offsets_retention_check_interval_ms: Millis,
-    /// `offsets.commit.timeout.ms`.
-    pub offsets_commit_timeout_ms: Millis,
-    /// `offsets.topic.num.partitions`.
-    pub offsets_topic_partitions: i32,
-    /// `offsets.topic.replication.factor`.
-    pub offsets_topic_replication_factor: i16,
-    /// `offsets.topic.segment.bytes`.
-    pub offsets_topic_segment_bytes: u64,
 }
 
-/// Producer ids (`producer.*`) and transactions (`transaction*.*`).
+/// Producer ids (`producer.*`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProducerConfig {
     /// `producer.id.expiration.ms`.
     pub id_expiration_ms: Millis,
-    /// `producer.id.expiration.check.interval.ms`.
-    pub id_expiration_check_interval_ms: Millis,
-    /// `transaction.max.timeout.ms`.
-    pub transaction_max_timeout_ms: i32,
-    /// `transactional.id.expiration.ms`.
-    pub transactional_id_expiration_ms: Millis,
-    /// `transaction.state.log.num.partitions`.
-    pub transaction_topic_partitions: i32,
-    /// `transaction.state.log.replication.factor`.
-    pub transaction_topic_replication_factor: i16,
-    /// `transaction.state.log.min.isr`.
-    pub transaction_topic_min_isr: i32,
-    /// `transaction.abort.timed.out.transaction.cleanup.interval.ms`.
-    pub abort_timed_out_interval_ms: Millis,
 }
 
 /// Firn's own settings (`firn.*`).
@@ -179,13 +149,9 @@ impl NetConfig {
             max_connections_per_ip: read.size("max.connections.per.ip"),
             max_connections_per_ip_overrides: read.value::<values::PerIp>("max.connections.per.ip.overrides").0,
             socket_request_max_bytes: read.size("socket.request.max.bytes"),
-            socket_listen_backlog: read.value("socket.listen.backlog.size"),
-            socket_send_buffer_bytes: read.buffer("socket.send.buffer.bytes"),
-            socket_receive_buffer_bytes: read.buffer("socket.receive.buffer.bytes"),
             fetch_max_bytes: read.size("fetch.max.bytes"),
             fetch_session_slots: read.size("max.incremental.fetch.session.cache.slots"),
             max_request_partitions: read.size("max.request.partition.size.limit"),
-            request_timeout_ms: read.value("request.timeout.ms"),
         }
     }
 }
@@ -201,10 +167,6 @@ impl GroupConfig {
             max_write_bytes: read.size("message.max.bytes"),
             offsets_retention_ms: read.value::<i64>("offsets.retention.minutes") * 60_000,
             offsets_retention_check_interval_ms: read.value("offsets.retention.check.interval.ms"),
-            offsets_commit_timeout_ms: read.value("offsets.commit.timeout.ms"),
-            offsets_topic_partitions: read.value("offsets.topic.num.partitions"),
-            offsets_topic_replication_factor: read.value("offsets.topic.replication.factor"),
-            offsets_topic_segment_bytes: read.size("offsets.topic.segment.bytes") as u64,
         }
     }
 }
@@ -213,13 +175,6 @@ impl ProducerConfig {
     fn read(read: &Read<'_>) -> Self {
         Self {
             id_expiration_ms: read.value("producer.id.expiration.ms"),
-            id_expiration_check_interval_ms: read.value("producer.id.expiration.check.interval.ms"),
-            transaction_max_timeout_ms: read.value("transaction.max.timeout.ms"),
-            transactional_id_expiration_ms: read.value("transactional.id.expiration.ms"),
-            transaction_topic_partitions: read.value("transaction.state.log.num.partitions"),
-            transaction_topic_replication_factor: read.value("transaction.state.log.replication.factor"),
-            transaction_topic_min_isr: read.value("transaction.state.log.min.isr"),
-            abort_timed_out_interval_ms: read.value("transaction.abort.timed.out.transaction.cleanup.interval.ms"),
         }
     }
 }
@@ -266,10 +221,5 @@ impl Read<'_> {
     fn size_or(&self, name: &str, otherwise: usize) -> usize {
         let set = values::broker_value_if_any::<i64>(self.layers, name);
         set.map_or(otherwise, |size| usize::try_from(size).unwrap_or(0))
-    }
-
-    /// A socket buffer's size, where -1 means the operating system's default.
-    fn buffer(&self, name: &str) -> Option<u32> {
-        u32::try_from(self.value::<i64>(name)).ok().filter(|&size| size > 0)
     }
 }

@@ -103,6 +103,11 @@ impl FileHeader {
         Ok(Self { directory, sequence, capacity })
     }
 
+    /// Whether `bytes` begin as a journal file of any version does, be it damaged.
+    pub fn is_meant_by(bytes: &[u8]) -> bool {
+        bytes.starts_with(FILE_MAGIC)
+    }
+
     /// What the CRCs of this file's frames start from.
     pub fn seed(&self) -> Seed {
         let crc = crc32c::crc32c(self.directory.0.as_bytes());

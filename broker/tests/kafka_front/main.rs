@@ -9,6 +9,7 @@ mod client;
 mod cold;
 mod fetch;
 mod groups;
+mod listeners;
 mod metadata;
 mod pressure;
 mod sessions;

@@ -1,0 +1,165 @@
+//! The client commands as scripts use them: pipes that stay open, bytes that are no text, offsets that are not there.
+
+use integration::client::Client;
+use integration::process::{Finished, Firn, Running};
+use proto::records::{batches, for_each_record};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::time::{Instant, sleep};
+
+const FIRN: &str = env!("CARGO_BIN_EXE_firn-under-test");
+/// Nothing here takes long; this is when a test gives up.
+const PATIENCE: Duration = Duration::from_secs(30);
+const TOPIC: &str = "lines";
+
+async fn broker(home: &Path) -> (Running, Client) {
+    let running = Firn::dev(FIRN, &home.join("data")).start().await.expect("starts");
+    let mut client = Client::connect(running.kafka()).await.expect("connects");
+    client.create_topic(TOPIC, 1, &[]).await.expect("created");
+    (running, client)
+}
+
+fn firn(running: &Running, home: &Path, arguments: &[&str]) -> Firn {
+    let at = running.kafka().to_string();
+    Firn::new(FIRN, &home.join("commands.log"), &[arguments, &["--bootstrap", &at]].concat())
+}
+
+/// A record's key and value.
+type Pair = (Option<Vec<u8>>, Option<Vec<u8>>);
+
+/// All records of the topic, once there are `count`.
+async fn records(client: &mut Client, count: usize) -> Vec<Pair> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let fetched = client.fetch(TOPIC, 0, 0, 1 << 20).await.expect("fetched");
+        let mut found = Vec::new();
+        for batch in batches(&fetched.records) {
+            let own = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
+            for_each_record(&batch.expect("whole"), 1 << 20, |record| found.push((own(record.key), own(record.value))))
+                .expect("readable");
+        }
+        if found.len() >= count {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{} of {count} records came", found.len());
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn value(bytes: &[u8]) -> Pair {
+    (None, Some(bytes.to_vec()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipe_that_stays_open_is_sent_as_it_comes() {
+    let home = tempfile::tempdir().expect("a directory");
+    let (running, mut client) = broker(home.path()).await;
+    let mut command = firn(&running, home.path(), &["produce", TOPIC, "-Z"]).open().expect("runs");
+    let mut pipe = command.stdin.take().expect("piped");
+    pipe.write_all(b"first\nhalf a").await.expect("taken");
+    assert_eq!(records(&mut client, 1).await, [value(b"first")], "while the pipe is open");
+    pipe.write_all(b" line\n\xff\x00\xfe\n\nwithout an end").await.expect("taken");
+    let expected = [value(b"first"), value(b"half a line"), value(b"\xff\x00\xfe"), (None, None)];
+    assert_eq!(records(&mut client, 4).await, expected);
+    drop(pipe);
+    let ended = tokio::time::timeout(PATIENCE, command.wait_with_output()).await.expect("ends").expect("waited for");
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    assert_eq!(records(&mut client, 5).await.last(), Some(&value(b"without an end")));
+    running.terminate(PATIENCE).await.expect("ends");
+}
+
+/// A line that cannot be taken ends the command, though the pipe stays open.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_line_does_not_wait_for_the_next() {
+    let home = tempfile::tempdir().expect("a directory");
+    let (running, mut client) = broker(home.path()).await;
+    let arguments = ["produce", TOPIC, "--key-separator", ":", "-Z"];
+    let mut command = firn(&running, home.path(), &arguments).open().expect("runs");
+    let mut pipe = command.stdin.take().expect("piped");
+    pipe.write_all(b"k\xff:v:w\nk:\n:\n").await.expect("taken");
+    let expected = [(Some(b"k\xff".to_vec()), Some(b"v:w".to_vec())), (Some(b"k".to_vec()), None), (None, None)];
+    assert_eq!(records(&mut client, 3).await, expected);
+    pipe.write_all(b"no separator\n").await.expect("taken");
+    let ended = tokio::time::timeout(PATIENCE, command.wait_with_output()).await.expect("ends").expect("waited for");
+    assert!(!ended.status.success());
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("has no `:`: no separator"));
+    drop(pipe);
+    running.terminate(PATIENCE).await.expect("ends");
+}
+
+async fn consume(running: &Running, home: &Path, more: &[&str]) -> Finished {
+    firn(running, home, &[&["consume", TOPIC], more].concat()).finish().await.expect("ends")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_printed_as_asked() {
+    let home = tempfile::tempdir().expect("a directory");
+    let (running, _client) = broker(home.path()).await;
+    let arguments =
+        ["produce", TOPIC, "--key", "k", "--value", "v", "--header", "a=1", "--header", "b=2"];
+    let produced = firn(&running, home.path(), &arguments).finish().await.expect("ends");
+    assert!(produced.status.success(), "{}", produced.stderr);
+    let mut command = firn(&running, home.path(), &["produce", TOPIC, "-Z"]).open().expect("runs");
+    let mut pipe = command.stdin.take().expect("piped");
+    pipe.write_all(b"\xff\xfe\n\n").await.expect("taken");
+    drop(pipe);
+    assert!(command.wait().await.expect("ends").success());
+    let text = consume(&running, home.path(), &["--headers", "--format", "key-value", "-n", "1"]).await;
+    assert_eq!(text.stdout, "a:1,b:2\tk\tv\n");
+    let plain = consume(&running, home.path(), &["-n", "1"]).await;
+    assert_eq!(plain.stdout, "v\n");
+    let rows: Vec<Value> = consume(&running, home.path(), &["--format", "json"])
+        .await
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    let headers = json!([{"name": "a", "value": "1"}, {"name": "b", "value": "2"}]);
+    assert_eq!((&rows[0]["key"], &rows[0]["value"], &rows[0]["headers"]), (&json!("k"), &json!("v"), &headers));
+    assert_eq!((&rows[1]["value"], &rows[2]["value"]), (&json!({"base64": "//4="}), &Value::Null));
+    running.terminate(PATIENCE).await.expect("ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_that_are_not_there_are_an_error_that_says_which_are() {
+    let home = tempfile::tempdir().expect("a directory");
+    let (running, _client) = broker(home.path()).await;
+    let empty = consume(&running, home.path(), &["--from", "1"]).await;
+    assert!(!empty.status.success());
+    assert!(empty.stderr.contains("lines-0 cannot be read from offset 1: it is empty, and 0 will be the next"), "{}", empty.stderr);
+    for _ in 0..3 {
+        let produced = firn(&running, home.path(), &["produce", TOPIC, "--value", "v"]).finish().await.expect("ends");
+        assert!(produced.status.success(), "{}", produced.stderr);
+    }
+    let beyond = consume(&running, home.path(), &["--from", "4"]).await;
+    assert!(!beyond.status.success());
+    assert!(beyond.stderr.contains("from offset 4: it has offsets 0 to 2, and 3 will be the next"), "{}", beyond.stderr);
+    let end = consume(&running, home.path(), &["--from", "3"]).await;
+    assert!(end.status.success() && end.stdout.is_empty(), "{}", end.stderr);
+    let last = consume(&running, home.path(), &["--from", "2"]).await;
+    assert_eq!(last.stdout, "v\n");
+    running.terminate(PATIENCE).await.expect("ends");
+}
+
+/// All addresses are no address: a client that is told so connects to itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_addresses_are_listened_on_only_when_clients_are_told_another() {
+    let home = tempfile::tempdir().expect("a directory");
+    let log = home.path().join("log");
+    let data = home.path().join("data").display().to_string();
+    let everywhere = ["dev", "--kafka", "0.0.0.0:0", "--http", "127.0.0.1:0", "--data", &data];
+    let refused = Firn::new(FIRN, &log, &everywhere).finish().await.expect("ends");
+    assert!(!refused.status.success());
+    assert!(refused.stderr.contains("--set advertised.listeners=PLAINTEXT://HOST:0"), "{}", refused.stderr);
+    let told = Firn::new(FIRN, &log, &everywhere).set("advertised.listeners", "PLAINTEXT://127.0.0.1:0");
+    let running = told.start().await.expect("starts");
+    let at = ([127, 0, 0, 1], running.kafka().port()).into();
+    Client::connect(at).await.expect("connects").create_topic(TOPIC, 1, &[]).await.expect("created");
+    let at = format!("127.0.0.1:{}", running.kafka().port());
+    let produced = Firn::new(FIRN, &log, &["produce", TOPIC, "--value", "v", "--bootstrap", &at]).finish().await;
+    let produced = produced.expect("ends");
+    assert!(produced.status.success(), "{}", produced.stderr);
+    running.terminate(PATIENCE).await.expect("ends");
+}
