@@ -147,6 +147,14 @@ impl Firn {
         self.command().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
     }
 
+    /// Starts it on a terminal: `shown` is what its standard output and error are.
+    ///
+    /// # Errors
+    /// If it cannot be run.
+    pub fn open_on(&self, shown: &File) -> io::Result<Child> {
+        self.command().stdout(shown.try_clone()?).stderr(shown.try_clone()?).spawn()
+    }
+
     /// What its processes have logged so far.
     pub fn log(&self) -> String {
         read_log(&self.log)

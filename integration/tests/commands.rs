@@ -3,7 +3,12 @@
 use integration::client::Client;
 use integration::process::{Finished, Firn, Running};
 use proto::records::{batches, for_each_record};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::{Value, json};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -162,4 +167,48 @@ async fn all_addresses_are_listened_on_only_when_clients_are_told_another() {
     let produced = produced.expect("ends");
     assert!(produced.status.success(), "{}", produced.stderr);
     running.terminate(PATIENCE).await.expect("ends");
+}
+
+/// Both ends of a new terminal of that size: what it shows, and what a process writes to.
+fn terminal(columns: u16, rows: u16) -> (File, File) {
+    let screen = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&screen).expect("granted");
+    unlockpt(&screen).expect("unlocked");
+    tcsetwinsize(&screen, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).expect("sized");
+    let name = ptsname(&screen, Vec::new()).expect("named");
+    let path = Path::new(std::ffi::OsStr::from_bytes(name.as_bytes()));
+    (File::from(screen), File::options().read(true).write(true).open(path).expect("opened"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_live_view_fits_into_its_terminal() {
+    const COLUMNS: usize = 60;
+    const HEAD: &str = "topic ";
+    let home = tempfile::tempdir().expect("a directory");
+    let (mut screen, shown) = terminal(COLUMNS as u16, 12);
+    let dev = Firn::dev(FIRN, &home.path().join("data"));
+    let mut running = dev.open_on(&shown).expect("runs");
+    drop(shown);
+    let drawings = tokio::task::spawn_blocking(move || {
+        let (mut seen, mut chunk) = (Vec::new(), [0; 4096]);
+        // An error is how a terminal says that nobody writes to it any more.
+        while let Ok(read @ 1..) = screen.read(&mut chunk) {
+            seen.extend_from_slice(&chunk[..read]);
+            if String::from_utf8_lossy(&seen).matches(HEAD).count() > 2 {
+                break;
+            }
+        }
+        String::from_utf8_lossy(&seen).into_owned()
+    });
+    let text = tokio::time::timeout(PATIENCE, drawings).await.expect("it is drawn again and again").expect("read");
+    running.kill().await.expect("killed");
+    let (_, drawn) = text.split_once(HEAD).unwrap_or_else(|| panic!("no live view in {text:?}"));
+    let drawings: Vec<&str> = drawn.split(HEAD).collect();
+    assert_eq!(drawings.len(), 3, "{text:?}");
+    // The first two are whole, and each takes back as many lines as there were.
+    for drawing in &drawings[..2] {
+        let (lines, back) = drawing.split_once("\x1b[").expect("the next one begins by erasing");
+        assert!(lines.lines().all(|line| line.chars().count() < COLUMNS), "{lines:?}");
+        assert_eq!(back, format!("{}A\x1b[0J", lines.lines().count()));
+    }
 }
