@@ -183,7 +183,7 @@ fn terminal(columns: u16, rows: u16) -> (File, File) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_live_view_fits_into_its_terminal() {
     const COLUMNS: usize = 60;
-    const HEAD: &str = "topic ";
+    const HEAD: &str = "topic   ";
     let home = tempfile::tempdir().expect("a directory");
     let (mut screen, shown) = terminal(COLUMNS as u16, 12);
     let dev = Firn::dev(FIRN, &home.path().join("data"));
@@ -204,7 +204,7 @@ async fn the_live_view_fits_into_its_terminal() {
     running.kill().await.expect("killed");
     let (_, drawn) = text.split_once(HEAD).unwrap_or_else(|| panic!("no live view in {text:?}"));
     let drawings: Vec<&str> = drawn.split(HEAD).collect();
-    assert_eq!(drawings.len(), 3, "{text:?}");
+    assert!(drawings.len() >= 3, "{text:?}");
     // The first two are whole, and each takes back as many lines as there were.
     for drawing in &drawings[..2] {
         let (lines, back) = drawing.split_once("\x1b[").expect("the next one begins by erasing");
