@@ -26,7 +26,7 @@ pub(super) fn dump(
     let mut frames = Frames { len: file.seek(SeekFrom::End(0))?, seed: header.seed(), file };
     let mut at = BLOCK as u64;
     // The first record of the file may be any.
-    let mut expected = None;
+    let mut expected: Option<Lsn> = None;
     let why = loop {
         let Some(bytes) = frames.candidate(at)? else { break "no room for a frame" };
         match bytes.and_then(|bytes| decode_frame(&bytes, frames.seed)) {
