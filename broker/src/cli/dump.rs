@@ -82,27 +82,19 @@ enum Offsets {
     Rising,
 }
 
-/// The offsets of batches, and their bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Range {
-    /// First offset, inclusive, and end, exclusive; `None` without a batch.
-    offsets: Option<(i64, i64)>,
-    bytes: u64,
-}
-
-/// Prints a row of batches.
+/// Prints a row of batches; the offset after the last, if there is one.
 fn segment(
     file: &mut impl Read,
     offsets: Offsets,
     options: Options,
     out: &mut impl Write,
-) -> Result<Range, Failed> {
-    let mut range = Range { offsets: None, bytes: 0 };
+) -> Result<Option<i64>, Failed> {
+    let mut at = 0;
+    let mut next_offset = None;
     loop {
-        let at = range.bytes;
         let mut bytes = read_up_to(file, HEADER_LEN)?;
         if bytes.is_empty() {
-            return Ok(range);
+            return Ok(next_offset);
         }
         let header = BatchHeader::parse(&bytes).map_err(|error| damaged(at, error))?;
         let size = header.size();
@@ -110,14 +102,14 @@ fn segment(
             return Err(damaged(at, format!("a batch of {size} bytes")));
         }
         file.take((size - bytes.len().min(size)) as u64).read_to_end(&mut bytes)?;
-        if let Some((_, expected)) = range.offsets
+        if let Some(expected) = next_offset
             && (header.base_offset < expected || offsets == Offsets::WithoutGap && header.base_offset != expected)
         {
             return Err(damaged(at, format!("offset {} follows, {expected} was expected", header.base_offset)));
         }
         print_batch(at, &bytes, options, out)?;
-        let first = range.offsets.map_or(header.base_offset, |(first, _)| first);
-        range = Range { offsets: Some((first, header.next_offset())), bytes: at + size as u64 };
+        next_offset = Some(header.next_offset());
+        at += size as u64;
     }
 }
 

@@ -38,9 +38,9 @@ pub(super) fn dump(file: &mut (impl Read + Seek), options: Options, out: &mut im
         writeln!(out, "object of offsets {base}..={}: {data} bytes of records under {chunks} checksums", end - 1)?;
     }
     file.rewind()?;
-    let found = segment(&mut (&mut *file).take(data), Offsets::Rising, options, out)?;
     // The first batch may hold records from before the range, which DeleteRecords cut off.
-    let Some((_, last_end)) = found.offsets else { return Err(damaged(0, "no batch")) };
+    let found = segment(&mut (&mut *file).take(data), Offsets::Rising, options, out)?;
+    let Some(last_end) = found else { return Err(damaged(0, "no batch")) };
     if last_end != end {
         return Err(damaged(data, format!("the footer says that offsets end before {end}, the batches before {last_end}")));
     }
