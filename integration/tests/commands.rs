@@ -102,8 +102,7 @@ async fn consume(running: &Running, home: &Path, more: &[&str]) -> Finished {
 async fn records_are_printed_as_asked() {
     let home = tempfile::tempdir().expect("a directory");
     let (running, _client) = broker(home.path()).await;
-    let arguments =
-        ["produce", TOPIC, "--key", "k", "--value", "v", "--header", "a=1", "--header", "b=2"];
+    let arguments = ["produce", TOPIC, "--key", "k", "--value", "v", "--header", "a=1", "--header", "b=2"];
     let produced = firn(&running, home.path(), &arguments).finish().await.expect("ends");
     assert!(produced.status.success(), "{}", produced.stderr);
     let mut command = firn(&running, home.path(), &["produce", TOPIC, "-Z"]).open().expect("runs");
@@ -133,14 +132,22 @@ async fn offsets_that_are_not_there_are_an_error_that_says_which_are() {
     let (running, _client) = broker(home.path()).await;
     let empty = consume(&running, home.path(), &["--from", "1"]).await;
     assert!(!empty.status.success());
-    assert!(empty.stderr.contains("lines-0 cannot be read from offset 1: it is empty, and 0 will be the next"), "{}", empty.stderr);
+    assert!(
+        empty.stderr.contains("lines-0 cannot be read from offset 1: it is empty, and 0 will be the next"),
+        "{}",
+        empty.stderr
+    );
     for _ in 0..3 {
         let produced = firn(&running, home.path(), &["produce", TOPIC, "--value", "v"]).finish().await.expect("ends");
         assert!(produced.status.success(), "{}", produced.stderr);
     }
     let beyond = consume(&running, home.path(), &["--from", "4"]).await;
     assert!(!beyond.status.success());
-    assert!(beyond.stderr.contains("from offset 4: it has offsets 0 to 2, and 3 will be the next"), "{}", beyond.stderr);
+    assert!(
+        beyond.stderr.contains("from offset 4: it has offsets 0 to 2, and 3 will be the next"),
+        "{}",
+        beyond.stderr
+    );
     let end = consume(&running, home.path(), &["--from", "3"]).await;
     assert!(end.status.success() && end.stdout.is_empty(), "{}", end.stderr);
     let last = consume(&running, home.path(), &["--from", "2"]).await;

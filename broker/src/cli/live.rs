@@ -92,7 +92,12 @@ impl Columns {
         let counts = [row.partitions.to_string(), row.records.to_string()];
         let sizes = [row.hot_bytes, row.settling_bytes, row.cold_bytes].map(bytes);
         let bar = if self.bar { bar(row) } else { String::new() };
-        self.line(&shorten(name, self.name), counts.each_ref().map(String::as_str), sizes.each_ref().map(String::as_str), &bar)
+        self.line(
+            &shorten(name, self.name),
+            counts.each_ref().map(String::as_str),
+            sizes.each_ref().map(String::as_str),
+            &bar,
+        )
     }
 
     fn line(&self, name: &str, [parts, records]: [&str; 2], [hot, settling, cold]: [&str; 3], bar: &str) -> String {

@@ -173,9 +173,7 @@ impl GroupConfig {
 
 impl ProducerConfig {
     fn read(read: &Read<'_>) -> Self {
-        Self {
-            id_expiration_ms: read.value("producer.id.expiration.ms"),
-        }
+        Self { id_expiration_ms: read.value("producer.id.expiration.ms") }
     }
 }
 

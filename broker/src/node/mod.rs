@@ -279,7 +279,8 @@ impl Found {
         let cluster_id = form(controller, host.entropy).await?;
         let specs = directories.claim(node_id, host.disk.as_ref(), &cluster_id, host.entropy).await?;
         let config = settings::broker(&controller.image(), node_id, &server.settings);
-        let store = open_store(host.object_store, &cluster_id, host.metrics, (host.disk, config.firn.disk_reserve_bytes))?;
+        let store =
+            open_store(host.object_store, &cluster_id, host.metrics, (host.disk, config.firn.disk_reserve_bytes))?;
         let partitions = open_partitions(node_id, &config, specs, host).await?;
         // Only what is open may be given partitions to lead.
         let online = partitions.online_directories();

@@ -42,7 +42,10 @@ pub(super) fn dump(file: &mut (impl Read + Seek), options: Options, out: &mut im
     let found = segment(&mut (&mut *file).take(data), Offsets::Rising, options, out)?;
     let Some(last_end) = found else { return Err(damaged(0, "no batch")) };
     if last_end != end {
-        return Err(damaged(data, format!("the footer says that offsets end before {end}, the batches before {last_end}")));
+        return Err(damaged(
+            data,
+            format!("the footer says that offsets end before {end}, the batches before {last_end}"),
+        ));
     }
     verify(file, &footer)?;
     if options.json {

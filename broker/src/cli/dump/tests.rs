@@ -82,7 +82,10 @@ fn an_object_is_known_by_its_end_and_its_footer_verified() {
     let (object, footer_at) = object();
     let (text, outcome) = dumped(&object);
     assert_eq!(outcome, Ok(()));
-    assert!(text.starts_with(&format!("object of offsets 5..=10: {footer_at} bytes of records under 1 checksums")), "{text}");
+    assert!(
+        text.starts_with(&format!("object of offsets 5..=10: {footer_at} bytes of records under 1 checksums")),
+        "{text}"
+    );
     assert!(text.contains("offsets 9..=10, 2 records") && text.ends_with("on was verified\n"), "{text}");
 }
 
@@ -134,7 +137,8 @@ async fn journal_file() -> (Vec<u8>, Vec<usize>) {
         max_unsynced_bytes: 64 << 10,
     };
     let directory = DirectoryId(Uuid::from_u128(0xd1));
-    let replay = Journal::open(disk, home.path(), directory, config, Checkpoint::default()).await.expect("an empty one");
+    let replay =
+        Journal::open(disk, home.path(), directory, config, Checkpoint::default()).await.expect("an empty one");
     let journal = replay.start(Arc::new(Ignored)).await.expect("started");
     let synced = Arc::new(Synced::default());
     let owner = Arc::clone(&synced) as Arc<dyn Owner>;

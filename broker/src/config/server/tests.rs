@@ -146,10 +146,16 @@ fn settings_must_go_together() {
         ("listeners = \"PLAINTEXT://::1:9092\"", "brackets"),
         ("listeners = \"A://:9092\"", "no protocol"),
         ("listeners = [\"PLAINTEXT://:1\", \"PLAINTEXT://:2\"]", "twice"),
-        ("listeners = [\"PLAINTEXT://a:1\", \"B://a:1\"]\nlistener.security.protocol.map = \"PLAINTEXT:PLAINTEXT,B:PLAINTEXT\"", "listened on twice"),
+        (
+            "listeners = [\"PLAINTEXT://a:1\", \"B://a:1\"]\nlistener.security.protocol.map = \"PLAINTEXT:PLAINTEXT,B:PLAINTEXT\"",
+            "listened on twice",
+        ),
         ("listeners = \"PLAINTEXT://0.0.0.0:9092\"", "--set advertised.listeners=PLAINTEXT://HOST:9092"),
         ("listeners = \"PLAINTEXT://[::]:9092\"", "cannot be told to connect"),
-        ("listeners = [\"PLAINTEXT://:1\", \"B://:2\"]\nlistener.security.protocol.map = \"PLAINTEXT:PLAINTEXT,B:PLAINTEXT\"\nadvertised.listeners = \"B://b:2\"", "leaves out PLAINTEXT"),
+        (
+            "listeners = [\"PLAINTEXT://:1\", \"B://:2\"]\nlistener.security.protocol.map = \"PLAINTEXT:PLAINTEXT,B:PLAINTEXT\"\nadvertised.listeners = \"B://b:2\"",
+            "leaves out PLAINTEXT",
+        ),
         ("advertised.listeners = \"PLAINTEXT://0.0.0.0:9092\"", "cannot connect"),
         ("advertised.listeners = \"OTHER://host:9092\"", "not among the listeners"),
         ("node.id = 1\nbroker.id = 2", "same setting"),
