@@ -243,7 +243,8 @@ mod tests {
         let whole = args(&["--key", "k"]);
         let read = |line: &'static [u8], args| key_and_value(without_end(line), args).expect("a record");
         assert_eq!(read(b"\xff\xfe\r\n", &whole), (Some(&b"k"[..]), &b"\xff\xfe"[..]));
-        assert_eq!(read(b"", &args(&[])), (None, &b""[..]));
+        let plain = args(&[]);
+        assert_eq!(read(b"", &plain), (None, &b""[..]));
         let split = args(&["--key-separator", "::"]);
         assert_eq!(read(b"a:\xff::b::c\n", &split), (Some(&b"a:\xff"[..]), &b"b::c"[..]));
         assert_eq!(read(b"::\n", &split), (Some(&b""[..]), &b""[..]));
