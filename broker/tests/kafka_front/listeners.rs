@@ -32,7 +32,7 @@ async fn each_listener_tells_its_own_address() {
         client.produced(&topic, 0, batch(&[b"served on each"])).await;
         let metadata = client.call(12, &MetadataRequest::default()).await;
         let brokers: Vec<_> = metadata.brokers.iter().map(|broker| (broker.host.clone(), broker.port)).collect();
-        assert_eq!(brokers, [told.clone()]);
+        assert_eq!(brokers, std::slice::from_ref(&told));
         let cluster = client.call(1, &DescribeClusterRequest { endpoint_type: 1, ..Default::default() }).await;
         assert_eq!((cluster.brokers[0].host.clone(), cluster.brokers[0].port), told);
         let request = FindCoordinatorRequest { coordinator_keys: vec!["group".to_owned()], ..Default::default() };
