@@ -156,6 +156,9 @@ impl Checkpoint {
     fn parse_body(fields: &mut Fields<'_>) -> Option<(DirectoryId, Self)> {
         let directory = DirectoryId(Uuid::from_bytes(fields.array()?));
         let replay_from = Lsn(fields.u64()?);
+        if !(Lsn::FIRST..Lsn::END).contains(&replay_from) {
+            return None;
+        }
         let count = fields.u32()? as usize;
         if fields.0.len() != count.checked_mul(ENTRY)? {
             return None;

@@ -36,6 +36,9 @@ const BATCH_CRC_AT: usize = 17;
 const BATCH_CRC_FROM: usize = 21;
 const EPOCH_START: usize = 12;
 
+/// Sequences of files lie below; no journal has as many.
+pub const SEQUENCES: u64 = 1 << 63;
+
 /// The first block of a journal file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileHeader {
@@ -97,7 +100,7 @@ impl FileHeader {
         if version != FILE_VERSION {
             return Err(FileHeaderError::Version(version));
         }
-        if block as usize != BLOCK {
+        if block as usize != BLOCK || sequence >= SEQUENCES {
             return Err(damaged);
         }
         Ok(Self { directory, sequence, capacity })
@@ -173,6 +176,7 @@ impl FrameHeader {
         fields.u32().ok_or(not)?;
         let plausible = header.length >= FRAME_HEADER as u64
             && header.first_lsn > header.synced_to
+            && header.next_lsn() <= Lsn::END
             && u64::from(header.count).saturating_mul(ENTRY_HEADER as u64) <= header.length - FRAME_HEADER as u64;
         if plausible { Ok((header, crc)) } else { Err(not) }
     }

@@ -57,6 +57,11 @@ impl FileReader {
         &self.header
     }
 
+    /// Its length in bytes when it was opened. The header says what it was made with; this is what it takes.
+    pub(super) const fn len(&self) -> u64 {
+        self.len
+    }
+
     /// The file's name.
     pub fn path(&self) -> &Path {
         self.file.path()

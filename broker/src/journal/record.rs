@@ -14,6 +14,9 @@ impl Lsn {
     /// The first record's.
     pub const FIRST: Self = Self(1);
 
+    /// No journal gets as far as this: bytes that speak of it, or of what lies behind, are damaged.
+    pub const END: Self = Self(1 << 63);
+
     /// The one after this.
     #[must_use]
     pub const fn next(self) -> Self {

@@ -317,7 +317,7 @@ async fn find_files(disk: &dyn Disk, dir: &Path, directory: DirectoryId) -> Resu
             return Err(OpenError::ForeignDirectory { path: entry.path, expected: directory, found: header.directory });
         }
         found.push(Found {
-            slot: Slot { path: entry.path, capacity: header.capacity },
+            slot: Slot { path: entry.path, capacity: reader.len() },
             reader,
             last_lsn: None,
             partitions: HashSet::new(),

@@ -6,9 +6,10 @@ use futures::FutureExt;
 use rustix::io::Errno;
 use tokio::runtime::Handle;
 
+use super::super::format::FileHeader;
 use super::*;
 use crate::disk::sim::Fault;
-use crate::disk::{BLOCK, LocalDisk, Operation};
+use crate::disk::{BLOCK, LocalDisk, OpenMode, Operation};
 
 fn fault(operation: Operation, skip: u64, errno: Errno) -> Fault {
     Fault { operation, path: "journal-".into(), skip, times: u64::MAX, errno }
@@ -336,6 +337,26 @@ async fn foreign_and_unreadable_files_are_refused() {
     damage(&disk, "journal-0001.firn", 20);
     let error = open(&disk, small()).await.expect_err("damaged");
     assert_eq!(error.to_string(), "journal file /data/journal-0001.firn: its header is damaged");
+}
+
+#[tokio::test]
+async fn a_file_counts_with_the_length_it_has() {
+    let disk = sim(22).await;
+    let (journal, _sink) = start(&disk, small()).await;
+    append_each(&journal, 1, 100).await;
+    journal.close().await.expect("clean");
+    let path = Path::new(DIR).join("journal-0001.firn");
+    // Its checksum holds, and yet its length is a lie.
+    let header = FileHeader { directory: DIRECTORY, sequence: 1, capacity: u64::MAX };
+    let file = disk.open(&path, OpenMode::Write).await.expect("there");
+    file.write_at(0, vec![Bytes::copy_from_slice(&header.encode())]).await.expect("written");
+    let (journal, _sink) = start(&disk, small()).await;
+    let Usage { used_file_bytes, file_bytes, .. } = journal.usage();
+    assert_eq!((used_file_bytes, file_bytes), (64 << 10, 128 << 10));
+    append_each(&journal, 1, 100).await;
+    journal.close().await.expect("clean");
+    let mut replay = open(&disk, small()).await.expect("healthy");
+    assert_eq!(read_all(&mut replay).await.expect("healthy").len(), 2);
 }
 
 #[tokio::test]
