@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{Instant, timeout};
 
@@ -130,7 +130,22 @@ impl Firn {
     /// # Errors
     /// If it cannot be run, or does not end.
     pub async fn finish(&self) -> io::Result<Finished> {
-        let output = timeout(END, self.command().output()).await;
+        self.feed(&[]).await
+    }
+
+    /// Runs it to its end with `input` as its standard input.
+    ///
+    /// # Errors
+    /// If it cannot be run, or does not end.
+    pub async fn feed(&self, input: &[u8]) -> io::Result<Finished> {
+        let mut child =
+            self.command().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut stdin = child.stdin.take().expect("standard input is piped");
+        let fed = async move {
+            // A command that does not read to the end has its reasons, which its output says.
+            let _ = stdin.write_all(input).await;
+        };
+        let output = timeout(END, async { tokio::join!(fed, child.wait_with_output()).1 }).await;
         let output = output.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the command does not end"))??;
         Ok(Finished {
             status: output.status,
@@ -208,6 +223,17 @@ impl Starting {
             let _ = stdout.read_to_end(&mut rest).await;
         });
         Ok(Running { child: self.child, kafka, http, log: self.log })
+    }
+
+    /// The next line of its standard output; `None` at its end. For a command that prints while it runs.
+    ///
+    /// # Errors
+    /// If nothing comes for too long.
+    pub async fn line(&mut self) -> io::Result<Option<String>> {
+        let mut line = String::new();
+        let read = timeout(START, self.stdout.read_line(&mut line)).await;
+        let read = read.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "it prints nothing more"))??;
+        Ok((read > 0).then(|| line.trim_end_matches('\n').to_owned()))
     }
 
     /// Kills it, wherever its start has come to.

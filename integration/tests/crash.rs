@@ -1,8 +1,9 @@
 //! `kill -9` at random moments under load, again and again on the same data: what was acknowledged is there, once, in order, byte for
 //! byte, wherever it is read from; what was not is there at most once.
 //!
-//! `FIRN_TEST_CUTS` says how many cuts are made in all (52 unless set), `FIRN_TEST_SEED` repeats a run: it draws the same load and
-//! the same moments, though not the same interleaving. A failure names its seed and keeps its directory.
+//! `FIRN_TEST_CUTS` says how often the process is killed in all (54 times unless set; where it is asked to end instead comes on top),
+//! `FIRN_TEST_SEED` repeats a run: it draws the same load and the same moments, though not the same interleaving. A failure names
+//! its seed and keeps its directory.
 
 #[path = "crash/check.rs"]
 mod check;
@@ -14,6 +15,7 @@ mod load;
 mod plan;
 
 use integration::process::{Firn, Running};
+use integration::s3::{BUCKET, Faults, S3Server};
 use ledger::Ledger;
 use load::{Administrator, Committer, Numbers, Producer};
 use plan::{Dice, Moment, TOPICS};
@@ -29,14 +31,17 @@ const FIRN: &str = env!("CARGO_BIN_EXE_firn-under-test");
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
 /// An upload or a trim that does not come is not waited for any longer.
 const STIR: Duration = Duration::from_secs(3);
-/// The two tests share the cuts.
-const TESTS: u64 = 2;
+/// The tests share the cuts.
+const TESTS: u64 = 3;
+/// SIGKILLs in all, unless somebody wants more or less.
+const CUTS: u64 = 54;
+const _: () = assert!(CUTS.is_multiple_of(TESTS) && CUTS >= 50, "at least fifty are promised");
 /// A directory is used for so many cuts, or what is read back would grow with their square.
-const CUTS_OF_A_LIFE: u64 = 13;
+const CUTS_OF_A_LIFE: u64 = 9;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_and_nothing_comes_twice() {
-    run("one", |firn, _| firn).await;
+    run("one", None, |firn, _| firn).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -45,20 +50,35 @@ async fn the_same_with_several_data_directories() {
         let dirs: Vec<String> = ["a", "b", "c"].iter().map(|dir| data.join(dir).display().to_string()).collect();
         firn.set("log.dirs", dirs.join(","))
     };
-    run("several", split).await;
+    run("several", None, split).await;
 }
 
-async fn run(name: &str, adapt: impl Fn(Firn, &Path) -> Firn) {
+/// An upload that is cut leaves a request without its answer, or half of one, at a server that lives on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_with_its_history_in_s3() {
+    let server = S3Server::start(SystemEntropy.next_u64()).await.expect("loopback has a free port");
+    server.set_faults(Faults { slow: 200, ..Faults::NONE });
+    let server = Arc::new(server);
+    let environment = server.env();
+    let in_s3 = |firn: Firn, _: &Path| {
+        let firn = firn.arg("--object-store").arg(&format!("s3://{BUCKET}/crash"));
+        environment.iter().fold(firn, |firn, (name, value)| firn.env(name, value))
+    };
+    run("s3", Some(&server), in_s3).await;
+}
+
+async fn run(name: &str, server: Option<&Arc<S3Server>>, adapt: impl Fn(Firn, &Path) -> Firn) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seed = number("FIRN_TEST_SEED").unwrap_or_else(|| SystemEntropy.next_u64());
-    let mut left = number("FIRN_TEST_CUTS").unwrap_or(52).div_ceil(TESTS);
+    let mut left = number("FIRN_TEST_CUTS").unwrap_or(CUTS).div_ceil(TESTS);
     let mut dice = Dice::new(seed);
     let mut cold = 0;
     while left > 0 {
         let cuts = left.min(CUTS_OF_A_LIFE);
         left -= cuts;
         let home = tempfile::Builder::new().prefix(&format!("firn-crash-{name}-")).tempdir().expect("a directory");
-        match life(home.path(), cuts, &mut dice, &adapt).await {
+        let world = World::new(home.path(), &mut dice, server.cloned(), &adapt);
+        match life(world, cuts).await {
             Ok(bytes) => cold += bytes,
             Err(why) => {
                 let kept = home.keep();
@@ -73,6 +93,8 @@ async fn run(name: &str, adapt: impl Fn(Firn, &Path) -> Firn) {
 struct World {
     firn: Firn,
     data: PathBuf,
+    /// Where its history lies, unless that is a folder in the data directory.
+    server: Option<Arc<S3Server>>,
     dice: Dice,
     ledgers: BTreeMap<(&'static str, i32), load::Shared>,
     producers: Vec<Producer>,
@@ -83,15 +105,19 @@ struct World {
     cold_bytes: u64,
 }
 
-/// Cuts one directory's process `cuts` times; the bytes that were read from the bucket.
-async fn life(home: &Path, cuts: u64, dice: &mut Dice, adapt: &impl Fn(Firn, &Path) -> Firn) -> Result<u64, String> {
-    let mut world = World::new(home, dice, adapt);
+/// Kills one directory's process `cuts` times; the bytes that were read from the bucket.
+async fn life(mut world: World, cuts: u64) -> Result<u64, String> {
     let mut running = world.start().await?;
     world.create_topics(&running).await?;
-    for cut in 0..cuts {
+    let (mut killed, mut asked) = (0, 0);
+    while killed < cuts {
         let moment = Moment::draw(&mut world.dice);
         let done = world.cut(running, moment).await;
-        running = done.map_err(|why| format!("cut {cut} of {cuts} ({moment:?}): {why}"))?;
+        running = done.map_err(|why| format!("cut {killed} of {cuts} ({moment:?}): {why}"))?;
+        match moment {
+            Moment::Asked(_) => asked += 1,
+            Moment::Running(_) | Moment::Uploading(_) | Moment::Trimming(_) | Moment::Starting(_) => killed += 1,
+        }
     }
     let (status, took) = running.terminate(ENDS_WITHIN).await.map_err(|error| error.to_string())?;
     if !status.success() || took > ENDS_WITHIN {
@@ -99,12 +125,18 @@ async fn life(home: &Path, cuts: u64, dice: &mut Dice, adapt: &impl Fn(Firn, &Pa
     }
     let kept: usize =
         world.ledgers.values().map(|ledger| ledger.lock().expect("no panic under this lock").kept()).sum();
-    println!("{cuts} cuts, {kept} batches kept, {} MiB read from the bucket", world.cold_bytes >> 20);
+    let cold = world.cold_bytes >> 20;
+    println!("killed {killed} times, asked {asked} times, {kept} batches kept, {cold} MiB read from the bucket");
     Ok(world.cold_bytes)
 }
 
 impl World {
-    fn new(home: &Path, dice: &mut Dice, adapt: impl Fn(Firn, &Path) -> Firn) -> World {
+    fn new(
+        home: &Path,
+        dice: &mut Dice,
+        server: Option<Arc<S3Server>>,
+        adapt: impl Fn(Firn, &Path) -> Firn,
+    ) -> World {
         let data = home.join("data");
         let firn = Firn::dev(FIRN, &data)
             .set("firn.journal.file.bytes", 1 << 20)
@@ -132,6 +164,7 @@ impl World {
         World {
             firn: adapt(firn, &data),
             data,
+            server,
             administrator: Administrator::new(trimmed, ledger, dice.split()),
             dice,
             ledgers,
@@ -168,7 +201,7 @@ impl World {
                 (producer, ended)
             });
         }
-        let end = end(running, moment, &self.data);
+        let end = end(running, moment, &self.data, self.server.as_deref());
         let (committed, administered, ended) =
             tokio::join!(self.committer.run(kafka, ending), self.administrator.run(kafka, ending), end);
         let mut wrong = Vec::new();
@@ -193,7 +226,7 @@ impl World {
 }
 
 /// Ends the process at its moment.
-async fn end(running: Running, moment: Moment, data: &Path) -> Result<(), String> {
+async fn end(running: Running, moment: Moment, data: &Path, server: Option<&S3Server>) -> Result<(), String> {
     let failed = |error: std::io::Error| error.to_string();
     match moment {
         Moment::Running(after) => {
@@ -201,8 +234,11 @@ async fn end(running: Running, moment: Moment, data: &Path) -> Result<(), String
             running.kill().await.map_err(failed)
         }
         Moment::Uploading(after) => {
-            let bucket = data.join("bucket");
-            stirred(|| files(&bucket), |before, now| !now.is_subset(before)).await;
+            let bucket = || match server {
+                Some(server) => server.objects().into_keys().map(PathBuf::from).collect(),
+                None => files(&data.join("bucket")),
+            };
+            stirred(bucket, |before, now| !now.is_subset(before)).await;
             sleep(after).await;
             running.kill().await.map_err(failed)
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use integration::calls::{CallError, EARLIEST_LOCAL};
+use integration::calls::{CallError, EARLIEST, EARLIEST_LOCAL};
 use integration::client::Client;
 use integration::process::{Firn, Running};
 use integration::s3::{BUCKET, Fault, Faults, Operation, S3Server};
@@ -53,6 +53,7 @@ impl World {
             .arg(&format!("s3://{BUCKET}/some/prefix"))
             .set("firn.tier.check.interval.ms", 20)
             .set("firn.tier.delete.grace.ms", 500)
+            .set("log.retention.check.interval.ms", 50)
             .set("firn.disk.reserve.bytes", 0)
             .set("firn.chunk.cache.bytes", 1 << 20);
         for (name, value) in server.env() {
@@ -235,6 +236,11 @@ async fn a_store_that_never_answers_stops_nothing_but_cold_reads() {
         world.status(&running).await.iter().all(|row| row["held_back_by"].to_string().contains("no answer"))
     })
     .await;
+    let admin = running.http().to_string();
+    let flush = world.firn_client(&["tier", "flush", TOPIC, "--timeout", "2", "--admin", &admin]).finish().await;
+    let flush = flush.expect("the command ends");
+    assert_eq!((flush.status.code(), flush.stderr.lines().count()), (Some(1), 1), "{}", flush.stderr);
+    assert!(flush.stderr.starts_with("firn: ") && flush.stderr.contains("no answer"), "{}", flush.stderr);
     let peak = running.peak_resident_bytes().expect("the system says");
     assert!(peak < 640 << 20, "BOUNDED: {} MiB", peak >> 20);
     let (status, _) = running.terminate(ENDS_WITHIN).await.expect("it ends in time");
@@ -279,4 +285,43 @@ async fn a_bucket_that_vanishes_takes_cold_records_with_it_and_nothing_else() {
     assert!(local <= before[0], "nothing is trimmed that was not uploaded");
     let (status, _) = running.terminate(ENDS_WITHIN).await.expect("it ends in time");
     assert!(status.success(), "{status}");
+}
+
+/// Retention drops entries of the manifest first, objects only after the grace.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expired_object_leaves_the_store_after_the_grace() {
+    let home = tempfile::tempdir().expect("a directory");
+    let mut world = World::new(home.path()).await;
+    let patient = world.firn.clone().set("firn.tier.delete.grace.ms", 3_600_000);
+    let running = patient.start().await.expect("it starts");
+    let mut client = Client::connect(running.kafka()).await.expect("it serves");
+    client.create_topic(TOPIC, PARTITIONS, &CONFIGS).await.expect("a new topic");
+    world.produce(&running, 96).await;
+    world.flush(&running).await;
+    let stored = world.segments();
+    let kafka = running.kafka().to_string();
+    let shrink = ["topic", "alter", TOPIC, "--config", "retention.bytes=2097152", "--bootstrap", &kafka];
+    let shrunk = world.firn_client(&shrink).finish().await.expect("the command ends");
+    assert!(shrunk.status.success(), "{}", shrunk.stderr);
+    until("the oldest records have expired", async || {
+        client.offset(TOPIC, 0, EARLIEST).await.is_ok_and(|start| start > 0)
+            && client.offset(TOPIC, 1, EARLIEST).await.is_ok_and(|start| start > 0)
+    })
+    .await;
+    let referenced = async |running: &Running| {
+        world.status(running).await.iter().map(|row| row["objects"].as_u64().unwrap_or(0)).sum::<u64>()
+    };
+    until("the manifest has forgotten them", async || referenced(&running).await < stored as u64).await;
+    assert_eq!(world.segments(), stored, "a reader of a moment ago may still need them");
+    let (status, _) = running.terminate(ENDS_WITHIN).await.expect("it ends in time");
+    assert!(status.success(), "{status}");
+    // The same with a grace of half a second.
+    let running = world.firn.start().await.expect("it starts again");
+    until("only what is referenced is left", async || referenced(&running).await == world.segments() as u64).await;
+    assert!(world.segments() < stored);
+    let mut client = Client::connect(running.kafka()).await.expect("it serves");
+    let start = client.offset(TOPIC, 0, EARLIEST).await.expect("it is known");
+    let kept = client.fetch(TOPIC, 0, start, 1 << 20).await.expect("what is kept is read");
+    assert!(world.compare(0, start, &kept.records) > start);
+    running.terminate(ENDS_WITHIN).await.expect("it ends in time");
 }

@@ -84,6 +84,10 @@ pub(super) fn install(services: &Arc<Services>, requests: &Budget, tier: &Runner
         budget("fetch_answers", fetch.used_bytes() as u64, fetch.total_bytes() as u64);
         let cold = &services.cold_memory;
         budget("cold_fetch_answers", cold.used_bytes() as u64, cold.total_bytes() as u64);
+        let tail: usize = services.partitions.dirs().iter().map(|dir| dir.tail().bytes()).sum();
+        budget("tail_cache", tail as u64, config.firn.tail_cache_bytes as u64);
+        let uploads = tier.upload_memory();
+        budget("uploads", uploads.used_bytes, uploads.limit_bytes);
         let remote = services.remote.stats();
         budget("remote_windows", remote.window_bytes, config.firn.remote_read_bytes as u64);
         budget("chunk_cache", remote.cache_bytes, config.firn.chunk_cache_bytes as u64);

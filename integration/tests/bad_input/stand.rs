@@ -17,6 +17,8 @@ use tokio::time::{Instant, sleep};
 
 pub(crate) const FIRN: &str = env!("CARGO_BIN_EXE_firn-under-test");
 const ELSEWHERE: &str = "FIRN_TEST_BOOTSTRAP";
+/// Set where mounting must work, so that nobody takes skipped tests for passed ones.
+const NEEDS_MOUNT: &str = "FIRN_TEST_NEEDS_MOUNT";
 
 /// A process of our own, or one that was started by somebody else.
 pub(crate) struct Stand {
@@ -228,7 +230,8 @@ impl Witness {
     }
 }
 
-/// Mounts a file system of its own in memory; nothing where that is not allowed, which is said.
+/// Mounts a file system of its own in memory; nothing where that is not allowed, which is said, or fails the test if
+/// `FIRN_TEST_NEEDS_MOUNT` is set.
 pub(crate) struct Mount(PathBuf);
 
 impl Mount {
@@ -238,6 +241,7 @@ impl Mount {
         if mount(&["-t", "tmpfs", "-o", &size, "firn-test", &at.display().to_string()]) {
             return Some(Mount(at.to_owned()));
         }
+        assert!(std::env::var_os(NEEDS_MOUNT).is_none(), "{NEEDS_MOUNT} is set, and nothing can be mounted at {}", at.display());
         println!("SKIPPED: mounting a small file system needs root");
         None
     }

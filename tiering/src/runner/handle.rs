@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::ids::{Offset, TopicId, TopicPartition};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::status::{Board, PartitionStatus};
 use crate::plan::Hold;
@@ -25,6 +25,9 @@ pub struct RunnerHandle {
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) board: Arc<Board>,
     pub(super) locals: Arc<dyn LocalLog>,
+    /// What uploads may still take, in KiB, and what they may take in all.
+    pub(super) budget: Arc<Semaphore>,
+    pub(super) budget_kib: usize,
     pub(super) stopped: watch::Receiver<bool>,
 }
 
@@ -32,6 +35,15 @@ impl std::fmt::Debug for RunnerHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RunnerHandle").finish_non_exhaustive()
     }
+}
+
+/// Memory of the objects that are on their way into the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UploadMemory {
+    /// Taken now.
+    pub used_bytes: u64,
+    /// Never more than this.
+    pub limit_bytes: u64,
 }
 
 /// How far a flush has come.
@@ -74,6 +86,12 @@ impl RunnerHandle {
     /// Status of every partition this broker leads, ordered by partition.
     pub fn status(&self) -> Vec<PartitionStatus> {
         self.board.all()
+    }
+
+    /// Memory that uploads hold at this moment.
+    pub fn upload_memory(&self) -> UploadMemory {
+        let used_kib = self.budget_kib.saturating_sub(self.budget.available_permits());
+        UploadMemory { used_bytes: (used_kib as u64) << 10, limit_bytes: (self.budget_kib as u64) << 10 }
     }
 
     /// Changes whenever a status does.

@@ -41,7 +41,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 pub use backoff::Backoff;
 pub use config::RunnerConfig;
 pub use error::RoundError;
-pub use handle::{FlushError, FlushProgress, RunnerHandle};
+pub use handle::{FlushError, FlushProgress, RunnerHandle, UploadMemory};
 pub use status::PartitionStatus;
 
 use crate::ports::{LocalLog, Pointers};
@@ -72,8 +72,10 @@ pub struct Parts {
 pub fn start(config: RunnerConfig, parts: Parts, spawner: &Spawner) -> RunnerHandle {
     let (committer, committing) = Committer::new(Arc::clone(&parts.pointers));
     let budget_kib = usize::try_from(config.upload_budget_bytes >> 10).unwrap_or(usize::MAX);
+    let budget_kib = budget_kib.clamp(1, Semaphore::MAX_PERMITS);
+    let budget = Arc::new(Semaphore::new(budget_kib));
     let context = Arc::new(Context {
-        budget: Arc::new(Semaphore::new(budget_kib.clamp(1, Semaphore::MAX_PERMITS))),
+        budget: Arc::clone(&budget),
         manifests: ManifestCache::new(config.manifest_cache_bytes),
         troubles: Mutex::default(),
         config,
@@ -90,5 +92,5 @@ pub fn start(config: RunnerConfig, parts: Parts, spawner: &Spawner) -> RunnerHan
     let schedule = Schedule::new(context, Arc::clone(&board));
     spawner.spawn_cold(committing);
     spawner.spawn_cold(schedule.run(inbox, stopping));
-    RunnerHandle { requests, board, locals: parts.locals, stopped }
+    RunnerHandle { requests, board, locals: parts.locals, budget, budget_kib, stopped }
 }
