@@ -173,6 +173,20 @@ async fn a_directory_belongs_to_one_cluster_and_node() {
     assert_eq!(foreign.expect_err("foreign").to_string(), "data directory /data belongs to node 1, this is node 2");
 }
 
+/// What every later version must be able to read.
+#[tokio::test]
+async fn meta_has_its_golden_bytes() {
+    const GOLDEN: &[u8] = include_bytes!("../../tests/golden/meta-v1.json");
+    let (disk, dir) = (sim(7).await, Path::new(DIR));
+    let id = DirectoryId(Uuid::from_u128(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10));
+    let meta = Meta::claim(&disk, dir, "AAECAwQFBgcICQoLDA0ODw", NodeId(3), id).await.expect("fresh");
+    let written = read_whole(&disk, &dir.join(meta::NAME)).await.expect("read").expect("there");
+    assert_eq!(written, GOLDEN, "{}", String::from_utf8_lossy(&written));
+    let other = sim(8).await;
+    replace(&other, dir, meta::NAME, Bytes::from_static(GOLDEN)).await.expect("write");
+    assert_eq!(Meta::load(&other, dir).await, Ok(Some(meta)));
+}
+
 #[tokio::test]
 async fn a_damaged_or_newer_meta_is_not_guessed_at() {
     let disk = sim(6).await;

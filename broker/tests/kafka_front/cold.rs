@@ -1,7 +1,7 @@
 //! Records that left the local disk: a client cannot tell where they came from.
 
 use crate::client::{Client, code};
-use crate::world::{COLD, FETCH, World, batch, fetch, filled, read, size, sized, t0};
+use crate::world::{COLD, CREATE, FETCH, World, batch, create, fetch, filled, read, size, sized, t0, unique};
 use broker::http::Control;
 use proto::errors::ErrorCode;
 use proto::messages::fetch_response::PartitionData;
@@ -11,6 +11,7 @@ use proto::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition,
 use proto::messages::{FetchRequest, IncrementalAlterConfigsRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest};
 use proto::records::{BatchBuilder, Codec};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Longer than any test may take.
 const FOR_EVER_MS: i32 = 600_000;
@@ -54,6 +55,26 @@ async fn cold_records_read_as_hot_ones_do() {
     assert_eq!(read(found).first().map(|(offset, _)| *offset), Some(0), "the whole batch that holds it");
     world.restart().await;
     check(&mut world.client().await).await;
+}
+
+/// A trim waits for no timer: it comes with the image that carries the pointer. Creating a topic answers once this broker follows an
+/// image that is younger still, so by then it has happened.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trimming_comes_with_the_pointer() {
+    let Some(world) = World::firn(&[]).await else { return };
+    let topic = world.topic(1, COLD).await;
+    let mut client = world.client().await;
+    for round in 1..=3 {
+        for _ in 0..10 {
+            client.produced(&topic, 0, batch(&[b"soon elsewhere"])).await;
+        }
+        let control = world.node().control();
+        control.tier_flush(topic.clone(), Duration::from_secs(30)).await.expect("tiered");
+        let later = client.call(CREATE, &create(&unique("later"), 1, &[])).await;
+        assert_eq!(code(later.topics[0].error_code), ErrorCode::None);
+        let status = control.tier_status(Some(&topic)).expect("a topic that exists");
+        assert_eq!((status[0].tier_end, status[0].local_start), (round * 10, round * 10), "round {round}");
+    }
 }
 
 /// Cold and hot partitions in one fetch are under the same limits: no answer passes any, but for a first batch that

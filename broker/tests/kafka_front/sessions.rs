@@ -130,6 +130,65 @@ async fn ids_and_names_are_not_mixed_in_one_session() {
     assert_eq!(code(answer.error_code), ErrorCode::FetchSessionTopicIdError);
 }
 
+/// Since version 13 topics have ids, also those that a session is to forget.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn topics_are_forgotten_by_id() {
+    let world = World::start().await;
+    let (topic, other) = (world.topic(2, &[]).await, world.topic(1, &[]).await);
+    let (id, other_id) = (world.id(&topic).await, world.id(&other).await);
+    let mut client = world.client().await;
+    let mut begin = 0;
+    for version in [13, 18] {
+        // Each round begins where the last one ended.
+        let mut open = step(0, 0, "", &[(0, begin), (1, begin)]);
+        begin += 1;
+        open.topics[0].topic_id = id;
+        let mut second = open.topics[0].clone();
+        second.topic_id = other_id;
+        second.partitions.truncate(1);
+        open.topics.push(second);
+        let opened = client.call(version, &open).await;
+        assert_eq!(code(opened.error_code), ErrorCode::None, "version {version}");
+        let session = opened.session_id;
+        let produce = async |client: &mut Client| {
+            for (topic, partition) in [(&topic, 0), (&topic, 1), (&other, 0)] {
+                client.produced(topic, partition, batch(&[b"new"])).await;
+            }
+        };
+        // Topic id and partition of all that is said.
+        let said = |answer: &FetchResponse| -> Vec<_> {
+            let each = answer.responses.iter().flat_map(|one| {
+                one.partitions.iter().map(|partition| {
+                    assert_eq!(code(partition.error_code), ErrorCode::None);
+                    (one.topic_id, partition.partition_index)
+                })
+            });
+            each.collect()
+        };
+        let mut forget = step(session, 1, "", &[]);
+        forget.forgotten_topics_data =
+            vec![ForgottenTopic { topic_id: id, partitions: vec![1], ..Default::default() }];
+        assert!(said(&client.call(version, &forget).await).is_empty(), "version {version}");
+        produce(&mut client).await;
+        let answer = client.call(version, &step(session, 2, "", &[])).await;
+        assert_eq!(said(&answer), [(id, 0), (other_id, 0)], "version {version}: partition 1 is forgotten");
+        // All of a topic.
+        let mut forget = step(session, 3, "", &[]);
+        forget.forgotten_topics_data =
+            vec![ForgottenTopic { topic_id: id, partitions: vec![0], ..Default::default() }];
+        let answer = client.call(version, &forget).await;
+        assert_eq!((answer.session_id, said(&answer)), (session, vec![(other_id, 0)]), "version {version}");
+        // One that is not in the session, and the last there is: the session ends.
+        let mut forget = step(session, 4, "", &[]);
+        forget.forgotten_topics_data = vec![
+            ForgottenTopic { topic_id: id, partitions: vec![0, 7], ..Default::default() },
+            ForgottenTopic { topic_id: other_id, partitions: vec![0], ..Default::default() },
+        ];
+        let answer = client.call(version, &forget).await;
+        assert_eq!((code(answer.error_code), answer.session_id, said(&answer)), (ErrorCode::None, 0, vec![]));
+    }
+}
+
 /// Kafka's session remembers a name beside the id, and says sometimes that the topic, sometimes that its id is unknown.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_repeats_what_is_wrong() {

@@ -3,6 +3,7 @@
 
 mod agreement;
 mod facts;
+mod headers;
 mod hostile;
 mod memory;
 mod random;
