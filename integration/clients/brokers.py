@@ -20,6 +20,7 @@ class Broker:
     """A broker on loopback with a data directory of its own, that can be killed and started again."""
 
     restartable = True
+    ends_within = None  # seconds that SIGTERM may take, where that is promised
 
     def __init__(self, folder):
         self.folder = folder
@@ -53,6 +54,7 @@ class Firn(Broker):
     """`firn dev` on loopback."""
 
     name = "firn"
+    ends_within = 5
     SETTINGS = {
         "group.initial.rebalance.delay.ms": "0",  # suites would spend most of their time waiting for it
     }
@@ -82,6 +84,23 @@ class Firn(Broker):
                 return super().ready()
         except (urllib.error.URLError, OSError):
             return False
+
+    def metric(self, name):
+        """The value of a metric without labels; OSError when the broker is away."""
+        with urllib.request.urlopen(f"http://{self.http}/metrics", timeout=5) as answer:
+            for line in answer.read().decode().splitlines():
+                if line.startswith(name + " "):
+                    return float(line.split()[1])
+        raise OSError(f"no metric {name}")
+
+    def bucket_check(self, url):
+        """`firn bucket check --create` of a bucket that is not there yet; a line that passes or fails."""
+        done = subprocess.run([self.binary, "bucket", "check", url, "--create"], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              env=os.environ | self.store.environment, timeout=60)
+        said = " ".join((done.stdout + done.stderr).split())
+        if done.returncode or "error:" in said or "reachable" not in said:
+            return f"fail bucket check {url} --create: exit {done.returncode}: {said}"
+        return f"pass bucket check {url} --create"
 
     def running(self):
         return self.process is not None and self.process.poll() is None

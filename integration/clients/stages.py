@@ -13,6 +13,8 @@ PARTITIONS = 3
 TOPIC = {"segment.bytes": "1048576", "local.retention.bytes": "2097152", "retention.ms": "-1"}
 LOCAL_BYTES = 2097152 + 3 * 1048576  # what may still be local of a partition: its retention, and segments that roll or wait
 COLD_SECONDS = 90
+COLD_AT_ONCE = {"segment.bytes": "1048576", "local.retention.bytes": "1", "firn.tier.max.lag.ms": "1000", "retention.ms": "-1"}
+COLD_READ_BYTES = 1 << 20  # a consumer that has been served so much from the tier is in the middle of it
 COMMAND_SECONDS = 420
 
 
@@ -122,16 +124,49 @@ class Run:
             raise RuntimeError("too few rows for any partition to go cold")
         return warm
 
+    def codecs(self, rows):
+        """Every suite compresses rows with its codec, and reads what the others have compressed, all of it cold."""
+        topics = []
+        for suite in self.suites:
+            topic = f"compressed-{suite.codec}-{suite.name}-{self.seed}"
+            with self.stage(f"{suite.codec} from {suite.client}"):
+                wire.create_topic(self.broker.address, topic, PARTITIONS, COLD_AT_ONCE)
+                if self.suite(suite, "produce", "--topic", topic, "--rows", rows, "--codec", suite.codec):
+                    topics.append(topic)
+                    stored = set(wire.stored_codecs(self.broker.address, topic))
+                    self.result("driver", f"{'pass' if suite.codec in stored else 'fail'} {topic} is stored with {', '.join(sorted(stored))}")
+        with self.stage("compressed rows go cold"):
+            end = time.monotonic() + COLD_SECONDS
+            while warm := [(topic, p) for topic in topics for p in range(PARTITIONS) if self._any_local(topic, p)]:
+                if time.monotonic() > end:
+                    raise RuntimeError(f"still local after {COLD_SECONDS} s: {warm}")
+                time.sleep(0.25)
+            self.result("driver", "pass all that is compressed is cold")
+        for suite in self.suites:
+            with self.stage(f"compressed and cold: read by {suite.client}"):
+                self.suite(suite, "consume", *_topics(topics), "--rows", rows)
+
+    def _any_local(self, topic, partition):
+        try:
+            offset = lambda which: wire.list_offset(self.broker.address, topic, partition, which)
+            return offset(wire.EARLIEST_LOCAL) < offset(wire.LATEST)
+        except OSError:
+            return True
+
     def tier_offsets(self):
         for suite in self.suites:
             if suite.sees_tier:
                 self.suite(suite, "tier", *_topics(self.produced))
 
-    def read_back(self, when):
-        """Every suite reads what every suite produced."""
+    def read_back(self, when, crash=False):
+        """Every suite reads what every suite produced; with `crash` the broker is killed in the middle of it where a client bears that."""
         for suite in self.suites:
-            with self.stage(f"{when}: read by {suite.client}"):
+            crashes = crash and suite.reads_over_restarts
+            with self.stage(f"{when}: read by {suite.client}" + (", broker killed in the middle" if crashes else "")):
+                killer = ReadKiller(self.broker) if crashes else None
                 self.suite(suite, "consume", *_topics(self.produced), "--rows", self.rows)
+                if killer:
+                    self.result("driver", killer.verdict(suite.name))
 
     def groups(self, part, restart):
         """Each suite reads its neighbour's topic in a group up to `part` of the rows, then, in a later call, the rest."""
@@ -147,9 +182,16 @@ class Run:
 
     def restart(self):
         with self.stage("restart"):
-            seconds = self.broker.stop()
-            self.result("driver", f"pass stopped {seconds:.1f}")
+            seconds, limit = self.broker.stop(), self.broker.ends_within
+            late = limit is not None and seconds > limit
+            self.result("driver", f"fail stopped after {seconds:.1f} s, promised are {limit}" if late else f"pass stopped {seconds:.1f}")
             self.broker.start()
+
+    def kill(self):
+        with self.stage("kill -9 and start"):
+            self.broker.kill()
+            self.broker.start()
+            self.result("driver", "pass killed and came back")
 
 
 class Killer:
@@ -184,6 +226,40 @@ class Killer:
         if self.error:
             return f"fail {topic}: restart after kill -9: {' '.join(str(self.error).split())}"
         return f"pass {topic}: killed after {self.acknowledged} rows and came back"
+
+
+class ReadKiller:
+    """Kills the broker once a consumer has been served cold records, and starts it again, while the consumer goes on."""
+
+    METRIC = "firn_remote_served_bytes_total"
+
+    def __init__(self, broker):
+        self.broker, self.before = broker, broker.metric(self.METRIC)
+        self.served, self.error = None, None
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+
+    def _watch(self):
+        try:
+            while not self.over.wait(0.02):
+                served = self.broker.metric(self.METRIC) - self.before
+                if served >= COLD_READ_BYTES:
+                    self.broker.kill()
+                    self.served = served
+                    self.broker.start()
+                    return
+        except Exception as why:  # reported by verdict
+            self.error = why
+
+    def verdict(self, reader):
+        self.over.set()
+        self.thread.join()
+        if self.error:
+            return f"fail {reader}: restart after kill -9: {' '.join(str(self.error).split())}"
+        if self.served is None:
+            return f"fail {reader}: it had read everything before the broker could be killed"
+        return f"pass {reader}: killed after {self.served / 1048576:.0f} MiB of cold records and came back"
 
 
 def _topics(topics):

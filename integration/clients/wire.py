@@ -31,8 +31,13 @@ def list_offset(address, topic, partition, which, timeout=5.0):
 
 
 def stored_codec(address, topic, partition=0, timeout=5.0):
-    """The codec of the first batch that is stored, as Fetch (version 4) brings it: its bytes are not touched on the way."""
-    body = struct.pack(">iiiib", -1, 0, 1, 1 << 20, 0) + struct.pack(">i", 1) + _string(topic) + struct.pack(">iiqi", 1, partition, 0, 1 << 20)
+    """The codec of the first batch that is stored, as Fetch brings it."""
+    return stored_codecs(address, topic, partition, timeout)[0]
+
+
+def stored_codecs(address, topic, partition=0, timeout=5.0):
+    """The codecs of the first batches that are stored, as Fetch (version 4) brings them: their bytes are not touched on the way."""
+    body = struct.pack(">iiiib", -1, int(timeout * 500), 1, 1 << 20, 0) + struct.pack(">i", 1) + _string(topic) + struct.pack(">iiqi", 1, partition, 0, 1 << 20)
     answer = Reader(_call(address, 1, 4, body, timeout, flexible=False))
     answer.take(">ii")  # throttle time, one topic
     answer.string()
@@ -40,9 +45,14 @@ def stored_codec(address, topic, partition=0, timeout=5.0):
     if error:
         raise OSError(f"Fetch of {topic}-{partition}: error {error}")
     answer.skip(16 * max(answer.take(">i"), 0))  # aborted transactions
-    answer.take(">i")  # bytes of records
-    attributes = answer.take(">qiibih")[-1]  # base offset, length, leader epoch, magic, crc, attributes
-    return ("none", "gzip", "snappy", "lz4", "zstd")[attributes & 7]
+    end, codecs = answer.take(">i") + answer.at, []
+    while answer.at + 61 <= end:
+        _, length, *_, attributes = answer.take(">qiibih")  # base offset, length, leader epoch, magic, crc, attributes
+        codecs.append(("none", "gzip", "snappy", "lz4", "zstd")[attributes & 7])
+        answer.skip(length - 11)  # what of the length has not been taken yet
+    if not codecs:
+        raise OSError(f"Fetch of {topic}-{partition}: nothing is stored")
+    return codecs
 
 
 def create_topic(address, topic, partitions, configs, timeout=30.0):

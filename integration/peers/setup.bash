@@ -20,6 +20,41 @@ need() {
   exit 3
 }
 
+# need_go: make sure that `go` is one that fetches whatever version a module asks for by itself, as Go does since 1.21 unless a
+# distribution has switched that off. An older one (Debian 12 has 1.19) fetches a new one as a module, once, into the cache.
+need_go() {
+  need go golang-go
+  export GOTOOLCHAIN=${GOTOOLCHAIN:-auto}
+  local version
+  version=$(go env GOVERSION)
+  [ "$(printf '%s\n' "$version" go1.21 | sort -V | head -n 1)" = go1.21 ] && return
+  local here wanted
+  here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+  wanted=$(sed -n 's/^go //p' "$here/../clients/go/go.mod")
+  echo "$version is too old, fetching go$wanted" >&2
+  fetch_go "$wanted"
+}
+
+# fetch_go VERSION: put that version of Go, from the module proxy, first on the path.
+fetch_go() {
+  local folder from part
+  folder=$(cache_dir)/go-$1
+  if [ ! -x "$folder/bin/go" ]; then
+    from=$(cd / && go mod download -json "golang.org/toolchain@v0.0.1-go$1.$(go env GOOS)-$(go env GOARCH)" | sed -n 's/^.*"Dir": "\(.*\)".*$/\1/p')
+    [ -d "$from" ] || { echo "go$1 could not be fetched: install it and run this again" >&2; exit 3; }
+    rm -rf "$folder.new"
+    cp -r "$from" "$folder.new"
+    chmod -R u+w "$folder.new"
+    # A module has no executable files, and no other modules' go.mod.
+    for part in src src/cmd; do
+      [ ! -f "$folder.new/$part/_go.mod" ] || mv "$folder.new/$part/_go.mod" "$folder.new/$part/go.mod"
+    done
+    find "$folder.new/bin" "$folder.new/pkg/tool" -type f -exec chmod +x {} +
+    mv "$folder.new" "$folder"
+  fi
+  PATH=$folder/bin:$PATH
+}
+
 # alive FILE: print the process id kept in FILE if that process still runs and is the one we started.
 # The file holds "pid start-time", so that a recycled process id is never taken for ours.
 alive() {

@@ -2,7 +2,7 @@
 """The suite of kcat as Debian ships it (librdkafka 2.0.2, older than the one in the Python wheel).
 
 kcat produces and consumes; this program only feeds it and holds what it prints against the rows file.
-kcat sets one header value per run, and ends by itself when all brokers are away.
+kcat sets one header value per run, and ends by itself when all brokers are away unless it is told not to.
 """
 
 import argparse
@@ -67,7 +67,8 @@ def consume(args, topic):
         more = ["-c", str(args.stop_after - ledger.count)] if args.stop_after else ["-e"]
         out = kcat(args, "-G", args.group, "-X", "auto.offset.reset=earliest", "-X", "check.crcs=true", "-q", *more, "-f", FORMAT, topic)
     else:
-        out = kcat(args, "-C", "-t", topic, "-o", "beginning", "-e", "-q", "-X", "check.crcs=true", "-f", FORMAT)
+        # -E: a broker that is away comes back.
+        out = kcat(args, "-C", "-E", "-t", topic, "-o", "beginning", "-e", "-q", "-X", "check.crcs=true", "-f", FORMAT)
     for partition, offset, key, value, headers in records(out):
         ledger.take(partition, offset, key, value, headers.partition(b"=")[2])
     if args.seen:

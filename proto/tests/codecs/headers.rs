@@ -15,8 +15,9 @@ fn both() -> Vec<(i16, i16, ApiKey, theirs::ApiKey)> {
     for code in 0..=i16::from(u8::MAX) {
         let (Some(ours), Ok(theirs)) = (ApiKey::from_code(code), theirs::ApiKey::try_from(code)) else { continue };
         let name = format!("{ours:?}Request");
-        let codec = CODECS.iter().find(|codec| codec.name == name);
-        let versions = codec.unwrap_or_else(|| panic!("no {name}")).versions;
+        // Some APIs have a key and no message any more.
+        let Some(codec) = CODECS.iter().find(|codec| codec.name == name) else { continue };
+        let versions = codec.versions;
         let known = theirs.valid_versions();
         for version in versions.min.max(known.min)..=versions.max.min(known.max) {
             found.push((code, version, ours, theirs));
