@@ -138,12 +138,12 @@ impl Firn {
     /// # Errors
     /// If it cannot be run, or does not end.
     pub async fn feed(&self, input: &[u8]) -> io::Result<Finished> {
-        let mut child =
-            self.command().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut child = self.command().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let mut stdin = child.stdin.take().expect("standard input is piped");
         let fed = async move {
             // A command that does not read to the end has its reasons, which its output says.
             let _ = stdin.write_all(input).await;
+            drop(stdin);
         };
         let output = timeout(END, async { tokio::join!(fed, child.wait_with_output()).1 }).await;
         let output = output.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the command does not end"))??;

@@ -43,10 +43,10 @@ async fn five_minutes_do_what_the_readme_says() {
     let folder = home.path().join("target/release");
     std::fs::create_dir_all(&folder).expect("a directory");
     let binary = std::env::var("FIRN_TEST_BINARY").unwrap_or_else(|_| FIRN.to_owned());
+    let binary = Path::new(&binary).canonicalize().expect("a binary");
     std::os::unix::fs::symlink(binary, folder.join("firn")).expect("a link");
     let running = Firn::dev(FIRN, &home.path().join("data")).start().await.expect("it starts");
-    let environment =
-        [("FIRN_BOOTSTRAP", running.kafka().to_string()), ("FIRN_ADMIN", running.http().to_string())];
+    let environment = [("FIRN_BOOTSTRAP", running.kafka().to_string()), ("FIRN_ADMIN", running.http().to_string())];
 
     let blocks = blocks("Five minutes");
     let (kcat, firn): (Vec<String>, Vec<String>) = blocks.into_iter().partition(|block| block.contains("kcat "));
@@ -54,13 +54,12 @@ async fn five_minutes_do_what_the_readme_says() {
     let said = typed(&firn.concat(), home.path(), &environment).await;
     assert!(said.contains("flights is tiered"), "{said}");
     assert!(said.contains(r#"{"flight":1,"#), "the first record comes back: {said}");
-    assert_eq!(said.lines().last().map(|count| count.trim().parse()), Some(Ok(RECORDS)), "{said}");
+    assert_eq!(said.lines().last().map(|count| count.trim().parse::<i64>()), Some(Ok(RECORDS)), "{said}");
 
     // The early offsets are in the object store, and no longer here.
     let deadline = Instant::now() + PATIENCE;
     let row = loop {
-        let status =
-            typed("target/release/firn tier status flights --json", home.path(), &environment).await;
+        let status = typed("target/release/firn tier status flights --json", home.path(), &environment).await;
         let status: Value = serde_json::from_str(&status).expect("JSON");
         if status[0]["local_start"].as_i64() > Some(RECORDS / 2) {
             break status[0].clone();
@@ -79,6 +78,6 @@ async fn five_minutes_do_what_the_readme_says() {
         assert!(block.contains(DEFAULT_ADDRESS), "{block}");
         let block = block.replace(DEFAULT_ADDRESS, &running.kafka().to_string());
         let said = typed(&block, home.path(), &[]).await;
-        assert_eq!(said.lines().last().map(|count| count.trim().parse()), Some(Ok(RECORDS)), "{said}");
+        assert_eq!(said.lines().last().map(|count| count.trim().parse::<i64>()), Some(Ok(RECORDS)), "{said}");
     }
 }

@@ -166,16 +166,14 @@ async fn topics_are_forgotten_by_id() {
             each.collect()
         };
         let mut forget = step(session, 1, "", &[]);
-        forget.forgotten_topics_data =
-            vec![ForgottenTopic { topic_id: id, partitions: vec![1], ..Default::default() }];
+        forget.forgotten_topics_data = vec![ForgottenTopic { topic_id: id, partitions: vec![1], ..Default::default() }];
         assert!(said(&client.call(version, &forget).await).is_empty(), "version {version}");
         produce(&mut client).await;
         let answer = client.call(version, &step(session, 2, "", &[])).await;
         assert_eq!(said(&answer), [(id, 0), (other_id, 0)], "version {version}: partition 1 is forgotten");
         // All of a topic.
         let mut forget = step(session, 3, "", &[]);
-        forget.forgotten_topics_data =
-            vec![ForgottenTopic { topic_id: id, partitions: vec![0], ..Default::default() }];
+        forget.forgotten_topics_data = vec![ForgottenTopic { topic_id: id, partitions: vec![0], ..Default::default() }];
         let answer = client.call(version, &forget).await;
         assert_eq!((answer.session_id, said(&answer)), (session, vec![(other_id, 0)]), "version {version}");
         // One that is not in the session, and the last there is: the session ends.

@@ -118,7 +118,8 @@ async fn readers_that_do_not_read(stand: &Stand, topic: &str, partitions: i32) -
 
 async fn flush(stand: &mut Stand, topic: &str) {
     let admin = stand.running().expect("our own").http().to_string();
-    let flush = Firn::new(FIRN, Path::new("/dev/null"), &["tier", "flush", topic, "--timeout", "50", "--admin", &admin]);
+    let flush =
+        Firn::new(FIRN, Path::new("/dev/null"), &["tier", "flush", topic, "--timeout", "50", "--admin", &admin]);
     let flushed = flush.finish().await.expect("it ends");
     assert!(flushed.status.success(), "{}", flushed.stderr);
 }

@@ -241,7 +241,11 @@ impl Mount {
         if mount(&["-t", "tmpfs", "-o", &size, "firn-test", &at.display().to_string()]) {
             return Some(Mount(at.to_owned()));
         }
-        assert!(std::env::var_os(NEEDS_MOUNT).is_none(), "{NEEDS_MOUNT} is set, and nothing can be mounted at {}", at.display());
+        assert!(
+            std::env::var_os(NEEDS_MOUNT).is_none(),
+            "{NEEDS_MOUNT} is set, and nothing can be mounted at {}",
+            at.display()
+        );
         println!("SKIPPED: mounting a small file system needs root");
         None
     }
