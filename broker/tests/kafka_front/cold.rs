@@ -287,7 +287,7 @@ async fn without_copies_history_stays_where_it_is() {
         client.produced(&topic, 0, later(at)).await;
     }
     let control = world.node().control();
-    let refused = control.tier_flush(topic.clone(), std::time::Duration::from_secs(30)).await;
+    let refused = control.tier_flush(topic.clone(), Duration::from_secs(30)).await;
     assert!(refused.is_err_and(|why| why.to_string().contains("remote.log.copy.disable")));
     assert_eq!(listed(&mut client, &topic, -5).await.0, 0, "nothing was added");
     assert_eq!(client.values(&topic, 0, 0).await, [&b"cold"[..], b"1", b"2", b"3"]);
@@ -296,7 +296,7 @@ async fn without_copies_history_stays_where_it_is() {
     assert_eq!(code(said.responses[0].error_code), ErrorCode::None);
     client.produced(&topic, 0, later(4)).await;
     while listed(&mut client, &topic, -2).await.0 < 4 {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(client.values(&topic, 0, 4).await, [b"4"]);
 }

@@ -137,11 +137,9 @@ async fn topics_are_forgotten_by_id() {
     let (topic, other) = (world.topic(2, &[]).await, world.topic(1, &[]).await);
     let (id, other_id) = (world.id(&topic).await, world.id(&other).await);
     let mut client = world.client().await;
-    let mut begin = 0;
-    for version in [13, 18] {
-        // Each round begins where the last one ended.
+    // Each round begins where the last one ended.
+    for (begin, version) in (0..).zip([13, 18]) {
         let mut open = step(0, 0, "", &[(0, begin), (1, begin)]);
-        begin += 1;
         open.topics[0].topic_id = id;
         let mut second = open.topics[0].clone();
         second.topic_id = other_id;
