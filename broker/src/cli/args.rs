@@ -321,7 +321,7 @@ pub enum ConfigCommand {
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// MiB produced and read back in each throughput run.
-    #[arg(long, default_value = "512")]
+    #[arg(long, default_value = "512", value_parser = clap::value_parser!(u64).range(4..))]
     pub mib: u64,
     /// Bytes of a record's value.
     #[arg(long, default_value = "1024")]

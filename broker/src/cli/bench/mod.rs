@@ -24,8 +24,8 @@ use usage::Meter;
 const LONGEST: Duration = Duration::from_secs(120);
 /// How long uploading and trimming may take.
 const SETTLE: Duration = Duration::from_secs(120);
-/// Cold reads cross the borders of segments of this size.
-const COLD_SEGMENT_BYTES: usize = 32 << 20;
+/// Cold reads cross the borders of segments of at most this size.
+const COLD_SEGMENT_MIB: u64 = 32;
 /// Partitions get their leaders within this.
 const LEADERS: Duration = Duration::from_secs(30);
 /// The first offset on local disk, in ListOffsets (KIP-405).
@@ -145,9 +145,11 @@ impl<'a> Bench<'a> {
 
     /// Produces, waits until all but the youngest segment lies in the object store only, and reads that.
     async fn cold(&mut self, batches: &Batches) -> Result<(), ClientError> {
+        // Of little, too, most gets cold: the youngest segment stays.
+        let segment_mib = (self.args.mib / 4).clamp(1, COLD_SEGMENT_MIB);
         let mut config = vec![
             ("remote.storage.enable".to_owned(), "true".to_owned()),
-            ("segment.bytes".to_owned(), COLD_SEGMENT_BYTES.to_string()),
+            ("segment.bytes".to_owned(), (segment_mib << 20).to_string()),
             ("local.retention.bytes".to_owned(), "1".to_owned()),
         ];
         config.extend(self.args.config.clone());
