@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::ids::{DirectoryId, TopicPartition};
-use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 use super::buffer::Pool;
 use super::format::FileHeader;
 use super::record::Lsn;
 use super::{Pressure, Shared};
-use crate::disk::{BLOCK, Disk, DiskError, DiskFile, OpenMode, Operation};
+use crate::disk::{BLOCK, Disk, DiskError, DiskFile, OpenMode};
 
 /// How often a full disk is looked at again: whoever else makes room there does not say so.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -273,24 +272,10 @@ impl Files {
         self.active.as_mut()
     }
 
-    /// Begins the first file, if there may be one, and room for it, before something is settled; else the first write
-    /// does.
-    ///
-    /// # Errors
-    /// The disk's, unless it is full: what is there can still be read, and trimmed.
-    pub(super) async fn begin_first(&mut self) -> Result<(), DiskError> {
-        if !self.order_next() {
-            return Ok(());
-        }
-        match self.receive().await {
-            Ok(Ok(ready)) => {
-                self.begin(ready);
-                Ok(())
-            }
-            Ok(Err(error)) if error.is_full() => Ok(()),
-            Ok(Err(error)) | Err(NoFile::Disk(error)) => Err(error),
-            Err(NoFile::Abandoned) => Err(DiskError::new(Operation::Dedicate, &self.shared.directory, Errno::INTR)),
-        }
+    /// Orders the first file, if there may be one before something is settled, and does not wait for it: a start is
+    /// not the time to write zeros. Whatever is wrong with the disk, the first write finds it.
+    pub(super) fn order_first(&mut self) {
+        self.order_next();
     }
 
     /// Orders nothing more, and waits until whoever makes the files is done with the one at hand: the directory may be

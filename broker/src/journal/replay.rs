@@ -272,7 +272,7 @@ impl Replay {
     /// Files that were read back stay until [`Journal::checkpointed`] passes them.
     ///
     /// # Errors
-    /// As [`Replay::next`]; or if the first file cannot be made.
+    /// As [`Replay::next`].
     pub async fn start(mut self, sink: Arc<dyn GroupSink>) -> Result<Journal, OpenError> {
         while self.advance().await? {
             self.pending.clear();
@@ -285,7 +285,7 @@ impl Replay {
         self.disk.dedicate("journal-files", Box::pin(maker))?;
         let mut files =
             Files::new(Arc::clone(&shared), self.directory, self.next_sequence, self.next_number, orders, made);
-        files.begin_first().await?;
+        files.order_first();
         let task = Task::new(Arc::clone(&shared), files);
         self.disk.dedicate("journal", Box::pin(task.run()))?;
         Ok(Journal { handle: Arc::new(Handle { shared }) })
