@@ -33,11 +33,16 @@ impl<S> Budget<S> {
         self.held -= held;
     }
 
+    /// What each stream may hold if all want much.
+    pub(super) fn share(&self) -> u64 {
+        self.total / self.streams.max(1)
+    }
+
     /// How much more a stream that holds `held` bytes may take to run ahead.
     pub(super) fn room_ahead(&self, held: u64) -> u64 {
         // An eighth stays free for those who wait.
         let free = (self.total - self.total / 8).saturating_sub(self.held);
-        let share = self.total / self.streams.max(1);
+        let share = self.share();
         // As long as half is free nobody has to keep to its share.
         let spare = (self.total / 2).saturating_sub(self.held);
         share.saturating_sub(held).max(spare).min(free)

@@ -141,6 +141,11 @@ impl Live {
         (state.readers == 0).then_some(state.used)
     }
 
+    /// Bytes it holds or that are on their way to it.
+    pub(super) fn held(&self) -> u64 {
+        self.state.lock().held
+    }
+
     /// Gives back all it holds. Downloads go on, into the cache.
     pub(super) fn close(&self, shared: &Shared) {
         let mut state = self.state.lock();
@@ -333,6 +338,7 @@ impl Live {
                 }
                 commands
             };
+            effects.hungry |= state.core.hungry();
             effects.starving |= state.core.hungry() && state.core.urgent();
             for command in commands {
                 match command {
@@ -382,6 +388,8 @@ impl Live {
         }
         if effects.starving {
             shared.reclaim();
+        } else if effects.hungry {
+            shared.reclaim_left();
         }
         if effects.freed {
             shared.feed_hungry();
@@ -425,6 +433,9 @@ struct Effects {
     locate: Option<(Arc<Catalog>, Offset)>,
     wake: bool,
     freed: bool,
+    /// It would run further ahead than there is room for.
+    hungry: bool,
+    /// Its reader waits, and there is no room.
     starving: bool,
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use proto::host::Spawner;
@@ -27,6 +28,13 @@ use crate::ports::Pointers;
 /// Catalogs kept of partitions that nobody reads from. What they refer to is cached apart.
 const MAX_CATALOGS: usize = 256;
 
+/// Nobody came back for so long: a stream gives its room to those who run ahead, if it holds more than its share.
+const PAUSED: Duration = Duration::from_secs(1);
+/// The same, whatever it holds.
+const LEFT: Duration = Duration::from_secs(5);
+/// How often it is looked for such streams, at most.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// What streams and reader share.
 pub(super) struct Shared {
     pub(super) settings: ReaderSettings,
@@ -41,6 +49,8 @@ pub(super) struct Shared {
     pub(super) pointers: Arc<dyn Pointers>,
     pub(super) budget: Mutex<Budget<Weak<Live>>>,
     pub(super) streams: Mutex<Streams>,
+    /// When streams that were left were looked for last.
+    looked: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
@@ -82,6 +92,7 @@ impl Shared {
             pointers: parts.pointers,
             budget: Mutex::new(Budget::new(settings.window_budget)),
             streams: Mutex::default(),
+            looked: Mutex::default(),
         })
     }
 
@@ -289,6 +300,25 @@ impl Shared {
     /// What they had downloaded stays in the cache as long as that sees fit.
     pub(super) fn reclaim(&self) {
         self.close_oldest();
+    }
+
+    /// Somebody would run further ahead and there is no room: streams that nobody came back to give theirs back, or one
+    /// consumer that left would slow the next one down until its stream is idle for long.
+    pub(super) fn reclaim_left(&self) {
+        let now = Instant::now();
+        {
+            let mut looked = self.looked.lock();
+            if looked.is_some_and(|at| now - at < LOOK_AGAIN) {
+                return;
+            }
+            *looked = Some(now);
+        }
+        let share = self.budget.lock().share();
+        self.close_where(|live| {
+            let left = live.idle_since().map_or(Duration::ZERO, |since| now - since);
+            let held = live.held();
+            held > 0 && (left >= LEFT || (left >= PAUSED && held > share))
+        });
     }
 
     fn close_oldest(&self) {

@@ -248,6 +248,24 @@ async fn a_reader_that_waits_takes_room_from_streams_that_run_ahead_for_nobody()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_consumer_that_left_does_not_slow_the_next_one_down() {
+    let settings =
+        ReaderSettings { window_budget: 16 * MIB, idle: Duration::from_secs(3600), ..ReaderSettings::default() };
+    let mut world = World::with(8, 8 * MIB, LATENCY, settings).await;
+    world.restart(settings, Arc::new(NoRootStore));
+    let end = world.pointer.tier_end;
+    let mut took = Vec::new();
+    for from in [0, end / 3, end / 3 * 2] {
+        let started = Instant::now();
+        // It leaves before the end, with much ahead of it.
+        world.consume(from, from + end / 4).await;
+        took.push(started.elapsed());
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    assert!(took.iter().all(|time| *time < took[0] * 3 / 2), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_room_a_lost_answer_is_read_again_all_the_same() {
     // Barely room for one chunk: what was read has to go before the next can come.
     let settings = ReaderSettings { window_budget: MIB + MIB / 4, ..ReaderSettings::default() };
