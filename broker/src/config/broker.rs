@@ -180,15 +180,15 @@ impl ProducerConfig {
 impl FirnConfig {
     fn read(read: &Read<'_>) -> Self {
         let memory_bytes = read.size("firn.memory.bytes");
-        let eighths = |name, count| read.size_or(name, memory_bytes / 8 * count);
-        let tail_cache_bytes = eighths("firn.tail.cache.bytes", 3);
+        let sixteenths = |name, count| read.size_or(name, memory_bytes / 16 * count);
+        let tail_cache_bytes = sixteenths("firn.tail.cache.bytes", 6);
         Self {
             memory_bytes,
             tail_cache_bytes,
-            request_memory_bytes: eighths("firn.request.memory.bytes", 2),
-            chunk_cache_bytes: eighths("firn.chunk.cache.bytes", 1),
+            request_memory_bytes: sixteenths("firn.request.memory.bytes", 4),
+            chunk_cache_bytes: sixteenths("firn.chunk.cache.bytes", 1),
             upload_bytes: memory_bytes / 8,
-            remote_read_bytes: eighths("firn.remote.read.bytes", 1),
+            remote_read_bytes: sixteenths("firn.remote.read.bytes", 3),
             writeback_bytes: read.size_or("firn.writeback.bytes", tail_cache_bytes / 3 * 2),
             journal_bytes: read.size("firn.journal.bytes") as u64,
             journal_file_bytes: read.size("firn.journal.file.bytes") as u64,

@@ -43,7 +43,7 @@ fn every_config_that_is_read_has_a_default_of_its_type() {
     assert_eq!((firn.tail_cache_bytes, firn.writeback_bytes), (192 << 20, 128 << 20));
     assert_eq!(
         (firn.request_memory_bytes, firn.chunk_cache_bytes, firn.remote_read_bytes, firn.upload_bytes),
-        (128 << 20, 64 << 20, 64 << 20, 64 << 20)
+        (128 << 20, 32 << 20, 96 << 20, 64 << 20)
     );
     let parts = [firn.tail_cache_bytes, firn.request_memory_bytes, firn.chunk_cache_bytes, firn.remote_read_bytes];
     assert_eq!(parts.iter().sum::<usize>() + firn.upload_bytes, firn.memory_bytes);

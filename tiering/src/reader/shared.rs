@@ -29,7 +29,7 @@ use crate::ports::Pointers;
 const MAX_CATALOGS: usize = 256;
 
 /// Nobody came back for so long: a stream gives its room to those who run ahead, if it holds more than its share.
-const PAUSED: Duration = Duration::from_secs(1);
+const PAUSED: Duration = Duration::from_millis(200);
 /// The same, whatever it holds.
 const LEFT: Duration = Duration::from_secs(5);
 /// How often it is looked for such streams, at most.

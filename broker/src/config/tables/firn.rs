@@ -18,7 +18,7 @@ table! {
     /// Firn's broker configs beside the defaults of its topic configs.
     pub(super) FIRN_BROKER
     Long "firn.chunk.cache.bytes" = NULL, AtLeast(1048576), Medium ReadOnly, ACTED,
-        "Memory for chunks of cold history that were read; an eighth of firn.memory.bytes if unset.";
+        "Memory for chunks of cold history that were read; a sixteenth of firn.memory.bytes if unset.";
     Long "firn.disk.reserve.bytes" = "268435456", AtLeast(0), Medium ReadOnly, ACTED,
         "Free space a data directory must keep beside its journal; below it, records are refused. Objects in a \
          local directory keep off as much of its disk.";
@@ -38,10 +38,10 @@ table! {
         "Where cold history goes: file:///dir, memory: or s3://bucket/prefix; the folder `bucket` in the first data directory if unset.";
     String "firn.otlp.endpoint" = NULL, NotEmpty, Low ReadOnly, ACTED,
         "OTLP/HTTP address of a collector of traces, such as http://127.0.0.1:4318/v1/traces; none if unset.";
-    Int "firn.remote.gets" = "16", Between(1, 1024), Low ReadOnly, ACTED,
+    Int "firn.remote.gets" = "32", Between(1, 1024), Low ReadOnly, ACTED,
         "Requests to the object store for reading at a time.";
     Long "firn.remote.read.bytes" = NULL, AtLeast(4194304), Medium ReadOnly, ACTED,
-        "Memory for downloads of cold history that are under way; an eighth of firn.memory.bytes if unset.";
+        "Memory for downloads of cold history that are under way; three sixteenths of firn.memory.bytes if unset.";
     Long "firn.request.memory.bytes" = NULL, AtLeast(4194304), Medium ReadOnly, ACTED,
         "Memory for requests that are being read or handled (half of it) and for records in answers that are not sent yet (a quarter each for local and for remote ones); a connection waits until its next request fits. A quarter of firn.memory.bytes if unset.";
     Long "firn.tail.cache.bytes" = NULL, AtLeast(16777216), Medium ReadOnly, ACTED,
