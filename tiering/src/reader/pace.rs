@@ -37,7 +37,7 @@ impl Default for WindowSettings {
 /// cover that too.
 const TRANSFER: Duration = Duration::from_millis(5);
 /// Shortest time between two reads that is believed.
-const LEAST_PAUSE: Duration = Duration::from_micros(200);
+const LEAST_PAUSE: Duration = Duration::from_millis(1);
 /// First-byte latencies remembered. The least of them counts: the others wait in our own queue, and
 /// a window that grows with them would only lengthen it.
 const LATENCIES: usize = 8;
@@ -96,8 +96,8 @@ impl Pace {
             return settings.first_window;
         }
         let latency = self.latencies.iter().min().copied().unwrap_or_default();
-        let wanted = during(self.demand, latency + TRANSFER);
-        let wanted = wanted + wanted / 4;
+        // Twice that: while as much is waited for, as much shares the bandwidth on its way in.
+        let wanted = during(self.demand, latency + TRANSFER).saturating_mul(2);
         let floor = if self.served >= PROVED { settings.steady_window } else { settings.first_window * 2 };
         // Trust grows with what was read; the longer a round trip, the dearer is one spent on
         // growing, the cheaper (in comparison) bytes that nobody comes to read.
@@ -139,9 +139,9 @@ mod tests {
         pace.first_byte(ms(300));
         pace.served(ms(100), MIB);
         pace.asked(ms(110));
-        // 1 MiB in 10 ms, for 105 ms, and a quarter on top.
+        // 1 MiB in 10 ms, for 105 ms, twice.
         let window = pace.window(&WindowSettings::default());
-        assert_eq!(window / 1024, 13_440);
+        assert_eq!(window / 1024, 21_504);
     }
 
     #[test]
