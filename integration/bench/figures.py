@@ -96,9 +96,11 @@ def latency(system, linger, seconds=None):
         system.keep("latency", system.topic("latency", 1))
     seconds = seconds or system.scale.latency_seconds
     os.sync()
+    # What the disk alone does to synced writes of that size and pace: no broker that waits for it has a better tail.
+    probe = system.run("disk", max(1, seconds // 3), file=os.path.join(system.broker.folder, "probe.dat"), every_ms=max(linger + 1, 2))
     with Watch(system.process) as watch:
         got = system.run("produce", seconds, topic=system.kept["latency"], parts=1, rate=10, linger=linger)
-    return _latency(got) | watch.figures(got["mib"], got["client_cpu_s"])
+    return _latency(got) | {f"disk_{k}": probe[k] for k in ("p99_ms", "p999_ms", "max_ms")} | watch.figures(got["mib"], got["client_cpu_s"])
 
 
 def consume(system, partitions):

@@ -2,12 +2,16 @@
  *
  *   load produce key=value...    topic parts mib rate linger acks size seconds
  *   load consume key=value...    topic parts mib seconds
+ *   load disk key=value...       file kib every_ms seconds
  *
  * Prints one JSON object. MiB are of record values. With rate > 0 (MiB/s) records are due on a fixed schedule and
  * latency runs from the moment a record was due to its delivery report, so that a stall also counts against the
  * records that had to wait behind it. Meanwhile a second thread sleeps a millisecond at a time and notes how much
- * longer it took: pauses of the machine that no broker is to blame for.
+ * longer it took: pauses of the machine that no broker is to blame for. `disk` does the same for the disk: it overwrites a
+ * file in the sizes and at the pace of a journal, each write synced, past the page cache, with no broker about.
  */
+#define _GNU_SOURCE
+#include <fcntl.h>
 #include <librdkafka/rdkafka.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -17,7 +21,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/uio.h>
 #include <time.h>
+#include <unistd.h>
 
 #define MIB 1048576.0
 
@@ -249,11 +255,46 @@ static int consume(void) {
     return bytes < want || gaps;
 }
 
+static int disk(void) {
+    enum { FILE_BYTES = 64 << 20, BLOCK = 1 << 20 };
+    const char *path = option("file", "probe.dat");
+    size_t size = (size_t)number("kib", 64) << 10;
+    int64_t every = number("every_ms", 6) * 1e3, limit = number("seconds", 10) * 1e6;
+    int fd = open(path, O_RDWR | O_CREAT | O_DIRECT, 0644);
+    void *bytes = NULL;
+    if (fd < 0 || posix_memalign(&bytes, 4096, BLOCK)) die(path, "cannot be written past the page cache");
+    memset(bytes, 7, BLOCK);
+    struct iovec part = {bytes, BLOCK};
+    for (off_t at = 0; at < FILE_BYTES; at += BLOCK)
+        if (pwritev(fd, &part, 1, at) != BLOCK) die(path, "no room for the probe");
+    fsync(fd);
+    static histogram writes;
+    off_t at = 0;
+    part.iov_len = size;
+    for (int64_t start = now(), due = start; due - start < limit; due += every) {
+        int64_t wait = due - now();
+        if (wait > 0) usleep(wait);
+        int64_t began = now();
+        if (pwritev2(fd, &part, 1, at, RWF_DSYNC) != (ssize_t)size) die(path, "cannot be written");
+        note(&writes, now() - began);
+        at = at + 2 * (off_t)size > FILE_BYTES ? 0 : at + size;
+    }
+    close(fd);
+    unlink(path);
+    printf("{\"p50_ms\":%.2f,\"p99_ms\":%.2f,\"p999_ms\":%.2f,\"max_ms\":%.2f}\n", quantile_ms(&writes, .5), quantile_ms(&writes, .99),
+           quantile_ms(&writes, .999), writes.most / 1e3);
+    return 0;
+}
+
 int main(int argc, char **argv) {
     option_count = argc - 2;
     options = argv + 2;
-    int (*run)(void) = argc < 2 ? NULL : !strcmp(argv[1], "produce") ? produce : !strcmp(argv[1], "consume") ? consume : NULL;
-    if (!run) die("load", "produce or consume, then key=value");
+    int (*run)(void) = argc < 2                     ? NULL
+                       : !strcmp(argv[1], "produce") ? produce
+                       : !strcmp(argv[1], "consume") ? consume
+                       : !strcmp(argv[1], "disk")    ? disk
+                                                     : NULL;
+    if (!run) die("load", "produce, consume or disk, then key=value");
     pthread_t watcher;
     pthread_create(&watcher, NULL, watch_pauses, NULL);
     int code = run();

@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 
 use super::log::GroupLog;
 use super::records::partition_for;
+use super::room::MemberRoom;
 use super::task::{Ask, Parts, Task};
 use super::types::{
     Commit, DeleteOffsetsAnswer, FetchedOffsets, GroupDescription, GroupError, GroupListing, Heartbeat, Join,
@@ -29,6 +30,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     spawner: Spawner,
+    room: MemberRoom,
     shards: Arc<RwLock<Shards>>,
 }
 
@@ -67,7 +69,8 @@ impl std::fmt::Debug for GroupHandle {
 impl GroupHandle {
     /// Groups without a partition yet: see [`GroupHandle::elected`].
     pub fn new(config: GroupConfig, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>, spawner: Spawner) -> Self {
-        Self { inner: Arc::new(Inner { config, clock, entropy, spawner, shards: Arc::default() }) }
+        let room = MemberRoom::new(config.members_memory_bytes);
+        Self { inner: Arc::new(Inner { config, clock, entropy, spawner, room, shards: Arc::default() }) }
     }
 
     /// `__consumer_offsets` has that many partitions.
@@ -88,6 +91,7 @@ impl GroupHandle {
             partition,
             log,
             config: inner.config.clone(),
+            room: inner.room.clone(),
             clock: Arc::clone(&inner.clock),
             entropy: Arc::clone(&inner.entropy),
         };
@@ -114,6 +118,11 @@ impl GroupHandle {
         if let Some(led) = self.inner.shards.write().led.remove(&partition) {
             led.task.abort();
         }
+    }
+
+    /// Memory that members of groups hold, about, and may hold, in bytes.
+    pub fn members_memory(&self) -> (usize, usize) {
+        (self.inner.room.held(), self.inner.room.limit())
     }
 
     /// Partitions that this broker leads.

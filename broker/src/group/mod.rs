@@ -11,6 +11,7 @@ mod core;
 mod handle;
 pub mod log;
 mod records;
+mod room;
 mod shard;
 mod task;
 #[cfg(test)]

@@ -4,27 +4,58 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proto::ids::Millis;
 
-use super::core::{Command, Event, Group, Now};
+use super::core::{Command, Event, Group, Now, member_bytes};
 use super::records::{GroupRecord, MetadataRecord};
+use super::room::MemberRoom;
 use super::types::{
     CommittedOffset, FetchedOffsets, GroupDescription, GroupError, GroupListing, GroupState, JoinRefused,
     NamedPartition, OffsetsWanted,
 };
 use crate::config::GroupConfig;
 
+/// How often it is said that there is no room.
+const SAY_AGAIN_MS: Millis = 60_000;
+
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shard {
     groups: BTreeMap<String, Group>,
     /// When groups want to be woken, by the tick clock.
     deadlines: BTreeSet<(Millis, String)>,
     /// The same by group.
     scheduled: BTreeMap<String, Millis>,
+    room: MemberRoom,
+    /// What the room was told of each group.
+    held: BTreeMap<String, usize>,
+    /// When it was last said that there is no room, by the tick clock.
+    refused: Option<Millis>,
+}
+
+impl Drop for Shard {
+    fn drop(&mut self) {
+        self.room.moved(self.held.values().sum(), 0);
+    }
 }
 
 impl Shard {
+    /// Without groups.
+    pub(super) fn new(room: MemberRoom) -> Self {
+        Self {
+            groups: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            scheduled: BTreeMap::new(),
+            room,
+            held: BTreeMap::new(),
+            refused: None,
+        }
+    }
+
     /// Carries out an event of one group.
     pub(super) fn on(&mut self, config: &GroupConfig, now: Now, group_id: &str, event: Event) -> Vec<Command> {
+        if let Some(refused) = self.lacks_room(now, group_id, &event) {
+            return vec![refused];
+        }
+        let moves_members = !matches!(event, Event::Heartbeat { .. } | Event::Commit { .. } | Event::Expire);
         if !self.groups.contains_key(group_id) {
             if let Some(answer) = without_group(&event) {
                 return answer;
@@ -34,13 +65,49 @@ impl Shard {
         let Some(group) = self.groups.get_mut(group_id) else { return Vec::new() };
         let commands = group.on(config, now, event);
         let deadline = group.deadline();
+        let bytes = moves_members.then(|| group.members_bytes());
         if group.is_trivial() {
             self.groups.remove(group_id);
             self.schedule(group_id, None);
+            self.holds(group_id, 0);
         } else {
             self.schedule(group_id, deadline);
+            if let Some(bytes) = bytes {
+                self.holds(group_id, bytes);
+            }
         }
         commands
+    }
+
+    /// Refuses a member that would bring more than there is room for. It may come again: others leave.
+    fn lacks_room(&mut self, now: Now, group_id: &str, event: &Event) -> Option<Command> {
+        let Event::Join { ticket, join, .. } = event else { return None };
+        let member_id = &join.member.member_id;
+        let has = self.groups.get(group_id).map_or(0, |group| group.member_bytes(member_id));
+        let brings = member_bytes(&join.protocols);
+        if brings <= has || self.room.fits(brings - has) {
+            return None;
+        }
+        if self.refused.is_none_or(|last| now.tick - last >= SAY_AGAIN_MS) {
+            self.refused = Some(now.tick);
+            let (held, limit) = (self.room.held(), self.room.limit());
+            tracing::warn!(group_id, held, limit, "no memory for more members of groups: firn.request.memory.bytes");
+        }
+        let refused = JoinRefused { error: GroupError::NotAvailable, member_id: member_id.clone() };
+        Some(Command::Joined(*ticket, Err(refused)))
+    }
+
+    fn holds(&mut self, group_id: &str, bytes: usize) {
+        let before = self.held.get(group_id).copied().unwrap_or(0);
+        if before == bytes {
+            return;
+        }
+        self.room.moved(before, bytes);
+        if bytes == 0 {
+            self.held.remove(group_id);
+        } else {
+            self.held.insert(group_id.to_owned(), bytes);
+        }
     }
 
     fn schedule(&mut self, group_id: &str, deadline: Option<Millis>) {
@@ -161,8 +228,8 @@ impl Loader {
     }
 
     /// The groups as of `now`.
-    pub(super) fn finish(mut self, now: Now) -> Shard {
-        let mut shard = Shard::default();
+    pub(super) fn finish(mut self, now: Now, room: MemberRoom) -> Shard {
+        let mut shard = Shard::new(room);
         let only_offsets: Vec<String> =
             self.offsets.keys().filter(|id| !self.groups.contains_key(*id)).cloned().collect();
         let simple = only_offsets.into_iter().map(|id| (Group::new(id.clone(), now), id));
@@ -175,6 +242,7 @@ impl Loader {
                 group.load_offset(partition, offset);
             }
             shard.schedule(&id, group.deadline());
+            shard.holds(&id, group.members_bytes());
             shard.groups.insert(id, group);
         }
         shard

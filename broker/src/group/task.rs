@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::core::{Command, Event, Now, Ticket, WriteId};
 use super::log::GroupLog;
 use super::records::GroupRecord;
+use super::room::MemberRoom;
 use super::shard::{Loader, Shard};
 use super::types::{
     Commit, DeleteOffsetsAnswer, FetchedOffsets, GroupDescription, GroupError, GroupListing, Heartbeat, Join,
@@ -70,6 +71,7 @@ pub(super) struct Parts {
     pub(super) partition: i32,
     pub(super) log: Arc<dyn GroupLog>,
     pub(super) config: GroupConfig,
+    pub(super) room: MemberRoom,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Arc<dyn Entropy>,
 }
@@ -110,9 +112,10 @@ impl Task {
             }
         };
         let next_expiry = started + interval(&parts.config);
+        let room = parts.room.clone();
         let mut task = Self {
             parts,
-            shard: Shard::default(),
+            shard: Shard::new(room.clone()),
             asks,
             waiting: BTreeMap::new(),
             next_ticket: 0,
@@ -121,7 +124,7 @@ impl Task {
             started,
             next_expiry,
         };
-        task.shard = loader.finish(task.now());
+        task.shard = loader.finish(task.now(), room);
         task
     }
 

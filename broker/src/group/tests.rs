@@ -16,8 +16,8 @@ use uuid::Uuid;
 
 use super::GroupHandle;
 use super::log::{Acked, GroupLog};
-use super::types::{Commit, GroupDescription, GroupError, GroupState, Join, OffsetToCommit, OffsetsWanted};
-use crate::config::BrokerConfig;
+use super::types::{Commit, GroupDescription, GroupError, GroupState, Join, MemberRef, OffsetToCommit, OffsetsWanted};
+use crate::config::{BrokerConfig, GroupConfig};
 
 /// Batches by their first offset.
 #[derive(Default)]
@@ -45,7 +45,12 @@ impl GroupLog for MemoryLog {
 }
 
 fn handle() -> GroupHandle {
-    let config = BrokerConfig::default().groups;
+    handle_with(|_| {})
+}
+
+fn handle_with(change: impl FnOnce(&mut GroupConfig)) -> GroupHandle {
+    let mut config = BrokerConfig::default().groups;
+    change(&mut config);
     let spawner = Spawner::single(tokio::runtime::Handle::current());
     let handle = GroupHandle::new(config, Arc::new(ManualClock::new(1_000)), Arc::new(SeededEntropy::new(7)), spawner);
     handle.set_partitions(1);
@@ -127,4 +132,47 @@ async fn a_flood_of_questions_does_not_stop_the_clock() {
     tokio::time::advance(Duration::from_secs(60)).await;
     let found = flood.await;
     assert_eq!(found.last().and_then(state), Some(GroupState::Empty));
+}
+
+/// However many groups there are, what their members brought is bounded; whoever leaves makes room.
+#[tokio::test(start_paused = true)]
+async fn members_of_all_groups_share_one_bound() {
+    let groups = handle_with(|config| config.members_memory_bytes = 100_000);
+    let log = Arc::new(MemoryLog::default());
+    groups.elected(topic(1), 0, 0, Arc::clone(&log) as _);
+    committed(&groups).await.expect("loaded");
+    let join = |member_id: &str, metadata: &'static [u8]| Join {
+        member: MemberRef { member_id: member_id.to_owned(), instance_id: None },
+        rebalance_timeout_ms: 10_000,
+        session_timeout_ms: 10_000,
+        protocol_type: "consumer".to_owned(),
+        protocols: vec![("range".to_owned(), Bytes::from_static(metadata))],
+        ..Join::default()
+    };
+    static METADATA: [u8; 30_000] = [7; 30_000];
+    let mut members = Vec::new();
+    for group in ["a", "b", "c"] {
+        members.push(groups.join(group, join("", &METADATA)).await.expect("a member").member_id);
+    }
+    let refused = groups.join("d", join("", &METADATA)).await.expect_err("no room");
+    assert_eq!(refused.error, GroupError::NotAvailable);
+    assert_eq!(groups.describe("d").await.expect("led"), None, "and nothing is kept of it");
+    groups.join("d", join("", &METADATA[..100])).await.expect("one that brings little");
+    groups.join("a", join(&members[0], &METADATA)).await.expect("one that is there already comes back");
+    let held = groups.members_memory().0;
+    assert!((90_000..100_000).contains(&held), "{held}");
+
+    let leaves = vec![MemberRef { member_id: members[1].clone(), instance_id: None }];
+    groups.leave("b", leaves).await.expect("left");
+    groups.join("e", join("", &METADATA)).await.expect("there is room again");
+    // Silence is as good as leaving.
+    tokio::time::advance(Duration::from_secs(600)).await;
+    while groups.members_memory().0 > 0 {
+        tokio::task::yield_now().await;
+    }
+    groups.join("f", join("", &METADATA)).await.expect("a member");
+    groups.resigned(0);
+    while groups.members_memory().0 > 0 {
+        tokio::task::yield_now().await;
+    }
 }

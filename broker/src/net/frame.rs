@@ -156,23 +156,20 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Looks after the peer while its request waits: returns when it is gone, or has been silent for too long. What it sends
     /// meanwhile is read ahead as far as that goes. May be given up and called again.
     pub async fn left(&mut self) -> FrameError {
-        let until = self.moved + self.idle;
-        let watch = async {
-            while self.buffer.len() < READ_AHEAD_BYTES {
-                let room = READ_AHEAD_BYTES - self.buffer.len();
-                self.buffer.reserve(room);
-                match self.from.read_buf(&mut (&mut self.buffer).limit(room)).await {
-                    Ok(0) => return FrameError::Left,
-                    Ok(_) => self.moved = Instant::now(),
-                    Err(error) => return error.into(),
-                }
+        while self.buffer.len() < READ_AHEAD_BYTES {
+            let room = READ_AHEAD_BYTES - self.buffer.len();
+            self.buffer.reserve(room);
+            let mut into = (&mut self.buffer).limit(room);
+            // Each byte that comes begins the wait anew.
+            match timeout_at(self.moved + self.idle, self.from.read_buf(&mut into)).await {
+                Ok(Ok(0)) => return FrameError::Left,
+                Ok(Ok(_)) => self.moved = Instant::now(),
+                Ok(Err(error)) => return error.into(),
+                Err(_) => return FrameError::Idle,
             }
-            std::future::pending().await
-        };
-        match timeout_at(until, watch).await {
-            Ok(ended) => ended,
-            Err(_) => FrameError::Idle,
         }
+        tokio::time::sleep_until(self.moved + self.idle).await;
+        FrameError::Idle
     }
 
     /// Reads until `wanted` bytes of a frame of `whole` bytes are there, or the peer shows that they will not come.
@@ -276,6 +273,20 @@ mod tests {
             assert!(matches!(reader.next().await, Err(FrameError::Stalled { .. })));
             assert!(began.elapsed() >= STALL && began.elapsed() < IDLE);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_goes_on_sending_while_its_request_waits_is_not_idle() {
+        let (mut peer, ours) = duplex(TOTAL);
+        let mut reader = FrameReader::new(ours, FrameBudget::new(TOTAL), TOTAL, IDLE);
+        let mut left = pin!(reader.left());
+        for _ in 0..3 {
+            assert!(timeout(IDLE / 2, &mut left).await.is_err());
+            peer.write_all(b"more").await.expect("written");
+        }
+        let last = Instant::now();
+        assert!(matches!(left.await, FrameError::Idle));
+        assert_eq!(last.elapsed(), IDLE);
     }
 
     #[tokio::test(start_paused = true)]

@@ -173,8 +173,8 @@ impl Node {
 
     async fn serve(&self, kafka: Vec<KafkaSocket>, mut follower: Follower) {
         let config = self.services.config.load();
-        // The rest is for what they are decoded to, and for answers.
-        let requests = FrameBudget::new(config.firn.request_memory_bytes / 8 * 3);
+        // The rest is for what they are decoded to, for members of groups, and for answers.
+        let requests = FrameBudget::new(config.firn.request_memory_bytes / 4);
         observe::install(&self.services, requests.all(), &self.tier);
         let limits = Limits {
             max_frame_bytes: config.net.socket_request_max_bytes,

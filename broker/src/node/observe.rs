@@ -80,6 +80,8 @@ pub(super) fn install(services: &Arc<Services>, requests: &Budget, tier: &Runner
         budget("requests", requests.used_bytes() as u64, requests.total_bytes() as u64);
         let decoded = &services.decoded_memory;
         budget("decoded_requests", decoded.used_bytes() as u64, decoded.total_bytes() as u64);
+        let (members, limit) = services.groups.members_memory();
+        budget("group_members", members as u64, limit as u64);
         let fetch = &services.fetch_memory;
         budget("fetch_answers", fetch.used_bytes() as u64, fetch.total_bytes() as u64);
         let cold = &services.cold_memory;

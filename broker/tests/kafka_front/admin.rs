@@ -238,10 +238,13 @@ async fn groups_say_what_may_be_done_to_them() {
         ..Default::default()
     };
     let committed = async |client: &mut Client| client.call(8, &commit).await.topics[0].partitions[0].error_code;
-    while committed(&mut client).await != 0 {
-        // The coordinator is loading.
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    let loaded = async {
+        while committed(&mut client).await != 0 {
+            // The coordinator is loading.
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), loaded).await.expect("loads");
     for version in 3..=*versions(ApiKey::DescribeGroups).end() {
         let asked = [&group, &none].map(String::clone).to_vec();
         let request = DescribeGroupsRequest { groups: asked, include_authorized_operations: true };

@@ -295,8 +295,11 @@ async fn without_copies_history_stays_where_it_is() {
     let said = client.call(1, &alter(&[("retention.ms", 0, "1")])).await;
     assert_eq!(code(said.responses[0].error_code), ErrorCode::None);
     client.produced(&topic, 0, later(4)).await;
-    while listed(&mut client, &topic, -2).await.0 < 4 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let expired = async {
+        while listed(&mut client, &topic, -2).await.0 < 4 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), expired).await.expect("expires");
     assert_eq!(client.values(&topic, 0, 4).await, [b"4"]);
 }

@@ -43,7 +43,7 @@ table! {
     Long "firn.remote.read.bytes" = NULL, AtLeast(4194304), Medium ReadOnly, ACTED,
         "Memory for downloads of cold history that are under way; three sixteenths of firn.memory.bytes if unset.";
     Long "firn.request.memory.bytes" = NULL, AtLeast(4194304), Medium ReadOnly, ACTED,
-        "Memory for requests that are being read or handled (half of it) and for records in answers that are not sent yet (a quarter each for local and for remote ones); a connection waits until its next request fits. A quarter of firn.memory.bytes if unset.";
+        "Memory for requests that are being read or handled (three eighths of it), for members of groups (an eighth), and for records in answers that are not sent yet (a quarter each for local and for remote ones); a connection waits until its next request fits. A quarter of firn.memory.bytes if unset.";
     Long "firn.tail.cache.bytes" = NULL, AtLeast(16777216), Medium ReadOnly, ACTED,
         "Memory for the newest records, from which consumers at the tail are served; three eighths of firn.memory.bytes if unset.";
     Long "firn.tier.check.interval.ms" = "1000", AtLeast(10), Low ReadOnly, ACTED,

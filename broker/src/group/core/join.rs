@@ -5,12 +5,9 @@ use proto::ids::Millis;
 use uuid::Uuid;
 
 use super::super::types::{GroupError, GroupState, Join, JoinAnswer, JoinRefused, Joined, JoinedMember, MemberRef};
-use super::member::{Member, NEW_MEMBER_PATIENCE_MS};
+use super::member::{Member, NEW_MEMBER_PATIENCE_MS, PROTOCOL_BYTES};
 use super::{Command, Group, Now, Ticket, Write};
 use crate::config::GroupConfig;
-
-/// What a protocol takes beside its name and metadata, about.
-const PROTOCOL_BYTES: usize = 64;
 
 /// A static member that came back while the group was stable, and how to undo it.
 #[derive(Debug, Clone, PartialEq)]

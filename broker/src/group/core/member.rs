@@ -9,6 +9,9 @@ use super::{Now, Ticket};
 /// How long someone who is new may wait for the rebalance it joined.
 pub(super) const NEW_MEMBER_PATIENCE_MS: Millis = 5 * 60 * 1_000;
 
+/// What a protocol takes beside its name and metadata, about.
+pub(super) const PROTOCOL_BYTES: usize = 64;
+
 /// A member, alive or not heard of for less than its session timeout.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Member {
@@ -29,7 +32,21 @@ pub(crate) struct Member {
     pub(crate) expires: Option<Millis>,
 }
 
+/// What a member takes beside what it brought, about: its ids, its addresses, its places in maps.
+const MEMBER_BYTES: usize = 512;
+
+/// Memory that a member with these protocols takes, about.
+pub(crate) fn member_bytes(protocols: &[(String, Bytes)]) -> usize {
+    let protocols = protocols.iter().map(|(name, metadata)| PROTOCOL_BYTES + name.len() + metadata.len());
+    MEMBER_BYTES + protocols.sum::<usize>()
+}
+
 impl Member {
+    /// Memory that it takes, about.
+    pub(crate) fn bytes(&self) -> usize {
+        member_bytes(&self.protocols) + self.assignment.len()
+    }
+
     pub(crate) fn reference(&self) -> MemberRef {
         MemberRef { member_id: self.id.clone(), instance_id: self.instance_id.clone() }
     }

@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proto::ids::Millis;
 use uuid::Uuid;
 
-pub(super) use member::Member;
+pub(super) use member::{Member, member_bytes};
 
 use super::records::GroupRecord;
 use super::types::{
@@ -125,6 +125,9 @@ struct Rebalance {
     initial_left_ms: Option<Millis>,
 }
 
+/// What an id that waits for its member takes beside its text, about.
+const PENDING_BYTES: usize = 64;
+
 /// See the module.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Group {
@@ -177,6 +180,18 @@ impl Group {
             next_write: 0,
             deleting: false,
         }
+    }
+
+    /// Memory that its members take, and the ids it gave to those who have not come back with them, about.
+    pub(crate) fn members_bytes(&self) -> usize {
+        let members = self.members.values().map(Member::bytes);
+        let pending = self.pending.keys().map(|id| PENDING_BYTES + id.len());
+        members.chain(pending).sum()
+    }
+
+    /// The same of one member, nothing if it is none.
+    pub(crate) fn member_bytes(&self, member_id: &str) -> usize {
+        self.members.get(member_id).map_or(0, Member::bytes)
     }
 
     /// Carries out one event.
