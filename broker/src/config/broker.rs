@@ -97,6 +97,9 @@ pub struct FirnConfig {
     pub chunk_cache_bytes: usize,
     /// Objects being uploaded: an eighth of `firn.memory.bytes`.
     pub upload_bytes: usize,
+    /// Each of what finds cold records (footers, roots, leaves), of manifests being changed, and of unused buffers of
+    /// downloads: a 64th of `firn.memory.bytes`.
+    pub index_bytes: usize,
     /// `firn.remote.read.bytes`: downloads of cold history in flight.
     pub remote_read_bytes: usize,
     /// `firn.writeback.bytes`: bytes not yet in segment files.
@@ -183,15 +186,17 @@ impl ProducerConfig {
 impl FirnConfig {
     fn read(read: &Read<'_>) -> Self {
         let memory_bytes = read.size("firn.memory.bytes");
-        let sixteenths = |name, count| read.size_or(name, memory_bytes / 16 * count);
-        let tail_cache_bytes = sixteenths("firn.tail.cache.bytes", 6);
+        // 64 parts in all; one each for the three indexes of the remote tier, its manifests, and its unused buffers.
+        let parts = |name, count| read.size_or(name, memory_bytes / 64 * count);
+        let tail_cache_bytes = parts("firn.tail.cache.bytes", 20);
         Self {
             memory_bytes,
             tail_cache_bytes,
-            request_memory_bytes: sixteenths("firn.request.memory.bytes", 4),
-            chunk_cache_bytes: sixteenths("firn.chunk.cache.bytes", 1),
+            request_memory_bytes: parts("firn.request.memory.bytes", 16),
+            chunk_cache_bytes: parts("firn.chunk.cache.bytes", 3),
             upload_bytes: memory_bytes / 8,
-            remote_read_bytes: sixteenths("firn.remote.read.bytes", 3),
+            index_bytes: memory_bytes / 64,
+            remote_read_bytes: parts("firn.remote.read.bytes", 12),
             writeback_bytes: read.size_or("firn.writeback.bytes", tail_cache_bytes / 3 * 2),
             journal_bytes: read.size("firn.journal.bytes") as u64,
             journal_file_bytes: read.size("firn.journal.file.bytes") as u64,

@@ -40,13 +40,13 @@ fn every_config_that_is_read_has_a_default_of_its_type() {
     assert_eq!((topic.local_retention_ms, topic.local_retention_bytes), (Some(7 * 24 * 3_600_000), None));
     let firn = broker.firn;
     assert_eq!(firn.memory_bytes, 512 << 20);
-    assert_eq!((firn.tail_cache_bytes, firn.writeback_bytes), (192 << 20, 128 << 20));
+    assert_eq!((firn.tail_cache_bytes, firn.writeback_bytes), (160 << 20, (160 << 20) / 3 * 2));
     assert_eq!(
         (firn.request_memory_bytes, firn.chunk_cache_bytes, firn.remote_read_bytes, firn.upload_bytes),
-        (128 << 20, 32 << 20, 96 << 20, 64 << 20)
+        (128 << 20, 24 << 20, 96 << 20, 64 << 20)
     );
     let parts = [firn.tail_cache_bytes, firn.request_memory_bytes, firn.chunk_cache_bytes, firn.remote_read_bytes];
-    assert_eq!(parts.iter().sum::<usize>() + firn.upload_bytes, firn.memory_bytes);
+    assert_eq!(parts.iter().sum::<usize>() + firn.upload_bytes + 5 * firn.index_bytes, firn.memory_bytes);
 }
 
 /// Remembers what was asked for, and sets nothing.
@@ -104,7 +104,7 @@ fn every_config_that_is_acted_on_is_read() {
 fn less_memory_makes_its_parts_smaller() {
     let fixed = map(&[("firn.memory.bytes", "134217728"), ("firn.chunk.cache.bytes", "4194304")]);
     let firn = BrokerConfig::resolve(&BrokerLayers { node: &(), cluster: &(), fixed: &fixed }).firn;
-    assert_eq!((firn.tail_cache_bytes, firn.writeback_bytes), (48 << 20, 32 << 20));
+    assert_eq!((firn.tail_cache_bytes, firn.writeback_bytes), (40 << 20, (40 << 20) / 3 * 2));
     assert_eq!((firn.request_memory_bytes, firn.chunk_cache_bytes), (32 << 20, 4 << 20));
 }
 

@@ -36,29 +36,13 @@ pub struct TopicConfig {
     pub segment_bytes: u64,
     /// `segment.ms`: a segment whose first record is older is rolled.
     pub segment_ms: Millis,
-    /// `segment.jitter.ms`: up to this much is taken off `segment_ms`, different for each segment.
-    pub segment_jitter_ms: Millis,
     /// `index.interval.bytes`: one entry of the offset index for about so many bytes.
     pub index_interval_bytes: usize,
-    /// `file.delete.delay.ms`: how long a file stays after its segment was dropped.
-    pub file_delete_delay_ms: Millis,
-    /// `delete.retention.ms`: how long tombstones outlive compaction.
-    pub delete_retention_ms: Millis,
-    /// `min.compaction.lag.ms`: younger records are not compacted.
-    pub min_compaction_lag_ms: Millis,
-    /// `max.compaction.lag.ms`: older records are compacted whatever the ratio is.
-    pub max_compaction_lag_ms: Millis,
-    /// `min.cleanable.dirty.ratio`, 0 to 1.
-    pub min_cleanable_dirty_ratio: f64,
-    /// `unclean.leader.election.enable`.
-    pub unclean_leader_election: bool,
     /// Whether the topic is tiered: `remote.storage.enable`, which is true unless told otherwise (Kafka: false), and not
     /// compacted, since the tier cannot compact yet. What was tiered before a topic became compacted stays readable.
     pub remote_storage_enable: bool,
     /// `remote.log.copy.disable`: tiered history is kept and read, but nothing is added.
     pub remote_copy_disable: bool,
-    /// Tiered history is to be deleted: `remote.storage.enable=false` with `remote.log.delete.on.disable=true`.
-    pub remote_delete_on_disable: bool,
     /// `firn.flush`: what an acknowledgement stands for.
     pub flush: Flush,
     /// `firn.tier.max.lag.ms`: how long a record may exist only locally before an upload is started.
@@ -94,7 +78,6 @@ impl TopicConfig {
     /// The configuration of a topic with `overrides` of its own on a broker with `broker`'s layers.
     pub fn resolve(broker: &BrokerLayers<'_>, overrides: &dyn Lookup) -> Self {
         let read = Read { broker, overrides };
-        let enabled: bool = read.value("remote.storage.enable");
         let cleanup: CleanupPolicy = read.value("cleanup.policy");
         let retention_ms = read.limit("retention.ms");
         let retention_bytes = read.limit("retention.bytes");
@@ -114,17 +97,9 @@ impl TopicConfig {
             local_retention_bytes: local_limit(local_bytes, retention_bytes).map(i64::unsigned_abs),
             segment_bytes: read.value::<i64>("segment.bytes").unsigned_abs(),
             segment_ms: read.value("segment.ms"),
-            segment_jitter_ms: read.value("segment.jitter.ms"),
             index_interval_bytes: read.size("index.interval.bytes"),
-            file_delete_delay_ms: read.value("file.delete.delay.ms"),
-            delete_retention_ms: read.value("delete.retention.ms"),
-            min_compaction_lag_ms: read.value("min.compaction.lag.ms"),
-            max_compaction_lag_ms: read.value("max.compaction.lag.ms"),
-            min_cleanable_dirty_ratio: read.value("min.cleanable.dirty.ratio"),
-            unclean_leader_election: read.value("unclean.leader.election.enable"),
-            remote_storage_enable: enabled && !cleanup.compact,
+            remote_storage_enable: read.value("remote.storage.enable") && !cleanup.compact,
             remote_copy_disable: read.value("remote.log.copy.disable"),
-            remote_delete_on_disable: !enabled && read.value("remote.log.delete.on.disable"),
             flush: read.value("firn.flush"),
             tier_max_lag_ms: read.value("firn.tier.max.lag.ms"),
         }

@@ -72,12 +72,19 @@ impl Open {
     /// Returns once there is room for one more connection of any address.
     async fn room<A: Accept>(&self, accept: &A) {
         let mut said = false;
-        while self.all() >= accept.most_connections() {
+        loop {
+            let left = self.one_less.notified();
+            tokio::pin!(left);
+            // Before looking, so that none that leaves in between is missed.
+            left.as_mut().enable();
+            if self.all() < accept.most_connections() {
+                return;
+            }
             if !said {
                 warn!(open = self.all(), "no connection is accepted before one ends: max.connections is reached");
                 said = true;
             }
-            let _ = tokio::time::timeout(ASK_AGAIN, self.one_less.notified()).await;
+            let _ = tokio::time::timeout(ASK_AGAIN, left).await;
         }
     }
 }
@@ -94,7 +101,8 @@ impl Drop for Place {
             }
         }
         drop(open);
-        self.open.one_less.notify_one();
+        // Each listener may have someone who waits.
+        self.open.one_less.notify_waiters();
     }
 }
 

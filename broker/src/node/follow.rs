@@ -3,6 +3,7 @@
 use super::settings;
 use crate::api::partitions::directory_of;
 use crate::api::services::Services;
+use crate::config::internal::is_internal;
 use crate::group::OFFSETS_TOPIC;
 use crate::group::log::PartitionLog;
 use crate::log::epochs::EpochEntry;
@@ -157,7 +158,15 @@ impl Follower {
     /// Takes on the partitions of `topic` from index `first` on that this broker holds.
     async fn take(&mut self, image: &Image, topic: &Topic, first: usize) {
         let expiration = self.services.config.load().producers.id_expiration_ms;
-        let config = settings::log(&self.services.topic_config(topic.id), expiration);
+        let settings = self.services.topic_config(topic.id);
+        if settings.cleanup.compact && !is_internal(&topic.name) {
+            let topic = &*topic.name;
+            tracing::warn!(
+                topic,
+                "cleanup.policy=compact is not carried out yet: the topic stays on local disk and keeps its records"
+            );
+        }
+        let config = settings::log(&settings, expiration);
         for (partition, state) in topic.indexed().skip(first) {
             let tp = TopicPartition { topic: topic.id, partition };
             let Some(directory) = directory_of(self.services.node_id, state) else { continue };

@@ -47,6 +47,6 @@ mod tests {
             assert!(each * directories <= firn.tail_cache_bytes, "{directories}: {each} each");
             assert!(dir.tail_bytes * directories <= firn.tail_cache_bytes);
         }
-        assert_eq!(shares(&firn, 1).0.max_unsynced_bytes, 64 << 20);
+        assert_eq!(shares(&firn, 1).0.max_unsynced_bytes, firn.tail_cache_bytes - firn.writeback_bytes);
     }
 }

@@ -415,6 +415,8 @@ fn reader(
     let settings = ReaderSettings {
         window_budget: config.firn.remote_read_bytes as u64,
         max_gets: config.firn.remote_gets,
+        index_bytes: config.firn.index_bytes as u64,
+        pool_bytes: config.firn.index_bytes as u64,
         ..ReaderSettings::default()
     };
     let parts = tiering::reader::Parts {
@@ -465,6 +467,7 @@ fn start_tier(
         tick: Duration::from_millis(config.firn.tier_check_interval_ms.unsigned_abs()),
         retention_check_ms: config.retention_check_interval_ms,
         grace_ms: config.firn.tier_delete_grace_ms,
+        manifest_cache_bytes: config.firn.index_bytes as u64,
         ..RunnerConfig::default()
     };
     let parts = runner::Parts {

@@ -24,6 +24,13 @@ use crate::cache::{CHUNK_BYTES, Piece};
 use crate::format::Footer;
 use crate::manifest::Entry;
 
+/// Nobody came back for so many times what it takes its consumer at most, and for at least so long: the stream gives its
+/// room to those who run ahead, if it holds more than its share.
+const PAUSES: u32 = 4;
+const PAUSED: Duration = Duration::from_millis(200);
+/// The same, whatever it holds.
+const LEFT: Duration = Duration::from_secs(5);
+
 /// One consumer's stream.
 pub(super) struct Live {
     pub(super) tp: TopicPartition,
@@ -52,8 +59,19 @@ struct State {
     failed: Option<RemoteError>,
     trouble: Option<RemoteError>,
     used: Instant,
+    /// The longest that its consumer took to come back, lately.
+    pause: Duration,
     readers: u32,
     closed: bool,
+}
+
+/// Where a consumer seems to have left.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Left {
+    pub(super) tp: TopicPartition,
+    /// The offset it would have read next.
+    pub(super) next: Offset,
+    pub(super) since: Instant,
 }
 
 /// What a look at a stream gave.
@@ -92,13 +110,14 @@ pub(super) struct Wish {
 
 impl Live {
     /// A stream that begins in `entry`, `position` bytes into its data, to look for `from` within `look`
-    /// bytes.
+    /// bytes, for a consumer that is known to have paused that long.
     pub(super) fn new(
         shared: &Arc<Shared>,
         catalog: Arc<Catalog>,
         entry: Arc<Entry>,
         from: Offset,
         place: (u64, u64),
+        pause: Duration,
     ) -> Arc<Self> {
         let (position, look) = place;
         let core = Core::new(shared.settings.window, position, look, shared.downloads.latency());
@@ -119,6 +138,7 @@ impl Live {
                 failed: None,
                 trouble: None,
                 used: Instant::now(),
+                pause,
                 readers: 0,
                 closed: false,
             }),
@@ -141,9 +161,13 @@ impl Live {
         (state.readers == 0).then_some(state.used)
     }
 
-    /// Bytes it holds or that are on their way to it.
-    pub(super) fn held(&self) -> u64 {
-        self.state.lock().held
+    /// Whether and where its consumer seems to have left, so that what it holds beyond `share` bytes is of more use to others.
+    pub(super) fn is_left(&self, share: u64) -> Option<Left> {
+        let state = self.state.lock();
+        let away = if state.readers == 0 { state.used.elapsed() } else { Duration::ZERO };
+        let long = (state.pause * PAUSES).max(PAUSED);
+        let left = state.held > 0 && (away >= LEFT.max(long) || (away >= long && state.held > share));
+        left.then_some(Left { tp: self.tp, next: state.next, since: state.used })
     }
 
     /// Gives back all it holds. Downloads go on, into the cache.
@@ -173,6 +197,9 @@ impl Live {
             }
             state.failed = None;
             state.trouble = None;
+            if state.readers == 0 {
+                state.pause = state.used.elapsed().max(state.pause / 8 * 7);
+            }
             state.readers += 1;
         }
         let _reader = Reader(self);

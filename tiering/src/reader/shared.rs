@@ -1,6 +1,6 @@
 //! What a reader's streams share: budget, downloads, catalogs, footers, and the streams themselves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::budget::Budget;
 use super::catalog::{Catalog, Catalogs};
 use super::download::Downloads;
 use super::gather::Suspect;
-use super::live::{Ended, Live, Wish};
+use super::live::{Ended, Left, Live, Wish};
 use super::load::{Load, Loads};
 use super::source::{Getter, Name, Span};
 use super::stats::Stats;
@@ -28,12 +28,11 @@ use crate::ports::Pointers;
 /// Catalogs kept of partitions that nobody reads from. What they refer to is cached apart.
 const MAX_CATALOGS: usize = 256;
 
-/// Nobody came back for so long: a stream gives its room to those who run ahead, if it holds more than its share.
-const PAUSED: Duration = Duration::from_millis(200);
-/// The same, whatever it holds.
-const LEFT: Duration = Duration::from_secs(5);
 /// How often it is looked for such streams, at most.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Streams remembered whose consumers seemed to have left.
+const MOST_LEFT: usize = 64;
 
 /// What streams and reader share.
 pub(super) struct Shared {
@@ -49,8 +48,16 @@ pub(super) struct Shared {
     pub(super) pointers: Arc<dyn Pointers>,
     pub(super) budget: Mutex<Budget<Weak<Live>>>,
     pub(super) streams: Mutex<Streams>,
-    /// When streams that were left were looked for last.
-    looked: Mutex<Option<Instant>>,
+    left: Mutex<LeftStreams>,
+}
+
+/// Streams whose consumers seemed to have left.
+#[derive(Default)]
+struct LeftStreams {
+    /// When they were looked for last.
+    looked: Option<Instant>,
+    /// Those that were closed, lately: one who comes back after all only paused, and is waited for longer from then on.
+    closed: VecDeque<Left>,
 }
 
 #[derive(Default)]
@@ -92,7 +99,7 @@ impl Shared {
             pointers: parts.pointers,
             budget: Mutex::new(Budget::new(settings.window_budget)),
             streams: Mutex::default(),
-            looked: Mutex::default(),
+            left: Mutex::default(),
         })
     }
 
@@ -195,7 +202,8 @@ impl Shared {
         }
         let place = self.place(&entry, from);
         self.make_room();
-        let live = Live::new(self, Arc::clone(catalog), entry, from, place);
+        let pause = self.paused(catalog.tp, from);
+        let live = Live::new(self, Arc::clone(catalog), entry, from, place, pause);
         let mut streams = self.streams.lock();
         // Somebody else may have begun at the same offset meanwhile.
         let of_partition = streams.by_partition.entry(catalog.tp).or_default();
@@ -307,18 +315,27 @@ impl Shared {
     pub(super) fn reclaim_left(&self) {
         let now = Instant::now();
         {
-            let mut looked = self.looked.lock();
-            if looked.is_some_and(|at| now - at < LOOK_AGAIN) {
+            let mut left = self.left.lock();
+            if left.looked.is_some_and(|at| now - at < LOOK_AGAIN) {
                 return;
             }
-            *looked = Some(now);
+            left.looked = Some(now);
         }
         let share = self.budget.lock().share();
         self.close_where(|live| {
-            let left = live.idle_since().map_or(Duration::ZERO, |since| now - since);
-            let held = live.held();
-            held > 0 && (left >= LEFT || (left >= PAUSED && held > share))
+            let Some(gone) = live.is_left(share) else { return false };
+            let mut left = self.left.lock();
+            left.closed.truncate(MOST_LEFT - 1);
+            left.closed.push_front(gone);
+            true
         });
+    }
+
+    /// How long a consumer that now reads at `from` had paused when its stream was taken for left.
+    fn paused(&self, tp: TopicPartition, from: Offset) -> Duration {
+        let mut left = self.left.lock();
+        let at = left.closed.iter().position(|left| (left.tp, left.next) == (tp, from));
+        at.and_then(|at| left.closed.remove(at)).map_or(Duration::ZERO, |left| left.since.elapsed())
     }
 
     fn close_oldest(&self) {

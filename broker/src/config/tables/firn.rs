@@ -18,7 +18,7 @@ table! {
     /// Firn's broker configs beside the defaults of its topic configs.
     pub(super) FIRN_BROKER
     Long "firn.chunk.cache.bytes" = NULL, AtLeast(1048576), Medium ReadOnly, ACTED,
-        "Memory for chunks of cold history that were read; a sixteenth of firn.memory.bytes if unset.";
+        "Memory for chunks of cold history that were read; three 64ths of firn.memory.bytes if unset.";
     Long "firn.disk.reserve.bytes" = "268435456", AtLeast(0), Medium ReadOnly, ACTED,
         "Free space a data directory must keep beside its journal; below it, records are refused. Objects in a \
          local directory keep off as much of its disk.";
@@ -33,7 +33,7 @@ table! {
     String "firn.log.format" = "text", OneOf(&["text", "json"]), Low ReadOnly, ACTED,
         "Whether log lines are text or JSON.";
     Long "firn.memory.bytes" = "536870912", AtLeast(67108864), High ReadOnly, ACTED,
-        "Memory for all buffers and caches together; the other budgets must fit in it, beside an eighth of it for uploads.";
+        "Memory for all buffers and caches together; the other budgets must fit in it, beside an eighth of it for uploads and five 64ths for indexes of the remote tier.";
     String "firn.object.store" = NULL, NotEmpty, High ReadOnly, ACTED,
         "Where cold history goes: file:///dir, memory: or s3://bucket/prefix; the folder `bucket` in the first data directory if unset.";
     String "firn.otlp.endpoint" = NULL, NotEmpty, Low ReadOnly, ACTED,
@@ -45,7 +45,7 @@ table! {
     Long "firn.request.memory.bytes" = NULL, AtLeast(4194304), Medium ReadOnly, ACTED,
         "Memory for requests that are being read or handled (three eighths of it), for members of groups (an eighth), and for records in answers that are not sent yet (a quarter each for local and for remote ones); a connection waits until its next request fits. A quarter of firn.memory.bytes if unset.";
     Long "firn.tail.cache.bytes" = NULL, AtLeast(16777216), Medium ReadOnly, ACTED,
-        "Memory for the newest records, from which consumers at the tail are served; three eighths of firn.memory.bytes if unset.";
+        "Memory for the newest records, from which consumers at the tail are served; five sixteenths of firn.memory.bytes if unset.";
     Long "firn.tier.check.interval.ms" = "1000", AtLeast(10), Low ReadOnly, ACTED,
         "How often partitions are looked at for what to upload, trim and expire.";
     Long "firn.tier.delete.grace.ms" = "3600000", AtLeast(0), Medium ReadOnly, ACTED,

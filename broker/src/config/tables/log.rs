@@ -53,7 +53,7 @@ table! {
     Int "log.cleaner.threads" = "1", AtLeast(0), Medium ClusterWide, COMPACTION,
         "Threads of the cleaner.";
     List "log.cleanup.policy" = "delete", EachOf(&["compact", "delete"]), Medium ClusterWide, ACTED,
-        "Default of cleanup.policy.";
+        "Default of cleanup.policy: `delete`, or `compact`, which is not carried out yet.";
     List "log.dir" = "./firn-data", NotEmpty, High ReadOnly, ACTED,
         "Data directory, or several; log.dirs wins over it.";
     Long "log.dir.failure.timeout.ms" = "30000", AtLeast(1), Low ReadOnly, DIRS,

@@ -9,7 +9,7 @@ table! {
     /// The configs of a topic.
     pub(super) ROWS
     List "cleanup.policy" = "delete", EachOf(&["compact", "delete"]), Medium ClusterWide, ACTED,
-        "What becomes of old records: `delete` drops them by time and size, `compact` keeps the last of each key; both may be named.";
+        "What becomes of old records: `delete` drops them by time and size. `compact` is to keep the last of each key; it is taken, but not carried out yet: such a topic stays on local disk, and without `delete` it keeps every record. Both may be named.";
     Int "compression.gzip.level" = "-1", BetweenOr(1, 9, -1), Medium ClusterWide, ACTED,
         "Level Firn uses when it compresses this topic's batches with gzip itself.";
     Int "compression.lz4.level" = "9", Between(1, 17), Medium ClusterWide, LZ4,

@@ -266,6 +266,36 @@ async fn a_consumer_that_left_does_not_slow_the_next_one_down() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn consumers_that_pause_do_not_take_each_other_s_room() {
+    let settings = ReaderSettings { window_budget: 16 * MIB, ..ReaderSettings::default() };
+    let mut world = World::with(8, 8 * MIB, LATENCY, settings).await;
+    // Nothing is found again in the cache.
+    world.limit_cache(settings, MIB);
+    let world = Arc::new(world);
+    let end = world.pointer.tier_end;
+    let consumer = |after: u64, from: i64, to: i64| {
+        let world = Arc::clone(&world);
+        async move {
+            tokio::time::sleep(Duration::from_millis(after)).await;
+            let (mut next, mut bytes, mut reads) = (from, 0, 0);
+            while next < to {
+                let data = world.read(next, 1 << 20).await.unwrap();
+                (next, bytes, reads) = (data.next, bytes + data.bytes, reads + 1);
+                // Works on what it has for longer than a consumer that left is waited for.
+                let works = if reads % 8 == 0 { Duration::from_millis(800) } else { Duration::from_millis(1) };
+                tokio::time::sleep(works).await;
+            }
+            bytes
+        }
+    };
+    let (first, second) = tokio::join!(consumer(0, 0, end / 2), consumer(600, end / 2, end));
+    let fetched = world.reader.stats().bytes_fetched;
+    let ratio = fetched as f64 / (first + second) as f64;
+    // Each may be taken for gone once, before it is known how it works.
+    assert!(ratio < 1.4, "{ratio} bytes fetched per byte read");
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_room_a_lost_answer_is_read_again_all_the_same() {
     // Barely room for one chunk: what was read has to go before the next can come.
     let settings = ReaderSettings { window_budget: MIB + MIB / 4, ..ReaderSettings::default() };
