@@ -8,6 +8,10 @@ use crate::config::broker::FirnConfig;
 use crate::journal;
 use crate::log::dir::DirConfig;
 
+/// Blocks of a directory that hold more than the records counted: those being filled, one for each kind of group, those
+/// that are partly let go, and what a write or an answer still looks at. Unless there is room for them, every block would
+/// be taken fresh from the system, and clearing it costs more than all else that is done for a record.
+const LOOSE_BLOCKS: usize = 4;
 /// Below this, appends would wait for each other's syncs.
 const LEAST_UNSYNCED_BYTES: usize = 1 << 20;
 
@@ -19,12 +23,14 @@ pub(super) fn shares(firn: &FirnConfig, directories: usize) -> (journal::Config,
     let journal = journal::Config {
         file_bytes: firn.journal_file_bytes,
         max_bytes: firn.journal_bytes,
-        pooled_blocks: share(firn.tail_cache_bytes).div_ceil(journal.block_bytes) + 1,
+        pooled_blocks: share(firn.tail_cache_bytes).div_ceil(journal.block_bytes).max(LOOSE_BLOCKS + 1),
         max_unsynced_bytes: share(unsynced).max(LEAST_UNSYNCED_BYTES),
         ..journal
     };
+    let tail = share(firn.tail_cache_bytes);
+    let loose = LOOSE_BLOCKS * journal.block_bytes;
     let dir = DirConfig {
-        tail_bytes: share(firn.tail_cache_bytes),
+        tail_bytes: tail.saturating_sub(loose).max(tail / 2),
         max_backlog_bytes: share(firn.writeback_bytes),
         backlog_target_bytes: share(firn.writeback_bytes) / 2,
         reserve_bytes: firn.disk_reserve_bytes,
