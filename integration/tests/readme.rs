@@ -14,6 +14,8 @@ const README: &str = include_str!("../../README.md");
 const PATIENCE: Duration = Duration::from_secs(300);
 /// What the README's records are counted to.
 const RECORDS: i64 = 100_000;
+/// Where this is set, the commands for kcat may not be skipped because it is not installed.
+const NEEDS_KCAT: &str = "FIRN_TEST_NEEDS_KCAT";
 /// The default of Kafka clients, which stands in commands that do not read our environment.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:9092";
 
@@ -71,6 +73,7 @@ async fn five_minutes_do_what_the_readme_says() {
     assert!(row["remote_bytes"].as_u64() > row["local_bytes"].as_u64(), "{row}");
 
     if Command::new("kcat").arg("-V").output().await.is_err() {
+        assert!(std::env::var_os(NEEDS_KCAT).is_none(), "{NEEDS_KCAT} is set, and there is no kcat");
         println!("SKIPPED: kcat is not installed");
         return;
     }
