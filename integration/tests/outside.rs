@@ -12,7 +12,7 @@ use proto::records::BatchBuilder;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 const FIRN: &str = env!("CARGO_BIN_EXE_firn-under-test");
 /// Nothing here takes long; this is when a test gives up.
@@ -123,7 +123,8 @@ async fn a_collector_that_hangs_does_not_hold_the_end() {
     let ended = running.terminate(Duration::from_secs(5)).await;
     let (status, _) = ended.expect("it ends in time");
     assert!(status.success(), "{status}: {}", firn.log());
-    first.recv().await.expect("spans were to be sent");
+    let asked = timeout(PATIENCE, first.recv()).await.expect("nobody has asked the collector");
+    asked.expect("spans were to be sent");
 }
 
 /// A topic whose first records lie in the object store only.
