@@ -243,6 +243,12 @@ impl Node {
         &self.object_store
     }
 
+    /// What handlers call, for tests of theirs that need no connection.
+    #[cfg(test)]
+    pub(crate) fn services(&self) -> &Arc<Services> {
+        &self.services
+    }
+
     /// What the HTTP side asks.
     pub fn control(&self) -> &NodeControl {
         &self.control

@@ -25,9 +25,10 @@ use tokio::time::Instant;
 
 /// A fetch gets this much memory, however little is free: what a consumer asks of one partition by default.
 const LEAST_ROOM_BYTES: usize = 1 << 20;
-/// A fetch waits this long for memory, be it allowed to wait for less: nobody reads without. Who keeps others waiting by not taking an
-/// answer is let go within that time.
-const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
+/// A look at the partitions waits this long for memory, be the fetch allowed to wait for less: nobody reads without. Who keeps others
+/// waiting by not taking an answer is let go within that time. No look begins after `max_wait`: the memory being short, an answer comes
+/// `max_wait` and this after its request at the latest, without what the disk takes.
+pub(super) const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
 /// How often a fetch that waits looks whether the memory of its request is wanted by others.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -119,7 +120,8 @@ pub(super) fn resolve(services: &Services, image: &Image, key: &Key, wanted: &Wa
     }
 }
 
-/// Reads until `min_bytes` are found, something is worth answering at once, or `max_wait` has passed.
+/// Reads until `min_bytes` are found, something is worth answering at once, or `max_wait` has passed; it does not wait longer than
+/// that, except for memory (see [`MEMORY_PATIENCE`]).
 ///
 /// `request` is the memory that the request holds. It is not kept from others for the sake of waiting.
 pub(super) async fn gather(

@@ -6,6 +6,8 @@
 mod cold;
 mod engine;
 pub mod session;
+#[cfg(test)]
+mod tests;
 
 use super::Context;
 use engine::{Found, Limits, Target};
@@ -28,7 +30,8 @@ const NAMES_LEADER: i16 = 12;
 /// From this version on an answer carries the addresses of leaders it names (KIP-951).
 const NAMES_ENDPOINTS: i16 = 16;
 
-/// Answers with records as soon as `min_bytes` are there, something failed, or `max_wait_ms` have passed.
+/// Answers with records as soon as `min_bytes` are there, something failed, or `max_wait_ms` have passed. Only who waits
+/// for memory waits longer, by a few seconds at most.
 pub async fn handle(context: &Context<'_>, request: FetchRequest) -> FetchResponse {
     let began = Instant::now();
     let services = context.services;
