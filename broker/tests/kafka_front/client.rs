@@ -71,7 +71,8 @@ impl Client {
         .expect("the broker answers or closes")
     }
 
-    /// Whether nothing at all has come so far.
+    /// Whether nothing at all has come so far: a look, no proof. The proof is what the answer holds, which must be newer than this;
+    /// meanwhile the request arrives.
     pub(crate) async fn is_silent(&mut self) -> bool {
         let mut byte = [0];
         let peeked = tokio::time::timeout(Duration::from_millis(50), self.stream.peek(&mut byte));

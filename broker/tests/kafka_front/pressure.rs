@@ -1,7 +1,7 @@
 //! What a client may make the broker hold: requests that wait, clients that left, questions asked many times over, connections.
 
 use crate::client::{Client, code};
-use crate::world::{FETCH, World, batch, fetch, unique};
+use crate::world::{FETCH, World, batch, fetch, read, unique};
 use proto::errors::ErrorCode;
 use proto::messages::describe_configs_request::DescribeConfigsResource;
 use proto::messages::describe_producers_request::TopicRequest;
@@ -14,6 +14,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+/// Fetches that have begun. There is no such line before the first.
+const FETCHES: &str = r#"firn_requests_total{api="Fetch"}"#;
 /// Longer than any test may take.
 const FOR_EVER_MS: i32 = 600_000;
 /// What is not so after this long will never be.
@@ -48,8 +50,9 @@ async fn a_client_that_leaves_while_its_fetch_waits_is_gone_at_once() {
     becomes(&world, "firn_connections_open", 0).await;
     let mut client = world.client().await;
     let waiting = FetchRequest { max_wait_ms: FOR_EVER_MS, min_bytes: 1, ..fetch(&topic, &[(0, 0)]) };
+    client.fetch(&topic, 0, 0).await;
     client.send(FETCH, &waiting).await;
-    assert!(client.is_silent().await);
+    becomes(&world, FETCHES, 2).await;
     becomes(&world, "firn_connections_open", 1).await;
     drop(client);
     becomes(&world, "firn_connections_open", 0).await;
@@ -63,13 +66,15 @@ async fn a_fetch_that_waits_holds_nothing_of_the_request_budget() {
     // Far more than fits into the buffer of a connection.
     let from: Vec<(i32, i64)> = (0..4_000).map(|partition| (partition, 0)).collect();
     let waiting = FetchRequest { max_wait_ms: FOR_EVER_MS, min_bytes: 1, ..fetch(&topic, &from) };
+    client.fetch(&topic, 0, 0).await;
     let id = client.send(FETCH, &waiting).await;
-    assert!(client.is_silent().await);
+    becomes(&world, FETCHES, 2).await;
     becomes(&world, "firn_budget_used_bytes{budget=\"requests\"}", 0).await;
     // It does wait, and what it waits for comes.
     world.client().await.produced(&topic, 0, batch(&[b"x"])).await;
     let answer = client.receive::<FetchRequest>(FETCH, id).await;
     assert_eq!(answer.responses[0].partitions.len(), 4_000);
+    assert_eq!(read(&answer.responses[0].partitions[0]), [(0, b"x".to_vec())]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -343,7 +343,7 @@ async fn without_acks_nothing_is_answered_and_an_error_ends_the_connection() {
     let topic = world.topic(1, &[]).await;
     let mut client = world.client().await;
     client.send(PRODUCE, &produce(&topic, 0, &[(0, batch(&[b"kept"]))])).await;
-    assert!(client.is_silent().await);
+    // On the same connection: the next answer is the one to the next request.
     assert_eq!(client.values(&topic, 0, 0).await, [b"kept"]);
     let mut flipped = BytesMut::from(&batch(&[b"broken"])[..]);
     flipped[40] ^= 1;
