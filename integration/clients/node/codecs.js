@@ -15,7 +15,9 @@ export const TYPES = {
 }
 
 export async function plugIn() {
-  const simple = await new Promise((resolve) => zstd.ZstdCodec.run((codec) => resolve(new codec.Simple())))
+  // Who compresses as a stream, as Java does, does not write the size into the frame: only the streaming side reads that.
+  const [simple, streaming] = await new Promise((resolve) =>
+    zstd.ZstdCodec.run((codec) => resolve([new codec.Simple(), new codec.Streaming()])))
   CompressionCodecs[CompressionTypes.Snappy] = snappy
   CompressionCodecs[CompressionTypes.LZ4] = () => ({
     compress: async (encoder) => lz4.compressFrame(encoder.buffer),
@@ -23,6 +25,6 @@ export async function plugIn() {
   })
   CompressionCodecs[CompressionTypes.ZSTD] = () => ({
     compress: async (encoder) => Buffer.from(simple.compress(encoder.buffer, 3)),
-    decompress: async (bytes) => Buffer.from(simple.decompress(bytes)),
+    decompress: async (bytes) => Buffer.from(streaming.decompress(bytes)),
   })
 }
