@@ -33,8 +33,8 @@ def same(what, got, want):
         raise AssertionError(f"{what}: got {got!r}, want {want!r}")
 
 
-def until(what, seconds, probe):
-    """Poll `probe` until it gives something true; an AssertionError after `seconds`."""
+def until(what, seconds, probe, pause=0.1):
+    """Poll `probe`, every `pause` seconds, until it gives something true; an AssertionError after `seconds`."""
     end = time.monotonic() + seconds
     while True:
         found = probe()
@@ -42,4 +42,4 @@ def until(what, seconds, probe):
             return found
         if time.monotonic() > end:
             raise AssertionError(f"not within {seconds} s: {what} (last: {found!r})")
-        time.sleep(0.1)
+        time.sleep(pause)

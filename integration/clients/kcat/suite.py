@@ -22,6 +22,9 @@ from report import Report, same, until
 
 KCAT = os.environ.get("KCAT", "kcat")
 SECONDS = 240
+SLICE_ROWS = 2000
+# It would wait up to ten seconds before it looks again whether the broker is back.
+BACK_SOON = ["-X", "reconnect.backoff.max.ms=500"]
 # One record a line: partition, offset, length of key and value (-1: null), headers; then key and value verbatim.
 FORMAT = "%p %o %K %S %h\\n%k\\n%s\\n"
 
@@ -51,12 +54,41 @@ def _field(out, at, size):
 
 
 def produce(args, topic):
+    """Every row in order by one kcat, which is fed in slices: each when all but the last of those before it have arrived, as
+    kcat itself does not say how far it has come. Prints `progress N`. It is told to stay (-E) while the broker is away.
+    """
     lines = load(args.rows)
-    with tempfile.NamedTemporaryFile(suffix=".tsv") as file:
-        for line in lines:
-            file.write((key_of(line) or b"") + b"\t" + line + b"\n")
-        file.flush()
-        kcat(args, "-P", "-t", topic, "-K", "\t", "-Z", "-l", "-H", "source=kcat", "-z", args.codec, "-X", "enable.idempotence=true", file.name)
+    command = [KCAT, "-b", args.bootstrap, "-P", "-E", "-t", topic, "-K", "\t", "-Z", "-H", "source=kcat", "-z", args.codec,
+               "-X", "enable.idempotence=true", "-X", "message.timeout.ms=120000", *BACK_SOON]
+    with tempfile.TemporaryFile() as said:
+        feeding = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=said)
+        try:
+            for at in range(0, len(lines), SLICE_ROWS):
+                fed = lines[at : at + SLICE_ROWS]
+                feeding.stdin.write(b"".join((key_of(line) or b"") + b"\t" + line + b"\n" for line in fed))
+                feeding.stdin.flush()
+                until(f"row {at} arrives", SECONDS, lambda: feeding.poll() is not None or arrived(args, topic) >= at, 0.02)
+                print("progress", at, flush=True)
+            feeding.stdin.close()
+            code = feeding.wait(SECONDS)
+        except BrokenPipeError:
+            code = feeding.wait(SECONDS)
+        finally:
+            feeding.kill()
+            feeding.wait()
+        said.seek(0)
+        if code:
+            raise AssertionError(f"kcat -P: exit {code}: {said.read().decode(errors='replace')[-400:]}")
+    same("arrived", arrived(args, topic), len(lines))
+
+
+def arrived(args, topic):
+    """Records in all partitions of a topic; -1 while the broker is away."""
+    try:
+        partitions = range(len(wire.leaders(args.bootstrap, [topic])[topic]))
+        return sum(wire.list_offset(args.bootstrap, topic, partition, wire.LATEST) for partition in partitions)
+    except (OSError, KeyError):
+        return -1
 
 
 def consume(args, topic):
@@ -68,7 +100,7 @@ def consume(args, topic):
         out = kcat(args, "-G", args.group, "-X", "auto.offset.reset=earliest", "-X", "check.crcs=true", "-q", *more, "-f", FORMAT, topic)
     else:
         # -E: a broker that is away comes back.
-        out = kcat(args, "-C", "-E", "-t", topic, "-o", "beginning", "-e", "-q", "-X", "check.crcs=true", "-f", FORMAT)
+        out = kcat(args, "-C", "-E", *BACK_SOON, "-t", topic, "-o", "beginning", "-e", "-q", "-X", "check.crcs=true", "-f", FORMAT)
     for partition, offset, key, value, headers in records(out):
         ledger.take(partition, offset, key, value, headers.partition(b"=")[2])
     if args.seen:

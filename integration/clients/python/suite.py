@@ -54,6 +54,7 @@ def consume(args, topic):
     consumer = Consumer({
         "bootstrap.servers": args.bootstrap, "group.id": args.group or "unused", "enable.auto.commit": False,
         "auto.offset.reset": "earliest", "enable.partition.eof": True, "check.crcs": True, "session.timeout.ms": 10000,
+        "reconnect.backoff.max.ms": 500,
     })
     try:
         if args.mode == "group":
