@@ -45,10 +45,15 @@ async fn the_first_record_costs_one_round_trip() {
     assert_eq!(world.source.gets("footer").len(), 1, "fetched once, beside the data");
 }
 
-/// What a broker gives its reader that was told nothing else: of `firn.memory.bytes` three sixteenths, and one to the chunk
-/// cache.
+/// What a broker gives its reader that was told nothing else. The chunk cache gets 24 MiB.
 fn as_in_the_broker() -> ReaderSettings {
-    ReaderSettings { window_budget: 96 * MIB, max_gets: 32, ..ReaderSettings::default() }
+    ReaderSettings {
+        window_budget: 96 * MIB,
+        max_gets: 32,
+        index_bytes: 8 * MIB,
+        pool_bytes: 8 * MIB,
+        ..ReaderSettings::default()
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -56,7 +61,7 @@ async fn the_window_hides_the_latency() {
     let mut world = World::with(7, 32 * MIB, LATENCY, as_in_the_broker()).await;
     // One GET at a time would make 38 MiB/s.
     slow(&mut world, Duration::from_millis(1), as_in_the_broker());
-    world.limit_cache(as_in_the_broker(), 32 * MIB);
+    world.limit_cache(as_in_the_broker(), 24 * MIB);
     let end = world.starts.iter().find(|(_, at)| *at as u64 > 192 * MIB).unwrap().0;
     let started = Instant::now();
     let mut free = started;
