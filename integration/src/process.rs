@@ -162,6 +162,25 @@ impl Firn {
         self.command().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
     }
 
+    /// Starts it with nobody at the other end of its standard output. Standard error goes to the log.
+    ///
+    /// # Errors
+    /// If it cannot be run.
+    pub fn open_unheard(&self) -> io::Result<Child> {
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        self.command().stdout(nobody()?).stderr(log).spawn()
+    }
+
+    /// Runs it to its end with nobody at the other end of its standard output and its standard error.
+    ///
+    /// # Errors
+    /// If it cannot be run, or does not end.
+    pub async fn finish_unheard(&self) -> io::Result<ExitStatus> {
+        let mut child = self.command().stdout(nobody()?).stderr(nobody()?).spawn()?;
+        let ended = timeout(END, child.wait()).await;
+        ended.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the command does not end"))?
+    }
+
     /// Starts it on a terminal: `shown` is what its standard output and error are.
     ///
     /// # Errors
@@ -187,6 +206,11 @@ impl Firn {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
+}
+
+/// What writes to a pipe that nobody reads.
+fn nobody() -> io::Result<io::PipeWriter> {
+    io::pipe().map(|(_reader, writer)| writer)
 }
 
 /// A process that may not serve yet.
@@ -245,8 +269,8 @@ impl Starting {
     }
 }
 
-/// Both addresses out of the line that says it serves.
-fn addresses(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+/// Both addresses, Kafka's first, out of the line that says it serves.
+pub fn addresses(line: &str) -> Option<(SocketAddr, SocketAddr)> {
     let rest = line.split_once("Kafka clients at ")?.1;
     let (kafka, rest) = rest.split_once(',')?;
     let http = rest.split_once("http://")?.1.split_once('/')?.0;
@@ -318,11 +342,7 @@ impl Running {
     /// If it does not end `within`.
     pub async fn terminate(mut self, within: Duration) -> io::Result<(ExitStatus, Duration)> {
         let began = Instant::now();
-        if let Some(pid) =
-            self.child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw)
-        {
-            rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-        }
+        ask_to_end(&self.child)?;
         let status = self.wait(within).await?;
         Ok((status, began.elapsed()))
     }
@@ -341,6 +361,17 @@ impl Running {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         let figure = status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok());
         figure.ok_or_else(|| io::Error::other(format!("no {name} for process {pid}")))
+    }
+}
+
+/// Sends SIGTERM, if it still runs.
+///
+/// # Errors
+/// If the system refuses.
+pub fn ask_to_end(child: &Child) -> io::Result<()> {
+    match child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw) {
+        Some(pid) => Ok(rustix::process::kill_process(pid, rustix::process::Signal::TERM)?),
+        None => Ok(()),
     }
 }
 

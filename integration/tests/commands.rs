@@ -1,13 +1,13 @@
 //! The client commands as scripts use them: pipes that stay open, bytes that are no text, offsets that are not there.
 
 use integration::client::Client;
-use integration::process::{Finished, Firn, Running};
-use proto::records::{batches, for_each_record};
+use integration::process::{Finished, Firn, Running, addresses, ask_to_end};
+use proto::records::{BatchBuilder, batches, for_each_record};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::{Value, json};
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
@@ -155,6 +155,69 @@ async fn offsets_that_are_not_there_are_an_error_that_says_which_are() {
     running.terminate(PATIENCE).await.expect("ends");
 }
 
+/// As `firn topic list | head -1` does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_went_away_is_no_failure() {
+    let home = tempfile::tempdir().expect("a directory");
+    let (running, _client) = broker(home.path()).await;
+    let config = home.path().join("firn.toml");
+    let text = "node.id = 1\nlisteners = \"PLAINTEXT://127.0.0.1:0\"\nlog.dirs = \"/nowhere\"\n";
+    std::fs::write(&config, text).expect("written");
+    let config = config.display().to_string();
+    let segment = home.path().join("segment");
+    let mut batch = BatchBuilder::new();
+    batch.append(0, None, Some(b"v"), &[]);
+    std::fs::write(&segment, batch.build()).expect("written");
+    let segment = segment.display().to_string();
+    let (kafka, http) = (running.kafka().to_string(), running.http().to_string());
+    let commands: &[&[&str]] = &[
+        &["topic", "create", "more"],
+        &["topic", "list"],
+        &["topic", "list", "--json"],
+        &["topic", "describe", TOPIC],
+        &["topic", "describe", TOPIC, "--json"],
+        &["topic", "alter", "more", "--partitions", "9", "--config", "segment.bytes=1048576"],
+        &["topic", "delete", "more"],
+        &["produce", TOPIC, "--value", "v"],
+        &["consume", TOPIC],
+        &["tier", "status"],
+        &["tier", "status", "--json"],
+        &["tier", "flush", TOPIC],
+        &["config", "check", &config],
+        &["config", "check", &config, "--json"],
+        &["bucket", "check", "memory:"],
+        &["log", "dump", &segment],
+        &["completions", "bash"],
+        &["help"],
+    ];
+    let unheard = async |arguments: &[&str]| {
+        let command = Firn::new(FIRN, Path::new("/dev/null"), arguments);
+        let command = command.env("FIRN_BOOTSTRAP", &kafka).env("FIRN_ADMIN", &http);
+        command.finish_unheard().await.expect("ends")
+    };
+    for command in commands {
+        assert!(unheard(command).await.success(), "{command:?}");
+    }
+    // What failed has failed, heard or not.
+    assert_eq!(unheard(&["topic", "describe", "nowhere"]).await.code(), Some(1));
+    running.terminate(PATIENCE).await.expect("ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_nobody_listens_to_serves() {
+    let home = tempfile::tempdir().expect("a directory");
+    let dev = Firn::dev(FIRN, &home.path().join("data"));
+    let mut running = dev.open_unheard().expect("runs");
+    let deadline = Instant::now() + PATIENCE;
+    while !dev.log().contains("ready") {
+        assert!(Instant::now() < deadline, "{}", dev.log());
+        sleep(Duration::from_millis(20)).await;
+    }
+    ask_to_end(&running).expect("asked");
+    let status = tokio::time::timeout(PATIENCE, running.wait()).await.expect("ends").expect("waited for");
+    assert!(status.success(), "{status}: {}", dev.log());
+}
+
 /// All addresses are no address: a client that is told so connects to itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_addresses_are_listened_on_only_when_clients_are_told_another() {
@@ -176,15 +239,41 @@ async fn all_addresses_are_listened_on_only_when_clients_are_told_another() {
     running.terminate(PATIENCE).await.expect("ends");
 }
 
+/// Writes to a terminal whose screen is not read until it takes nothing any more.
+async fn fill(screen: &File) {
+    const QUIET: usize = 20;
+    let mut shown = shown(screen);
+    rustix::io::ioctl_fionbio(&shown, true).expect("does not wait");
+    // What it took may move on to where it is read from, and leave room again.
+    let mut refused = 0;
+    while refused < QUIET {
+        match shown.write(&[b'.'; 64]) {
+            Ok(_) => refused = 0,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                refused += 1;
+                sleep(Duration::from_millis(5)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// What a process writes to, opened for the caller alone.
+fn shown(screen: &File) -> File {
+    let name = ptsname(screen, Vec::new()).expect("named");
+    let path = Path::new(std::ffi::OsStr::from_bytes(name.as_bytes()));
+    File::options().read(true).write(true).open(path).expect("opened")
+}
+
 /// Both ends of a new terminal of that size: what it shows, and what a process writes to.
 fn terminal(columns: u16, rows: u16) -> (File, File) {
     let screen = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
     grantpt(&screen).expect("granted");
     unlockpt(&screen).expect("unlocked");
     tcsetwinsize(&screen, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).expect("sized");
-    let name = ptsname(&screen, Vec::new()).expect("named");
-    let path = Path::new(std::ffi::OsStr::from_bytes(name.as_bytes()));
-    (File::from(screen), File::options().read(true).write(true).open(path).expect("opened"))
+    let screen = File::from(screen);
+    let shown = shown(&screen);
+    (screen, shown)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -218,4 +307,40 @@ async fn the_live_view_fits_into_its_terminal() {
         assert!(lines.lines().all(|line| line.chars().count() < COLUMNS), "{lines:?}");
         assert_eq!(back, format!("{}A\x1b[0J", lines.lines().count()));
     }
+}
+
+/// A terminal that stands still (Ctrl-S, a scrolled-back multiplexer) holds up neither records nor the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_that_stands_still_holds_up_nothing() {
+    let home = tempfile::tempdir().expect("a directory");
+    let (mut screen, terminal) = terminal(200, 50);
+    // With plenty of log lines.
+    let dev = Firn::dev(FIRN, &home.path().join("data")).set("firn.log.filter", "debug");
+    let mut running = dev.open_on(&terminal).expect("runs");
+    drop(terminal);
+    let ready = tokio::task::spawn_blocking(move || {
+        let (mut seen, mut chunk) = (String::new(), [0; 4096]);
+        while let Ok(read @ 1..) = screen.read(&mut chunk) {
+            seen += &String::from_utf8_lossy(&chunk[..read]);
+            let (_, after) = seen.split_once("Firn serves").unwrap_or_default();
+            if let Some((line, _)) = after.split_once("/metrics") {
+                return (screen, addresses(&format!("{line}/metrics")).expect("both addresses").0);
+            }
+        }
+        panic!("it does not serve: {seen}");
+    });
+    let (screen, kafka) = tokio::time::timeout(PATIENCE, ready).await.expect("it serves").expect("read");
+    fill(&screen).await;
+    let served = async {
+        // Each leaves lines about connections that come and go.
+        for at in 0..20 {
+            let mut client = Client::connect(kafka).await.expect("connects");
+            client.create_topic(&format!("t{at}"), 1, &[]).await.expect("created");
+        }
+    };
+    tokio::time::timeout(PATIENCE, served).await.expect("served");
+    ask_to_end(&running).expect("asked");
+    let status = tokio::time::timeout(PATIENCE, running.wait()).await.expect("ends").expect("waited for");
+    assert!(status.success(), "{status}");
+    drop(screen);
 }

@@ -1,6 +1,7 @@
 //! `firn bucket check`: what would hurt later is said now, a line each.
 
 use super::client::ClientError;
+use super::out;
 use proto::host::{Entropy, SystemEntropy};
 use serde_json::json;
 use tiering::bucket::{BucketAdmin, Finding, Severity};
@@ -11,12 +12,8 @@ pub(super) async fn check(url: &str, create: bool, json: bool) -> Result<(), Cli
     let other = |error: &dyn std::fmt::Display| ClientError::Other(error.to_string());
     let location = Location::parse(url).map_err(|error| other(&error))?;
     let Location::S3 { bucket, prefix } = &location else {
-        if json {
-            print(&[], json);
-        } else {
-            println!("{url} is no bucket: there is nothing to check");
-        }
-        return Ok(());
+        let nothing = format!("{url} is no bucket: there is nothing to check\n");
+        return out::print(if json { text(&[], json) } else { nothing });
     };
     // What the broker's own client would not take is found first.
     location.open(std::env::vars(), Timeouts::default()).map_err(|error| other(&error))?;
@@ -25,7 +22,7 @@ pub(super) async fn check(url: &str, create: bool, json: bool) -> Result<(), Cli
         admin.create().await.map_err(|error| other(&error))?;
     }
     let findings = admin.check(SystemEntropy.uuid()).await;
-    print(&findings, json);
+    out::print(text(&findings, json))?;
     match findings.iter().filter(|finding| finding.severity == Severity::Broken).count() {
         0 => Ok(()),
         count => {
@@ -34,7 +31,7 @@ pub(super) async fn check(url: &str, create: bool, json: bool) -> Result<(), Cli
     }
 }
 
-fn print(findings: &[Finding], json: bool) {
+fn text(findings: &[Finding], json: bool) -> String {
     if json {
         let rows: Vec<_> = findings
             .iter()
@@ -42,10 +39,7 @@ fn print(findings: &[Finding], json: bool) {
                 json!({"check": finding.check.to_string(), "severity": finding.severity.to_string(), "line": finding.line})
             })
             .collect();
-        println!("{}", json!(rows));
-        return;
+        return format!("{}\n", json!(rows));
     }
-    for finding in findings {
-        println!("{finding}");
-    }
+    findings.iter().map(|finding| format!("{finding}\n")).collect()
 }

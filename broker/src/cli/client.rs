@@ -40,6 +40,8 @@ pub enum ClientError {
     Garbled(String, WireError),
     #[error("{what}: {} ({})", message.as_deref().unwrap_or("no reason given"), code.name())]
     Refused { what: String, code: ErrorCode, message: Option<String> },
+    #[error("standard output: {0}")]
+    Output(std::io::Error),
     #[error("{0}")]
     Other(String),
 }

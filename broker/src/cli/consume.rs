@@ -3,6 +3,7 @@
 use super::args::{ConsumeArgs, ConsumeFormat, From};
 use super::bytes::to_json;
 use super::client::{Client, ClientError, TopicView, check};
+use super::out::ended;
 use super::topic::list_offset;
 use proto::errors::ErrorCode;
 use proto::messages::FetchRequest;
@@ -72,9 +73,7 @@ pub(super) async fn run(args: ConsumeArgs) -> Result<(), ClientError> {
                 let Some(position) = positions.get_mut(&partition) else { continue };
                 match print(&args, partition, position, records, &mut left, &mut out) {
                     Ok(()) => {}
-                    // Whoever reads our output has seen enough.
-                    Err(Failed::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-                    Err(Failed::Output(error)) => return Err(ClientError::Other(error.to_string())),
+                    Err(Failed::Output(error)) => return ended(error),
                     Err(Failed::Batch(error)) => {
                         let at = position.next;
                         return Err(ClientError::Other(format!("{}-{partition} at {at}: {error}", args.topic)));
@@ -93,11 +92,7 @@ pub(super) async fn run(args: ConsumeArgs) -> Result<(), ClientError> {
             }
         }
         if let Err(error) = out.flush() {
-            return if error.kind() == io::ErrorKind::BrokenPipe {
-                Ok(())
-            } else {
-                Err(ClientError::Other(error.to_string()))
-            };
+            return ended(error);
         }
     }
     Ok(())

@@ -10,6 +10,7 @@ mod bucket;
 mod bytes;
 mod consume;
 mod dump;
+mod out;
 mod produce;
 mod serve;
 mod tier;
@@ -24,14 +25,15 @@ use std::process::ExitCode;
 /// Carries out a command; the exit code says whether it worked.
 pub fn run(cli: Cli) -> ExitCode {
     let outcome = match cli.command {
-        Command::Dev(args) => serve::dev(&args),
-        Command::Server(args) => serve::server(&args),
+        Command::Dev(args) => return code(serve::dev(&args)),
+        Command::Server(args) => return code(serve::server(&args)),
         Command::Config(ConfigCommand::Check { file, json }) => serve::check_config(&file, json),
         Command::Bucket(BucketCommand::Check { url, create, json }) => client(bucket::check(&url, create, json)),
         Command::Bench(args) => client(bench::run(args, &SystemClock, &SystemEntropy)),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "firn", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "firn", &mut script);
+            out::print(script).map_err(|error| error.to_string())
         }
         Command::Topic(command) => client(topic::run(command)),
         Command::Produce(args) => client(produce::run(args, &SystemClock)),
@@ -39,13 +41,15 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Tier(command) => client(tier::run(command)),
         Command::Log(LogCommand::Dump { file, records, json }) => dump::run(&file, dump::Options { records, json }),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("firn: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    code(outcome.map(|()| ExitCode::SUCCESS))
+}
+
+/// Says why a command failed.
+fn code(outcome: Result<ExitCode, String>) -> ExitCode {
+    outcome.unwrap_or_else(|why| {
+        out::note(format_args!("firn: {why}"));
+        ExitCode::FAILURE
+    })
 }
 
 /// Runs a client command: one thread is enough.

@@ -2,6 +2,7 @@
 
 use super::args::{DevArgs, ServerArgs};
 use super::live;
+use super::out;
 use super::screen::{LogLines, Screen, Size};
 use crate::config;
 use crate::config::server::{ServerConfig, Sources};
@@ -12,6 +13,7 @@ use proto::host::Spawner;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::IsTerminal;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
@@ -23,9 +25,11 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 const REDRAW: Duration = Duration::from_secs(1);
 /// A node that has not ended by then is left to recovery: the process is to be gone within 5 s.
 const SHUTDOWN: Duration = Duration::from_secs(4);
+/// So long may the terminal take for the last lines. They are lost if it stands still: the process is to end nevertheless.
+const LAST_LINES: Duration = Duration::from_millis(250);
 
 /// Runs one node with everything it needs below one directory.
-pub(super) fn dev(args: &DevArgs) -> Result<(), String> {
+pub(super) fn dev(args: &DevArgs) -> Result<ExitCode, String> {
     std::fs::create_dir_all(&args.data).map_err(|error| {
         format!("the data directory {} cannot be made: {error} (--data names another)", args.data.display())
     })?;
@@ -43,7 +47,7 @@ pub(super) fn dev(args: &DevArgs) -> Result<(), String> {
 }
 
 /// Runs a node from a configuration file.
-pub(super) fn server(args: &ServerArgs) -> Result<(), String> {
+pub(super) fn server(args: &ServerArgs) -> Result<ExitCode, String> {
     let path = &args.config;
     let file = std::fs::read_to_string(path)
         .map_err(|error| format!("the configuration file {} cannot be read: {error}", path.display()))?;
@@ -66,14 +70,12 @@ pub(super) fn check_config(path: &Path, json: bool) -> Result<(), String> {
                     "acted_on": one.is_acted(), "documentation": one.documentation()})
             })
             .collect();
-        println!("{}", serde_json::Value::from(rows));
-        return Ok(());
+        let rows = serde_json::Value::from(rows);
+        return out::print(format!("{rows}\n")).map_err(|error| error.to_string());
     }
-    for one in &explained {
-        println!("{one}");
-    }
-    println!("{} is good: {} settings, the rest are defaults", path.display(), explained.len());
-    Ok(())
+    let mut text: String = explained.iter().map(|one| format!("{one}\n")).collect();
+    text += &format!("{} is good: {} settings, the rest are defaults\n", path.display(), explained.len());
+    out::print(text).map_err(|error| error.to_string())
 }
 
 fn load(sources: &Sources) -> Result<ServerConfig, String> {
@@ -119,11 +121,20 @@ impl Runtimes {
     }
 }
 
-fn serve(config: ServerConfig, live_view: bool) -> Result<(), String> {
-    let screen = live_view.then(|| Arc::new(Screen::default()));
+/// A screen and the thread that writes it. That thread may have to wait for the terminal for ever, so nobody waits for it.
+fn screen() -> Result<Arc<Screen>, String> {
+    let screen = Arc::new(Screen::default());
+    let written = Arc::clone(&screen);
+    let thread = std::thread::Builder::new().name("screen".to_owned()).spawn(move || written.write());
+    thread.map(|_| screen).map_err(|error| format!("no thread to draw on: {error}"))
+}
+
+/// Runs a node to its end. An error is still to be said; an exit code is all there is to say.
+fn serve(config: ServerConfig, live_view: bool) -> Result<ExitCode, String> {
+    let screen = if live_view { Some(screen()?) } else { None };
     // Where both are the same terminal, log lines and the live view would overwrite each other.
     let above = screen.clone().filter(|_| std::io::stderr().is_terminal());
-    let lines = match above {
+    let lines = match above.clone() {
         Some(screen) => BoxMakeWriter::new(move || LogLines(Arc::clone(&screen))),
         None => BoxMakeWriter::new(std::io::stderr),
     };
@@ -145,13 +156,23 @@ fn serve(config: ServerConfig, live_view: bool) -> Result<(), String> {
     raise_descriptor_limit();
     let runtimes = Runtimes::new().map_err(|error| format!("no threads to run on: {error}"))?;
     let spawner = runtimes.spawner();
-    let outcome = runtimes.hot.block_on(run(config, spawner, screen));
+    let outcome = runtimes.hot.block_on(run(config, spawner, screen.as_deref()));
     // Downloads and uploads still under way are not waited for: whatever they would have done is done again.
     runtimes.cold.shutdown_background();
     runtimes.disk.shutdown_background();
     runtimes.hot.shutdown_background();
     drop(telemetry);
-    outcome
+    let code = match (outcome, above) {
+        (Err(why), Some(above)) => {
+            above.log(format!("firn: {why}\n").as_bytes());
+            Ok(ExitCode::FAILURE)
+        }
+        (outcome, _) => outcome.map(|()| ExitCode::SUCCESS),
+    };
+    if let Some(screen) = screen {
+        screen.finish(LAST_LINES);
+    }
+    code
 }
 
 /// Segments, connections and requests to the object store each take a descriptor, and what a shell allows is meant for small programs.
@@ -163,7 +184,7 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn run(config: ServerConfig, spawner: Spawner, screen: Option<Arc<Screen>>) -> Result<(), String> {
+async fn run(config: ServerConfig, spawner: Spawner, screen: Option<&Screen>) -> Result<(), String> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     // Recovery may take long: it is interrupted, and repeated at the next start.
@@ -172,14 +193,13 @@ async fn run(config: ServerConfig, spawner: Spawner, screen: Option<Arc<Screen>>
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
-    greet(&node);
-    let mut view = View { screen };
+    greet(&node, screen);
     let failed = loop {
         tokio::select! {
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
             reason = node.failed() => break Some(reason),
-            () = tokio::time::sleep(REDRAW), if view.screen.is_some() => view.draw(&node),
+            () = tokio::time::sleep(REDRAW), if screen.is_some_and(Screen::is_seen) => draw(&node, screen),
         }
     };
     if let Some(reason) = failed {
@@ -193,31 +213,27 @@ async fn run(config: ServerConfig, spawner: Spawner, screen: Option<Arc<Screen>>
 }
 
 /// Says where everything is.
-fn greet(node: &Node) {
+fn greet(node: &Node, screen: Option<&Screen>) {
     let all = |addresses: Vec<String>| addresses.join(" and ");
     let kafka = all(node.kafka_addresses().iter().map(|(_, address)| address.to_string()).collect());
     let http = all(node.http_addresses().iter().map(|address| format!("http://{address}/metrics")).collect());
     let http = if http.is_empty() { "nowhere (firn.http.listeners is empty)".to_owned() } else { http };
-    println!("Firn serves Kafka clients at {kafka}, metrics at {http}");
-    println!("data in {}, cold records in {}", node.data(), node.object_store());
+    let (data, cold) = (node.data(), node.object_store());
+    let text =
+        format!("Firn serves Kafka clients at {kafka}, metrics at {http}\ndata in {data}, cold records in {cold}\n");
+    match screen {
+        Some(screen) => screen.print(&text),
+        // That it cannot be said is no reason not to serve.
+        None => _ = out::print(text),
+    }
     info!(%kafka, %http, "ready");
 }
 
-/// The live view, redrawn over its last drawing while the terminal takes it.
-struct View {
-    screen: Option<Arc<Screen>>,
-}
-
-impl View {
-    fn draw(&mut self, node: &Node) {
-        let Some(screen) = &self.screen else { return };
-        let Ok(partitions) = node.control().tier_status(None) else { return };
+/// Draws the live view over its last drawing.
+fn draw(node: &Node, screen: Option<&Screen>) {
+    if let (Some(screen), Ok(partitions)) = (screen, node.control().tier_status(None)) {
         let size = Size::of_stdout();
-        let drawn = screen.draw(&live::render(&partitions, size), size, &mut std::io::stdout().lock());
-        if drawn.is_err() {
-            // A terminal that went away is no reason to stop serving.
-            self.screen = None;
-        }
+        screen.draw(live::render(&partitions, size), size);
     }
 }
 

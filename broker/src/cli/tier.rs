@@ -3,6 +3,7 @@
 use super::args::{Admin, TierCommand};
 use super::client::ClientError;
 use super::live::bytes;
+use super::out;
 use crate::http::TierPartition;
 use std::time::Duration;
 
@@ -15,18 +16,15 @@ pub(super) async fn run(command: TierCommand) -> Result<(), ClientError> {
         TierCommand::Status { topic, json, at } => {
             let text = status(&at, topic.as_deref()).await?;
             if json {
-                println!("{text}");
-                return Ok(());
+                return out::print(format!("{text}\n"));
             }
             let partitions: Vec<TierPartition> =
                 serde_json::from_str(&text).map_err(|error| ClientError::Other(error.to_string()))?;
-            print!("{}", table(&partitions));
-            Ok(())
+            out::print(table(&partitions))
         }
         TierCommand::Flush { topic, timeout, at } => {
             flush(&at, &topic, timeout).await?;
-            println!("{topic} is tiered");
-            Ok(())
+            out::print(format!("{topic} is tiered\n"))
         }
     }
 }

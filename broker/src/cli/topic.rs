@@ -2,10 +2,12 @@
 
 use super::args::TopicCommand;
 use super::client::{Client, ClientError, check};
+use super::out;
 use proto::messages::create_partitions_request::CreatePartitionsTopic;
 use proto::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use proto::messages::delete_topics_request::DeleteTopicState;
 use proto::messages::describe_configs_request::DescribeConfigsResource;
+use proto::messages::describe_configs_response::DescribeConfigsResourceResult;
 use proto::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use proto::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use proto::messages::{
@@ -13,6 +15,7 @@ use proto::messages::{
     IncrementalAlterConfigsRequest, ListOffsetsRequest,
 };
 use serde_json::json;
+use std::fmt::Write;
 
 /// How long the broker may take to carry a change out.
 const TIMEOUT_MS: i32 = 60_000;
@@ -55,8 +58,7 @@ async fn create(
     config: Vec<(String, String)>,
 ) -> Result<(), ClientError> {
     let partitions = make(client, name, partitions, replication_factor, config).await?;
-    println!("created {name} with {partitions} partitions");
-    Ok(())
+    out::print(format!("created {name} with {partitions} partitions\n"))
 }
 
 /// Makes a topic and answers how many partitions it has; `None` leaves a number to the broker.
@@ -92,33 +94,20 @@ async fn list(client: &mut Client, internal: bool, json: bool) -> Result<(), Cli
                 json!({"name": topic.name, "id": topic.id, "partitions": topic.partitions.len(), "internal": topic.internal})
             })
             .collect();
-        println!("{}", json!(rows));
-        return Ok(());
+        return out::print(format!("{}\n", json!(rows)));
     }
+    let mut text = String::new();
     for topic in topics {
-        println!("{}\t{} partitions", topic.name, topic.partitions.len());
+        let _ = writeln!(text, "{}\t{} partitions", topic.name, topic.partitions.len());
     }
-    Ok(())
+    out::print(text)
 }
 
 async fn describe(client: &mut Client, name: &str, json: bool) -> Result<(), ClientError> {
     let topic = client.topic(name).await?;
-    let request = DescribeConfigsRequest {
-        resources: vec![DescribeConfigsResource {
-            resource_type: TOPIC,
-            resource_name: name.to_owned(),
-            configuration_keys: None,
-        }],
-        ..Default::default()
-    };
-    let configs = client.call(&request).await?.results;
-    let mut set = Vec::new();
-    for result in &configs {
-        check("reading its settings", result.error_code, result.error_message.as_deref())?;
-        for config in result.configs.iter().filter(|config| config.config_source == SET_ON_TOPIC) {
-            set.push((config.name.as_str(), config.value.as_deref().unwrap_or("")));
-        }
-    }
+    let configs = settings(client, name, None).await?;
+    let set = configs.iter().filter(|config| config.config_source == SET_ON_TOPIC);
+    let set: Vec<_> = set.map(|config| (config.name.as_str(), config.value.as_deref().unwrap_or(""))).collect();
     let mut rows = Vec::new();
     for (partition, leader) in &topic.partitions {
         let mut offsets = [0; 3];
@@ -136,18 +125,39 @@ async fn describe(client: &mut Client, name: &str, json: bool) -> Result<(), Cli
             })
             .collect();
         let set: serde_json::Map<_, _> = set.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
-        println!("{}", json!({"name": topic.name, "id": topic.id, "config": set, "partitions": partitions}));
-        return Ok(());
+        let topic = json!({"name": topic.name, "id": topic.id, "config": set, "partitions": partitions});
+        return out::print(format!("{topic}\n"));
     }
-    println!("{}  id {}", topic.name, topic.id);
+    let mut text = format!("{}  id {}\n", topic.name, topic.id);
     for (name, value) in set {
-        println!("  {name}={value}");
+        let _ = writeln!(text, "  {name}={value}");
     }
-    println!("{:>9} {:>6} {:>14} {:>14} {:>14}", "partition", "leader", "log start", "local start", "end");
+    let _ =
+        writeln!(text, "{:>9} {:>6} {:>14} {:>14} {:>14}", "partition", "leader", "log start", "local start", "end");
     for (partition, leader, [start, local, end]) in rows {
-        println!("{partition:>9} {leader:>6} {start:>14} {local:>14} {end:>14}");
+        let _ = writeln!(text, "{partition:>9} {leader:>6} {start:>14} {local:>14} {end:>14}");
     }
-    Ok(())
+    out::print(text)
+}
+
+/// The settings of a topic: all of them, or `only` some.
+pub(super) async fn settings(
+    client: &mut Client,
+    topic: &str,
+    only: Option<&[&str]>,
+) -> Result<Vec<DescribeConfigsResourceResult>, ClientError> {
+    let resource = DescribeConfigsResource {
+        resource_type: TOPIC,
+        resource_name: topic.to_owned(),
+        configuration_keys: only.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
+    };
+    let request = DescribeConfigsRequest { resources: vec![resource], ..Default::default() };
+    let mut found = Vec::new();
+    for result in client.call(&request).await?.results {
+        check("reading its settings", result.error_code, result.error_message.as_deref())?;
+        found.extend(result.configs);
+    }
+    Ok(found)
 }
 
 /// One offset of one partition; `timestamp` as in ListOffsets.
@@ -187,7 +197,7 @@ async fn alter(
         for result in client.call(&request).await?.results {
             check(&format!("adding partitions to {name}"), result.error_code, result.error_message.as_deref())?;
         }
-        println!("{name} has {count} partitions");
+        out::print(format!("{name} has {count} partitions\n"))?;
     }
     if set.is_empty() && delete.is_empty() {
         return Ok(());
@@ -203,14 +213,12 @@ async fn alter(
     for result in client.call(&request).await?.responses {
         check(&format!("changing settings of {name}"), result.error_code, result.error_message.as_deref())?;
     }
-    println!("changed {name}");
-    Ok(())
+    out::print(format!("changed {name}\n"))
 }
 
 async fn delete(client: &mut Client, name: &str) -> Result<(), ClientError> {
     remove(client, name).await?;
-    println!("deleted {name}");
-    Ok(())
+    out::print(format!("deleted {name}\n"))
 }
 
 /// Deletes a topic with all its records.

@@ -12,7 +12,7 @@ mod usage;
 
 use super::args::BenchArgs;
 use super::client::{Client, ClientError, TopicView};
-use super::{tier, topic};
+use super::{out, tier, topic};
 use load::{Batches, Steady, Throughput};
 use proto::host::{Clock, Entropy};
 use report::{Progress, Row};
@@ -40,11 +40,8 @@ pub(super) async fn run(args: BenchArgs, clock: &dyn Clock, entropy: &dyn Entrop
     };
     bench.progress.done();
     bench.clean_up().await;
-    if bench.args.json {
-        println!("{}", report::json(&bench.rows));
-    } else {
-        print!("{}", report::table(&bench.rows));
-    }
+    let rows = &bench.rows;
+    out::print(if bench.args.json { format!("{}\n", report::json(rows)) } else { report::table(rows) })?;
     outcome
 }
 
@@ -211,7 +208,7 @@ impl<'a> Bench<'a> {
         let Ok(mut client) = Client::connect(&self.args.at.bootstrap).await else { return };
         for name in std::mem::take(&mut self.made) {
             if let Err(error) = topic::remove(&mut client, &name).await {
-                eprintln!("firn: {error}");
+                out::note(format_args!("firn: {error}"));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Figures for people and for scripts, and signs of life in between.
 
 use super::load::Latencies;
+use crate::cli::out;
 use crate::process::Usage;
 use serde::Serialize;
 use std::cell::{Cell, RefCell};
@@ -11,6 +12,8 @@ use tokio::time::Instant;
 
 /// How often progress is shown on a terminal.
 const REDRAW: Duration = Duration::from_millis(200);
+/// Begins a terminal's line over.
+const OVER: &str = "\r\x1b[K";
 
 /// Record values moved, and how long it took.
 #[derive(Debug, Clone, Copy)]
@@ -130,7 +133,7 @@ impl Progress {
         if self.terminal {
             self.draw("");
         } else {
-            eprintln!("{figure}");
+            out::note(figure);
         }
     }
 
@@ -144,13 +147,12 @@ impl Progress {
     /// Leaves the line to whoever prints next.
     pub(super) fn done(&self) {
         if self.terminal {
-            eprint!("\r\x1b[K");
+            let _ = std::io::stderr().write_all(OVER.as_bytes());
         }
     }
 
     fn draw(&self, how_far: &str) {
-        eprint!("\r\x1b[K{}{how_far}", self.figure.borrow());
-        let _ = std::io::stderr().flush();
+        let _ = write!(std::io::stderr(), "{OVER}{}{how_far}", self.figure.borrow());
     }
 }
 
