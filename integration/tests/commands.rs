@@ -155,6 +155,26 @@ async fn offsets_that_are_not_there_are_an_error_that_says_which_are() {
     running.terminate(PATIENCE).await.expect("ends");
 }
 
+/// Lines that fit into a batch each, but not together.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_share_a_batch_only_if_the_topic_takes_it() {
+    let home = tempfile::tempdir().expect("a directory");
+    let (running, mut client) = broker(home.path()).await;
+    client.create_topic("small", 1, &[("max.message.bytes", "20000")]).await.expect("created");
+    for (topic, sizes) in [(TOPIC, &[500 << 10, 600 << 10, 1, 1_000_000][..]), ("small", &[12_000, 12_000, 19_900, 1])]
+    {
+        let lines: String = sizes.iter().map(|size| "x".repeat(*size) + "\n").collect();
+        for codec in ["none", "lz4"] {
+            let produce = firn(&running, home.path(), &["produce", topic, "--compression", codec]);
+            let produced = produce.feed(lines.as_bytes()).await.expect("ends");
+            assert!(produced.status.success(), "{topic}: {}", produced.stderr);
+        }
+        let read = firn(&running, home.path(), &["consume", topic]).finish().await.expect("ends");
+        assert!(read.stdout == lines.repeat(2), "{topic}: {} bytes of {} twice", read.stdout.len(), lines.len());
+    }
+    running.terminate(PATIENCE).await.expect("ends");
+}
+
 /// As `firn topic list | head -1` does.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_went_away_is_no_failure() {

@@ -2,6 +2,8 @@
 
 use super::args::{Compression, ProduceArgs};
 use super::client::{Client, ClientError, TopicView, check};
+use super::out;
+use super::topic::settings;
 use bytes::Bytes;
 use proto::host::Clock;
 use proto::messages::ProduceRequest;
@@ -12,8 +14,10 @@ use std::time::Duration;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
 use tokio::time::{Instant, sleep_until};
 
-/// A batch is sent when it measures this much.
+/// No batch of several records measures more.
 const BATCH_BYTES: usize = 512 << 10;
+/// The topic's setting that says what the broker takes.
+const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 /// A record is sent after this long, though its batch is not full.
 const LINGER: Duration = Duration::from_millis(50);
 /// Of a line that is wrong, so many characters are quoted.
@@ -27,7 +31,8 @@ const TIMEOUT_MS: i32 = 60_000;
 pub(super) async fn run(args: ProduceArgs, clock: &dyn Clock) -> Result<(), ClientError> {
     let mut client = Client::connect(&args.at.bootstrap).await?;
     let topic = client.topic(&args.topic).await?;
-    let mut sender = Sender::new(&topic, &args);
+    let limit = limit(&mut client, &topic.name).await?;
+    let mut sender = Sender::new(&topic, &args, limit);
     if let Some(value) = &args.value {
         sender.add(clock.now_ms(), args.key.as_deref().map(str::as_bytes), value.as_bytes(), &mut client).await?;
     } else {
@@ -35,8 +40,25 @@ pub(super) async fn run(args: ProduceArgs, clock: &dyn Clock) -> Result<(), Clie
         each_line(lines, &mut sender, &mut client, clock).await?;
     }
     sender.flush(&mut client).await?;
-    eprintln!("produced {} records to {}", sender.records, topic.name);
+    out::note(format_args!("produced {} records to {}", sender.records, topic.name));
     Ok(())
+}
+
+/// What a batch of several records may measure, in bytes before compression.
+async fn limit(client: &mut Client, topic: &str) -> Result<usize, ClientError> {
+    let found = match settings(client, topic, Some(&[MAX_MESSAGE_BYTES])).await {
+        Ok(found) => found,
+        // Who may write need not be allowed to read settings.
+        Err(ClientError::Refused { .. }) => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let taken = found.iter().find(|config| config.name == MAX_MESSAGE_BYTES);
+    Ok(within(taken.and_then(|config| config.value.as_deref()?.parse().ok())))
+}
+
+/// Less than what the broker takes by what any codec adds to records that it cannot make smaller.
+fn within(taken: Option<usize>) -> usize {
+    taken.map_or(BATCH_BYTES, |taken| BATCH_BYTES.min(taken.saturating_sub(taken / 1_000 + 128)))
 }
 
 /// Adds the records of all lines, and sends what there is whenever no line comes for a while.
@@ -88,6 +110,8 @@ fn key_and_value<'a>(line: &'a [u8], args: &'a ProduceArgs) -> Result<(Option<&'
 struct Sender<'a> {
     topic: &'a TopicView,
     args: &'a ProduceArgs,
+    /// What a batch of several records may measure. A record that is larger goes alone.
+    limit: usize,
     open: BTreeMap<i32, BatchBuilder>,
     /// When the open batches are to be sent, if there is one.
     due: Option<Instant>,
@@ -99,8 +123,9 @@ struct Sender<'a> {
 }
 
 impl<'a> Sender<'a> {
-    fn new(topic: &'a TopicView, args: &'a ProduceArgs) -> Self {
-        Sender { topic, args, open: BTreeMap::new(), due: None, sticky: 0, outstanding: BTreeMap::new(), records: 0 }
+    fn new(topic: &'a TopicView, args: &'a ProduceArgs, limit: usize) -> Self {
+        let (open, outstanding) = (BTreeMap::new(), BTreeMap::new());
+        Sender { topic, args, limit, open, due: None, sticky: 0, outstanding, records: 0 }
     }
 
     async fn add(
@@ -113,7 +138,21 @@ impl<'a> Sender<'a> {
         let null = |bytes: &[u8]| self.args.empty_as_null && bytes.is_empty();
         let key = key.filter(|key| !null(key));
         let value = Some(value).filter(|value| !null(value));
-        let partition = self.partition(key)?;
+        let headers: Vec<Header<'_>> = self
+            .args
+            .headers
+            .iter()
+            .map(|(name, value)| Header { key: name.as_bytes(), value: Some(value.as_bytes()) })
+            .collect();
+        // Whatever has no key may go to another partition once the batch of this one is gone.
+        let partition = loop {
+            let partition = self.partition(key)?;
+            let open = self.open.get(&partition);
+            if open.is_none_or(|batch| batch.size_with(now, key, value, &headers) <= self.limit) {
+                break partition;
+            }
+            self.seal(partition, client).await?;
+        };
         let codec = match self.args.compression {
             Compression::None => Codec::None,
             Compression::Gzip => Codec::Gzip,
@@ -122,21 +161,22 @@ impl<'a> Sender<'a> {
             Compression::Zstd => Codec::Zstd,
         };
         let batch = self.open.entry(partition).or_insert_with(|| BatchBuilder::new().codec(codec));
-        let headers: Vec<_> = self.args.headers.iter().collect();
-        let headers: Vec<Header<'_>> = headers
-            .iter()
-            .map(|(name, value)| Header { key: name.as_bytes(), value: Some(value.as_bytes()) })
-            .collect();
         batch.append(now, key, value, &headers);
         self.records += 1;
         self.due.get_or_insert_with(|| Instant::now() + LINGER);
-        if batch.size() >= BATCH_BYTES {
-            self.sticky += 1;
-            if let Some(batch) = self.open.remove(&partition) {
-                self.send(partition, batch.build(), client).await?;
-            }
+        if batch.size() >= self.limit {
+            self.seal(partition, client).await?;
         }
         Ok(())
+    }
+
+    /// Sends the open batch of a partition.
+    async fn seal(&mut self, partition: i32, client: &mut Client) -> Result<(), ClientError> {
+        self.sticky += 1;
+        match self.open.remove(&partition) {
+            Some(batch) => self.send(partition, batch.build(), client).await,
+            None => Ok(()),
+        }
     }
 
     /// Kafka's choice: by hash of the key; without a key, one partition per batch in turn.
@@ -250,6 +290,14 @@ mod tests {
         assert_eq!(read(b"::\n", &split), (Some(&b""[..]), &b""[..]));
         let error = key_and_value(b"no\xff", &split).expect_err("no separator").to_string();
         assert!(error.contains("has no `::`"), "{error}");
+    }
+
+    #[test]
+    fn batches_stay_below_what_the_topic_takes() {
+        assert_eq!(within(None), BATCH_BYTES);
+        assert_eq!(within(Some(1_048_588)), BATCH_BYTES);
+        assert_eq!(within(Some(20_000)), 19_852);
+        assert_eq!(within(Some(0)), 0);
     }
 
     /// The values Kafka's own tests expect, as signed numbers there.

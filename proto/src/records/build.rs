@@ -201,6 +201,19 @@ impl BatchBuilder {
         self.out.len()
     }
 
+    /// What [`size`](Self::size) would be with one more record at the next offset.
+    pub fn size_with(
+        &self,
+        timestamp: Millis,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[Header<'_>],
+    ) -> usize {
+        let timestamp_delta = timestamp.wrapping_sub(self.base_timestamp.unwrap_or(timestamp));
+        let body = body_len(timestamp_delta, self.next_delta, key, value, headers);
+        self.size() + varint::len(body as i64) + body
+    }
+
     /// Seals the batch.
     ///
     /// # Panics

@@ -73,6 +73,21 @@ fn golden_records() -> Vec<Owned> {
     ]
 }
 
+#[test]
+fn the_size_with_a_record_is_known_before_it_is_appended() {
+    let mut builder = BatchBuilder::new();
+    let mut records = golden_records();
+    records.push(owned(i64::MAX, None, Some(&vec![b'v'; 70_000])));
+    for record in records.iter().cycle().take(300) {
+        let Owned { timestamp, key, value, .. } = record;
+        let headers: Vec<Header<'_>> =
+            record.headers.iter().map(|(key, value)| Header { key, value: value.as_deref() }).collect();
+        let expected = builder.size_with(*timestamp, key.as_deref(), value.as_deref(), &headers);
+        append(&mut builder, record);
+        assert_eq!(builder.size(), expected);
+    }
+}
+
 fn golden_builder() -> BatchBuilder {
     BatchBuilder::new().base_offset(42).leader_epoch(5).producer(4711, 3, 17)
 }
