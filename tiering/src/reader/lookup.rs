@@ -181,10 +181,28 @@ impl Shared {
             return Ok(None);
         }
         let catalog = self.catalog(tp, &pointer, pointer.tier_start).await?;
-        match Catalogs::max_timestamp(&catalog) {
-            -1 => Ok(None),
-            max => self.find_timestamp(tp, pointer, max).await,
+        let max = Catalogs::max_timestamp(&catalog);
+        if max < 0 {
+            return Ok(None);
         }
+        let whole = self.find_timestamp(tp, pointer.clone(), max).await?;
+        if whole.is_some() {
+            return Ok(whole);
+        }
+        // The record that has it lies below the log's start, or is a marker. Rare, so that a search by halves will do:
+        // there is nothing at or after `above`, and `greatest` is the first record at or after what was asked last.
+        let (mut greatest, mut least, mut above) = (None, 0, max);
+        while least < above {
+            let middle = least + (above - least) / 2;
+            match self.find_timestamp(tp, pointer.clone(), middle).await? {
+                Some(found) => {
+                    least = found.timestamp + 1;
+                    greatest = Some(found);
+                }
+                None => above = middle,
+            }
+        }
+        Ok(greatest)
     }
 
     async fn find_epoch_end(

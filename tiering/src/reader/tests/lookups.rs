@@ -1,5 +1,7 @@
 //! Timestamps, epochs, aborted transactions, the tier's end.
 
+use proto::records::BatchBuilder;
+
 use super::world::{MIB, World};
 use crate::format::AbortedTxn;
 use crate::reader::{EpochEnd, FoundTimestamp};
@@ -41,6 +43,28 @@ async fn the_greatest_timestamp() {
     let last = world.pointer.tier_end - 1;
     let found = world.reader.max_timestamp(world.tp, &world.pointer).await.unwrap();
     assert_eq!(found, Some(FoundTimestamp { offset: last, timestamp: last * 10, leader_epoch: 5 }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_greatest_timestamp_of_what_is_not_deleted() {
+    let mut world = World::new(0, 0).await;
+    // Two objects of a batch each; a timestamp for each record.
+    for (base, timestamps) in [(0, [5_000, 100, 4_000, 300]), (4, [200, 300, 250, 300])] {
+        let mut batch = BatchBuilder::new().base_offset(base);
+        for timestamp in timestamps {
+            batch.append(timestamp, None, Some(b"value"), &[]);
+        }
+        let end = base + timestamps.len() as i64;
+        let entry = world.put(base, end, &batch.build(), &[]).await;
+        world.pointer.tail.push(entry);
+        world.pointer.tier_end = end;
+    }
+    for (log_start, offset, timestamp) in [(0, 0, 5_000), (1, 2, 4_000), (3, 3, 300), (4, 5, 300), (6, 7, 300)] {
+        world.pointer.log_start = log_start;
+        let found = world.reader.max_timestamp(world.tp, &world.pointer).await.unwrap();
+        let found = found.map(|found| (found.offset, found.timestamp));
+        assert_eq!(found, Some((offset, timestamp)), "the log begins at {log_start}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
