@@ -78,9 +78,12 @@ async fn cold_readers_that_do_not_read_producers_and_uploads_together_stay_in_bu
     }
     flush(&mut stand, &topic).await;
     witness.is_well().await;
-    // Who reads gets what is cold beside those who do not.
-    let cold = client.fetch(&topic, 0, 0, 4 << 20).await.expect("records");
-    assert!(!cold.records.is_empty());
+    // Who reads gets what is cold beside those who do not. A fetch may come back empty when its wait is over: those before it in
+    // the queue for memory may be some who read nothing, and who are let go one after the other.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while client.fetch(&topic, 0, 0, 4 << 20).await.expect("an answer").records.is_empty() {
+        assert!(Instant::now() < deadline, "nothing cold came");
+    }
     stayed_in_budget(&mut stand);
     drop(readers);
 }

@@ -5,7 +5,7 @@
 //! and room that was promised to cold reads goes to hot ones when nothing came of it.
 
 use super::super::services::Services;
-use super::engine::{Aborted, Limits, Local, Pass, Target, failed, read_local};
+use super::engine::{Aborted, LEAST_ROOM_BYTES, Limits, Local, Pass, Target, failed, read_local};
 use crate::metrics::SourceLabel;
 use crate::telemetry::SPANS;
 use futures::future::{FutureExt, join_all};
@@ -69,12 +69,14 @@ pub(super) async fn with_cold(
 /// Reads what is cold until `until`; answers what did not come in time.
 async fn read(services: &Services, targets: &[Target], cold: Vec<Cold>, until: Instant, pass: &mut Pass) -> Vec<Cold> {
     let image = services.controller.image();
+    // As with hot records: readers who do not take their answers slow the others down, but do not shut them out.
+    let share = (services.cold_memory.free_bytes() / 4).max(LEAST_ROOM_BYTES);
     let reads = cold.iter().map(|read| {
         let pointer = image.tier(read.tp).cloned();
         async move {
             let pointer = pointer?;
             let span = tracing::info_span!(target: SPANS, "remote tier", partition = %read.tp, offset = read.from);
-            let data = services.remote.read(read.tp, &pointer, read.from, read.max_bytes, read.min_one);
+            let data = services.remote.read(read.tp, &pointer, read.from, read.max_bytes.min(share), read.min_one);
             Some(data.instrument(span).await)
         }
     });

@@ -24,7 +24,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// A fetch gets this much memory, however little is free: what a consumer asks of one partition by default.
-const LEAST_ROOM_BYTES: usize = 1 << 20;
+pub(super) const LEAST_ROOM_BYTES: usize = 1 << 20;
 /// A look at the partitions waits this long for memory, be the fetch allowed to wait for less: nobody reads without. Who keeps others
 /// waiting by not taking an answer is let go within that time. No look begins after `max_wait`: the memory being short, an answer comes
 /// `max_wait` and this after its request at the latest, without what the disk takes.
