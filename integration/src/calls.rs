@@ -88,7 +88,7 @@ fn first<T>(found: Vec<T>, what: &str) -> Result<T, CallError> {
 pub fn produce_request(topic: &str, partition: i32, acks: i16, batch: Bytes) -> ProduceRequest {
     ProduceRequest {
         acks,
-        timeout_ms: 30_000,
+        timeout_ms: 120_000,
         topic_data: vec![TopicProduceData {
             name: topic.to_owned(),
             partition_data: vec![PartitionProduceData { index: partition, records: Some(batch) }],
