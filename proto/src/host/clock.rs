@@ -1,15 +1,7 @@
-//! The seams to the machine: wall clock, randomness, and where tasks run.
-//!
-//! Nothing below `main` reads the clock, draws a random number or starts a thread by itself: it is
-//! handed one of these. Production takes [`SystemClock`], [`SystemEntropy`] and the runtimes of
-//! `main`; tests and the simulation take [`ManualClock`] and [`SeededEntropy`]. Waiting is done with
-//! tokio's timers, which tests can pause.
+//! The wall clock and randomness of the machine, and those of tests.
 
-use std::future::Future;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::ids::Millis;
@@ -101,60 +93,6 @@ impl Entropy for SeededEntropy {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
-    }
-}
-
-/// Where tasks run. Produce and tail reads live on `hot`; whatever may wait for the object store
-/// lives on `cold`, so that it can never hold up an acknowledgement (invariant ISOLATED); calls that
-/// block a thread go to `blocking`. The three may be one runtime (tests, simulation).
-#[derive(Debug, Clone)]
-pub struct Spawner {
-    hot: Handle,
-    cold: Handle,
-    blocking: Handle,
-}
-
-impl Spawner {
-    /// The given runtimes.
-    pub const fn new(hot: Handle, cold: Handle, blocking: Handle) -> Self {
-        Self { hot, cold, blocking }
-    }
-
-    /// One runtime for everything.
-    pub fn single(runtime: Handle) -> Self {
-        Self { hot: runtime.clone(), cold: runtime.clone(), blocking: runtime }
-    }
-
-    /// Runs a task of the acknowledged path.
-    pub fn spawn_hot<F>(&self, task: F) -> JoinHandle<F::Output>
-    where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
-    {
-        self.hot.spawn(task)
-    }
-
-    /// Runs a task that may wait for the object store.
-    pub fn spawn_cold<F>(&self, task: F) -> JoinHandle<F::Output>
-    where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
-    {
-        self.cold.spawn(task)
-    }
-
-    /// The runtime whose blocking pool calls that wait run on.
-    pub fn blocking(&self) -> &Handle {
-        &self.blocking
-    }
-
-    /// Runs a call that blocks its thread.
-    pub fn spawn_blocking<F, R>(&self, call: F) -> JoinHandle<R>
-    where
-        F: FnOnce() -> R + Send + 'static,
-        R: Send + 'static,
-    {
-        self.blocking.spawn_blocking(call)
     }
 }
 
