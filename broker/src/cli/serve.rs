@@ -7,7 +7,7 @@ use super::screen::{LogLines, Screen, Size};
 use crate::config;
 use crate::config::server::{ServerConfig, Sources};
 use crate::http::Control;
-use crate::node::Node;
+use crate::node::{Host, Node};
 use crate::telemetry::{self, LogFormat};
 use proto::host::Spawner;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -189,7 +189,7 @@ async fn run(config: ServerConfig, spawner: Spawner, screen: Option<&Screen>) ->
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     // Recovery may take long: it is interrupted, and repeated at the next start.
     let node = tokio::select! {
-        started = Node::start(config, spawner) => started.map_err(|error| error.to_string())?,
+        started = Node::start(config, Host::system(spawner)) => started.map_err(|error| error.to_string())?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rustix::io::Errno;
 use tokio::sync::oneshot;
 
-use super::{BLOCK, Disk, EntryKind, OpenMode, Operation, read_whole, replace};
+use super::{BLOCK, Disk, EntryKind, LockError, OpenMode, Operation, read_whole, replace};
 
 /// Checks `disk` in `dir`, an existing empty directory.
 ///
@@ -18,8 +18,19 @@ pub async fn check(disk: Arc<dyn Disk>, dir: &Path) {
     contents(&*disk, dir).await;
     synced_writes(&disk, dir).await;
     whole_files(&*disk, dir).await;
+    locks(&*disk, dir).await;
     let space = disk.space(dir).await.expect("space");
     assert!(space.free <= space.total && space.total > 0);
+}
+
+async fn locks(disk: &dyn Disk, dir: &Path) {
+    let held = disk.lock(dir).await.expect("free");
+    let refused = disk.lock(dir).await.expect_err("held");
+    assert_eq!(refused.to_string(), format!("data directory {} is in use by another process", dir.display()));
+    drop(held);
+    drop(disk.lock(dir).await.expect("free again"));
+    let nowhere = disk.lock(&dir.join("missing")).await;
+    assert!(matches!(nowhere, Err(LockError::Refused { errno: Errno::NOENT, .. })));
 }
 
 async fn names(disk: &dyn Disk, dir: &Path) {

@@ -18,7 +18,10 @@ use rustix::io::{Errno, ReadWriteFlags};
 use tokio::runtime::Handle;
 
 use super::bulk::{Bulk, Memory, write_all};
-use super::{BLOCK, DirEntry, Disk, DiskError, DiskFile, EntryKind, OpenMode, Operation, Space};
+use super::{
+    BLOCK, DirEntry, DirectoryGuard, DirectoryLock, Disk, DiskError, DiskFile, EntryKind, LockError, OpenMode,
+    Operation, Space,
+};
 
 /// Zeros are written in pieces of this size.
 const ZEROS: usize = 1 << 20;
@@ -108,6 +111,14 @@ impl Disk for LocalDisk {
 
     async fn sync_dir(&self, dir: &Path) -> Result<(), DiskError> {
         self.run(Operation::SyncDir, dir, sync_dir).await
+    }
+
+    async fn lock(&self, dir: &Path) -> Result<Box<dyn DirectoryGuard>, LockError> {
+        let directory = dir.to_owned();
+        match self.blocking.spawn_blocking(move || DirectoryLock::acquire(&directory)).await {
+            Ok(lock) => Ok(Box::new(lock?)),
+            Err(_) => Err(LockError::Refused { directory: dir.to_owned(), errno: Errno::INTR }),
+        }
     }
 
     async fn space(&self, path: &Path) -> Result<Space, DiskError> {

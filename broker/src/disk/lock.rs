@@ -9,12 +9,16 @@ use rustix::io::Errno;
 /// Name of the file that carries the lock, as in Kafka's log directories.
 const NAME: &str = ".lock";
 
+/// What holds a data directory for its process, until it is dropped.
+pub trait DirectoryGuard: std::fmt::Debug + Send + Sync {}
+
+impl DirectoryGuard for DirectoryLock {}
+
 /// Held as long as this process uses the directory. The kernel lets go of it when the process ends, however
 /// it ends.
 #[derive(Debug)]
 pub struct DirectoryLock {
     _file: OwnedFd,
-    directory: PathBuf,
 }
 
 /// Why a data directory cannot be used.
@@ -50,14 +54,9 @@ impl DirectoryLock {
         )
         .map_err(refused)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { _file: file, directory: directory.to_owned() }),
+            Ok(()) => Ok(Self { _file: file }),
             Err(Errno::WOULDBLOCK) => Err(LockError::InUse { directory: directory.to_owned() }),
             Err(errno) => Err(refused(errno)),
         }
-    }
-
-    /// The directory it locks.
-    pub fn directory(&self) -> &Path {
-        &self.directory
     }
 }

@@ -25,7 +25,7 @@ use futures::future::BoxFuture;
 
 pub use error::{DiskError, Operation, worst};
 pub use local::LocalDisk;
-pub use lock::{DirectoryLock, LockError};
+pub use lock::{DirectoryGuard, DirectoryLock, LockError};
 pub use sim::SimDisk;
 
 /// Alignment in bytes of memory, length and position that [`DiskFile::write_sync_at`] asks for.
@@ -60,6 +60,13 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
 
     /// Makes the names in `dir` durable.
     async fn sync_dir(&self, dir: &Path) -> Result<(), DiskError>;
+
+    /// Takes an existing directory for this process, without waiting. It is free again when the guard is dropped or the
+    /// process ends, however it ends.
+    ///
+    /// # Errors
+    /// [`LockError::InUse`] if another process, or another guard of this one, holds it.
+    async fn lock(&self, dir: &Path) -> Result<Box<dyn DirectoryGuard>, LockError>;
 
     /// Size and free space of the file system that holds `path`.
     async fn space(&self, path: &Path) -> Result<Space, DiskError>;

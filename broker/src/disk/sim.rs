@@ -6,7 +6,7 @@
 //! changes the first few, in order. After an injected failure of a sync, what it should have made durable
 //! never will be, although it can still be read: that is what kernels do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,7 +17,9 @@ use parking_lot::Mutex;
 use proto::host::{Entropy, SeededEntropy};
 use rustix::io::Errno;
 
-use super::{BLOCK, DirEntry, Disk, DiskError, DiskFile, EntryKind, OpenMode, Operation, Space};
+use super::{
+    BLOCK, DirEntry, DirectoryGuard, Disk, DiskError, DiskFile, EntryKind, LockError, OpenMode, Operation, Space,
+};
 
 /// What a device writes whole or not at all, in bytes.
 const SECTOR: usize = 512;
@@ -64,6 +66,8 @@ struct World {
     powered: bool,
     /// How often power came back.
     boots: u64,
+    /// Directories that a process of the present boot holds.
+    held: BTreeSet<PathBuf>,
     fingerprint: u32,
 }
 
@@ -120,6 +124,7 @@ impl SimDisk {
                 cut_at: None,
                 powered: true,
                 boots: 0,
+                held: BTreeSet::new(),
                 fingerprint: 0,
             })),
             boot: 0,
@@ -424,6 +429,7 @@ impl World {
         self.powered = true;
         self.cut_at = None;
         self.boots += 1;
+        self.held.clear();
     }
 }
 
@@ -601,6 +607,20 @@ impl Disk for SimDisk {
         })
     }
 
+    async fn lock(&self, dir: &Path) -> Result<Box<dyn DirectoryGuard>, LockError> {
+        self.pause().await;
+        let refused = |error: DiskError| LockError::Refused { directory: dir.to_owned(), errno: error.errno };
+        let free = self.run(Operation::Open, dir, |world| {
+            world.is_directory(dir)?;
+            Ok(world.held.insert(dir.to_owned()))
+        });
+        if free.map_err(refused)? {
+            Ok(Box::new(SimGuard { disk: self.clone(), directory: dir.to_owned() }))
+        } else {
+            Err(LockError::InUse { directory: dir.to_owned() })
+        }
+    }
+
     async fn space(&self, path: &Path) -> Result<Space, DiskError> {
         self.pause().await;
         self.run(Operation::Inspect, path, |world| {
@@ -612,6 +632,24 @@ impl Disk for SimDisk {
         self.run(Operation::Dedicate, Path::new(name), |_| Ok(()))?;
         tokio::spawn(work);
         Ok(())
+    }
+}
+
+/// A directory of a simulated disk that a process holds.
+#[derive(Debug)]
+struct SimGuard {
+    disk: SimDisk,
+    directory: PathBuf,
+}
+
+impl DirectoryGuard for SimGuard {}
+
+impl Drop for SimGuard {
+    fn drop(&mut self) {
+        let mut world = self.disk.world.lock();
+        if world.boots == self.disk.boot {
+            world.held.remove(&self.directory);
+        }
     }
 }
 

@@ -139,17 +139,18 @@ async fn a_full_and_a_read_only_disk_say_so() {
     assert_eq!(file.read_at(0, 9).await.expect("reads go on"), "1234");
 }
 
-#[test]
-fn a_directory_is_locked_once() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let held = DirectoryLock::acquire(dir.path()).expect("free");
-    assert_eq!(held.directory(), dir.path());
-    let refused = DirectoryLock::acquire(dir.path()).expect_err("held");
-    assert_eq!(refused.to_string(), format!("data directory {} is in use by another process", dir.path().display()));
+#[tokio::test]
+async fn a_directory_is_free_when_its_process_is_gone() {
+    let disk = sim(6).await;
+    let dir = Path::new(DIR);
+    let dead = disk.lock(dir).await.expect("free");
+    let disk = disk.restart_process();
+    let held = disk.lock(dir).await.expect("free again");
+    // What an earlier boot left changes nothing.
+    drop(dead);
+    assert!(disk.lock(dir).await.is_err());
     drop(held);
-    DirectoryLock::acquire(dir.path()).expect("free again");
-    let nowhere = DirectoryLock::acquire(&dir.path().join("missing"));
-    assert!(matches!(nowhere, Err(LockError::Refused { errno: Errno::NOENT, .. })));
+    assert!(disk.lock(dir).await.is_ok());
 }
 
 #[tokio::test]

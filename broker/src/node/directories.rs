@@ -3,7 +3,7 @@
 use super::StartError;
 use crate::config::server::ServerConfig;
 use crate::disk::{
-    DirectoryLock, Disk, LockError,
+    DirectoryGuard, Disk, DiskError, LockError,
     meta::{Meta, MetaError},
 };
 use crate::partition::DirSpec;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 struct Taken {
     path: PathBuf,
     /// Kept until the process ends; `None` for a directory whose disk is broken.
-    lock: Option<DirectoryLock>,
+    lock: Option<Box<dyn DirectoryGuard>>,
     /// Why it is offline from the beginning.
     broken: Option<String>,
 }
@@ -34,10 +34,10 @@ impl Directories {
     ///
     /// # Errors
     /// If another process has one of them, or the first is of no use.
-    pub(super) fn take(paths: &[PathBuf]) -> Result<Directories, StartError> {
+    pub(super) async fn take(paths: &[PathBuf], disk: &dyn Disk) -> Result<Directories, StartError> {
         let mut taken = Vec::new();
         for path in paths {
-            let locked = lock(path);
+            let locked = lock(path, disk).await;
             let (lock, broken) = match locked {
                 Ok(lock) => (Some(lock), None),
                 Err(Unusable::Now(cause)) if !taken.is_empty() => (None, Some(cause.to_string())),
@@ -89,7 +89,7 @@ impl Directories {
             }
         }
         match known {
-            Some((cluster, directory)) if !metadata.is_dir() => Err(StartError(format!(
+            Some((cluster, directory)) if disk.list(metadata).await.is_err() => Err(StartError(format!(
                 "the data directory {} belongs to cluster {cluster}, whose metadata is not in {}",
                 directory.display(),
                 metadata.display()
@@ -126,7 +126,7 @@ impl Directories {
     }
 
     /// What is to be held until the process ends.
-    pub(super) fn into_locks(self) -> Vec<DirectoryLock> {
+    pub(super) fn into_locks(self) -> Vec<Box<dyn DirectoryGuard>> {
         self.0.into_iter().filter_map(|taken| taken.lock).collect()
     }
 
@@ -143,14 +143,14 @@ enum Unusable {
     Taken(StartError),
 }
 
-fn lock(path: &Path) -> Result<DirectoryLock, Unusable> {
-    std::fs::create_dir_all(path).map_err(|error| {
+async fn lock(path: &Path, disk: &dyn Disk) -> Result<Box<dyn DirectoryGuard>, Unusable> {
+    disk.create_dir_all(path).await.map_err(|DiskError { errno, .. }| {
         Unusable::Now(StartError(format!(
-            "the data directory {} cannot be made: {error} (log.dirs names it)",
+            "the data directory {} cannot be made: {errno} (log.dirs names it)",
             path.display()
         )))
     })?;
-    DirectoryLock::acquire(path).map_err(|error| match error {
+    disk.lock(path).await.map_err(|error| match error {
         LockError::InUse { .. } => Unusable::Taken(StartError::because(error)),
         LockError::Refused { .. } => Unusable::Now(StartError::because(error)),
     })

@@ -3,7 +3,7 @@
 use crate::client::{Client, code};
 use crate::world::{World, batch};
 use broker::config::server::{ServerConfig, Sources};
-use broker::node::Node;
+use broker::node::{Host, Node};
 use proto::errors::ErrorCode;
 use proto::host::Spawner;
 use proto::messages::{DescribeClusterRequest, FindCoordinatorRequest, MetadataRequest};
@@ -100,7 +100,7 @@ async fn a_node_that_recovers_is_alive_but_not_ready() {
     ];
     let presets = presets.map(|(name, value)| (name.to_owned(), value)).into();
     let config = ServerConfig::load(&Sources { presets, ..Sources::default() }).expect("valid");
-    let mut start = pin!(Node::start(config, Spawner::single(tokio::runtime::Handle::current())));
+    let mut start = pin!(Node::start(config, Host::system(Spawner::single(tokio::runtime::Handle::current()))));
     // It waits for its disk, and gets no further while nobody polls it.
     assert!(futures::poll!(start.as_mut()).is_pending());
     assert_eq!(get(free, "/readyz").await, said("503", "recovering\n"));

@@ -3,7 +3,7 @@
 use crate::client::{Client, code};
 use broker::config::server::{ServerConfig, Sources};
 use broker::http::Control;
-use broker::node::Node;
+use broker::node::{Host, Node};
 use bytes::Bytes;
 use proto::errors::ErrorCode;
 use proto::host::{Clock, Spawner, SystemClock};
@@ -101,7 +101,7 @@ impl World {
         };
         let config = ServerConfig::load(&sources).unwrap_or_else(|errors| panic!("{errors:?}"));
         let spawner = Spawner::single(tokio::runtime::Handle::current());
-        let node = Node::start(config, spawner).await.expect("the node starts");
+        let node = Node::start(config, Host::system(spawner)).await.expect("the node starts");
         self.address = node.kafka_addresses().first().expect("a listener").1;
         self.node = Some(node);
     }

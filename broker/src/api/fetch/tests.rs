@@ -6,7 +6,7 @@ use crate::api::partitions::{held, topic_named};
 use crate::api::{Caller, topics};
 use crate::config::server::{ServerConfig, Sources};
 use crate::net::budget::Grant;
-use crate::node::Node;
+use crate::node::{Host, Node};
 use crate::partition::{Acks, Append, Origin, describe};
 use parking_lot::Mutex;
 use proto::host::Spawner;
@@ -46,7 +46,7 @@ impl World {
         let presets = presets.map(|(name, value)| (name.to_owned(), value)).into();
         let config = ServerConfig::load(&Sources { presets, ..Sources::default() });
         let config = config.unwrap_or_else(|errors| panic!("{errors:?}"));
-        let node = Node::start(config, Spawner::single(tokio::runtime::Handle::current())).await;
+        let node = Node::start(config, Host::system(Spawner::single(tokio::runtime::Handle::current()))).await;
         let world = World { node: node.expect("the node starts"), _data: data };
         world.fill().await;
         pause();

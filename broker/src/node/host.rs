@@ -1,0 +1,43 @@
+//! What a node stands on: all that a machine gives it, passed in, so that a simulation can give it something else.
+
+use crate::disk::{Disk, LocalDisk};
+use object_store::ObjectStore;
+use proto::host::{Clock, Entropy, Spawner, SystemClock, SystemEntropy};
+use std::sync::Arc;
+
+/// The parts of a machine. The configuration says what to do with them.
+#[derive(Clone)]
+pub struct Host {
+    /// Wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// Where tasks run.
+    pub spawner: Spawner,
+    /// Data directories and the metadata lie here.
+    pub disk: Arc<dyn Disk>,
+    /// Cold records lie here.
+    pub objects: Objects,
+}
+
+/// The object store of a node.
+#[derive(Clone)]
+pub enum Objects {
+    /// The one that `firn.object.store` names, or the folder `bucket` in the first data directory.
+    Configured,
+    /// This one, whatever is configured.
+    Given(Arc<dyn ObjectStore>),
+}
+
+impl Host {
+    /// This machine, with tasks on the runtimes of `spawner`.
+    pub fn system(spawner: Spawner) -> Host {
+        Host {
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy),
+            disk: Arc::new(LocalDisk::new(spawner.blocking().clone())),
+            objects: Objects::Configured,
+            spawner,
+        }
+    }
+}
