@@ -7,8 +7,11 @@ use proto::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
 use proto::wire::VersionRange;
 
 /// Features a client may see, with the levels this binary understands.
-const FEATURES: &[(&str, VersionRange)] =
-    &[("metadata.version", VersionRange::new(7, 27)), ("kraft.version", VersionRange::new(0, 1))];
+const FEATURES: &[(&str, VersionRange)] = &[
+    ("metadata.version", VersionRange::new(7, 27)),
+    ("kraft.version", VersionRange::new(0, 1)),
+    (proto::metadata::FEATURE, VersionRange::new(0, proto::metadata::NEWEST_LEVEL)),
+];
 
 /// Answers what is spoken, and the features the cluster has settled on.
 pub(super) async fn handle(context: &Context<'_>, request: ApiVersionsRequest) -> ApiVersionsResponse {

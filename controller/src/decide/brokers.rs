@@ -33,6 +33,8 @@ pub(super) fn register(draft: &mut Draft, register: &RegisterBroker) -> Outcome 
         directories: register.directories.clone(),
         fenced: !register.ready,
         shutting_down: false,
+        features: Vec::new(),
+        draining: false,
     }));
     move_away(draft, register.id, Incarnation::New);
     if register.ready {

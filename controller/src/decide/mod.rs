@@ -79,7 +79,12 @@ impl Draft {
         Self { image: image.clone(), records: Vec::new(), now }
     }
 
+    /// Decides `record`, less what older members of the cluster could not read of it.
     fn push(&mut self, record: MetadataRecord) {
+        let Some(record) = record.at_level(self.image.level()) else {
+            debug_assert!(false, "a command that needs a record is refused where the record cannot be written");
+            return;
+        };
         self.image.apply(&record);
         self.records.push(record);
     }

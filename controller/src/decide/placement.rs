@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use proto::ids::{DirectoryId, NodeId};
-use proto::metadata::{Broker, Image, PartitionState};
+use proto::metadata::{Broker, Image, PartitionState, Recovery};
 
 use crate::command::Refusal;
 
@@ -72,6 +72,10 @@ pub(super) fn new_partition(image: &Image, replicas: Vec<NodeId>, number: usize)
         elr: Vec::new(),
         leader_epoch: 0,
         partition_epoch: 0,
+        adding: Vec::new(),
+        removing: Vec::new(),
+        last_known_leader: None,
+        recovery: Recovery::Recovered,
     }
 }
 

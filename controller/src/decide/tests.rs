@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proto::ids::{DirectoryId, NodeId, TopicId, TopicPartition, Uuid};
 use proto::metadata::{
-    ConfigResource, Image, ObjectFormat, ObjectKey, ObjectRef, PartitionState, TailEntry, TierPointer,
+    ConfigResource, Image, ObjectFormat, ObjectKey, ObjectRef, PartitionState, Recovery, TailEntry, TierPointer,
 };
 
 use super::*;
@@ -144,6 +144,10 @@ fn topics_get_defaults_configs_and_leaders() {
         leader: Some(NodeId(0)),
         leader_epoch: 0,
         partition_epoch: 0,
+        adding: Vec::new(),
+        removing: Vec::new(),
+        last_known_leader: None,
+        recovery: Recovery::Recovered,
     };
     assert_eq!(*world.state(id, 0), expected(0));
     assert_eq!(*world.state(id, 1), expected(1));

@@ -75,6 +75,10 @@ fn check(new: &TierPointer, old: Option<&TierPointer>) -> Result<(), &'static st
         }
         _ => {}
     }
+    let last = new.tail.last().and_then(|entry| entry.epochs.last());
+    if last.is_some_and(|(epoch, _)| new.end_epoch != -1 && new.end_epoch != *epoch) {
+        return Err("the epoch at its end is not that of its last entry");
+    }
     let Some(old) = old else { return Ok(()) };
     if new.log_start < old.log_start {
         return Err("the log start would move back");

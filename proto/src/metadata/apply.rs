@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::image::{DeletedTopic, Image, Topic, metric_name};
+use super::image::{Assignment, DeletedTopic, Image, Topic, metric_name};
 use super::record::{ConfigResource, MetadataRecord, PartitionState};
 use super::tier::TierPointer;
-use crate::ids::{Millis, TopicId, TopicPartition};
+use crate::ids::{DirectoryId, Millis, NodeId, TopicId, TopicPartition};
 
 impl Image {
     /// Applies one record. Total and deterministic: a record that contradicts the image (a second
@@ -51,6 +51,15 @@ impl Image {
             MetadataRecord::DeletionPending(deleted) => {
                 self.pending_deletes.insert(deleted.id, Arc::new(deleted.clone()));
             }
+            MetadataRecord::DutyAssigned { duty, node, epoch } => {
+                self.duties.insert(*duty, Assignment { node: *node, epoch: *epoch });
+            }
+            MetadataRecord::VoterBound { id, directory: DirectoryId::UNASSIGNED } => {
+                self.voters.remove(id);
+            }
+            MetadataRecord::VoterBound { id, directory } => {
+                self.voters.insert(*id, *directory);
+            }
         }
     }
 
@@ -78,11 +87,30 @@ impl Image {
         }
         let topic = Arc::make_mut(topic);
         let state = Arc::new(state.clone());
-        match topic.partitions.get_mut(index) {
-            Some(slot) => *slot = state,
+        let old = match topic.partitions.get_mut(index) {
+            Some(slot) => Some(std::mem::replace(slot, Arc::clone(&state))),
             None => {
-                topic.partitions.push(state);
+                topic.partitions.push(Arc::clone(&state));
                 self.partition_count += 1;
+                None
+            }
+        };
+        let had: &[NodeId] = old.as_ref().map_or(&[], |old| &old.replicas);
+        if had != state.replicas {
+            self.unindex(tp, had.iter().filter(|id| !state.replicas.contains(id)));
+            for id in state.replicas.iter().filter(|id| !had.contains(id)) {
+                self.replicas.entry(*id).or_default().insert(tp);
+            }
+        }
+    }
+
+    /// `ids` have no replica of `tp` any more.
+    fn unindex<'a>(&mut self, tp: TopicPartition, ids: impl Iterator<Item = &'a NodeId>) {
+        for id in ids {
+            let Some(partitions) = self.replicas.get_mut(id) else { continue };
+            partitions.remove(&tp);
+            if partitions.is_empty() {
+                self.replicas.remove(id);
             }
         }
     }
@@ -94,6 +122,9 @@ impl Image {
         self.names.remove(&topic.name);
         self.metric_names.remove(&metric_name(&topic.name));
         self.partition_count -= topic.partitions.len() as u64;
+        for (index, state) in topic.indexed() {
+            self.unindex(TopicPartition::new(id, index), state.replicas.iter());
+        }
         let configs = self.configs.remove(&ConfigResource::topic(&*topic.name));
         let local = configs.is_some_and(|configs| {
             configs.get("remote.storage.enable").is_some_and(|value| value.eq_ignore_ascii_case("false"))
@@ -162,6 +193,13 @@ impl Image {
             .iter()
             .map(|(tp, pointer)| MetadataRecord::TierPointerSet { tp: *tp, pointer: (**pointer).clone() });
         let pending = self.pending_deletes.values().map(|deleted| MetadataRecord::DeletionPending((**deleted).clone()));
+        let duties = self.duties.iter().map(|(duty, assignment)| MetadataRecord::DutyAssigned {
+            duty: *duty,
+            node: assignment.node,
+            epoch: assignment.epoch,
+        });
+        let voters =
+            self.voters.iter().map(|(id, directory)| MetadataRecord::VoterBound { id: *id, directory: *directory });
         cluster
             .chain(features)
             .chain(brokers)
@@ -170,5 +208,7 @@ impl Image {
             .chain(producer_ids)
             .chain(tiers)
             .chain(pending)
+            .chain(duties)
+            .chain(voters)
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::codec::{DecodeError, Durable, durable_struct};
+use super::codec::{DecodeError, Durable};
 use super::image::Image;
 use super::record::MetadataRecord;
 
@@ -31,7 +31,7 @@ pub struct BatchRejected {
     pub met_offset: u64,
 }
 
-durable_struct!(Batch { term, base_offset, records });
+crate::durable_struct!(Batch { term, base_offset, records });
 
 impl Batch {
     /// The durable encoding.

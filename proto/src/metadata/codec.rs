@@ -73,6 +73,20 @@ fn take_length(input: &mut &[u8]) -> Result<usize, DecodeError> {
     Ok(length)
 }
 
+/// Takes a list, each item with `take`.
+pub(crate) fn take_list<T>(
+    input: &mut &[u8],
+    mut take: impl FnMut(&mut &[u8]) -> Result<T, DecodeError>,
+) -> Result<Vec<T>, DecodeError> {
+    let length = take_length(input)?;
+    // Grown as items turn up: a lying count reserves nothing.
+    let mut items = Vec::with_capacity(length.min(64));
+    for _ in 0..length {
+        items.push(take(input)?);
+    }
+    Ok(items)
+}
+
 impl Durable for u64 {
     fn put(&self, out: &mut Vec<u8>) {
         let mut rest = *self;
@@ -174,13 +188,7 @@ impl<T: Durable> Durable for Vec<T> {
     }
 
     fn take(input: &mut &[u8]) -> Result<Self, DecodeError> {
-        let length = take_length(input)?;
-        // Grown as items turn up: a lying count reserves nothing.
-        let mut items = Self::with_capacity(length.min(64));
-        for _ in 0..length {
-            items.push(T::take(input)?);
-        }
-        Ok(items)
+        take_list(input, T::take)
     }
 }
 
@@ -228,6 +236,8 @@ impl<K: Durable + Ord, V: Durable> Durable for BTreeMap<K, V> {
 }
 
 /// Encodes a struct as its fields in the order given.
+#[doc(hidden)]
+#[macro_export]
 macro_rules! durable_struct {
     ($($name:ident { $($field:ident),* $(,)? })*) => {$(
         impl $crate::metadata::codec::Durable for $name {
@@ -241,19 +251,20 @@ macro_rules! durable_struct {
         }
     )*};
 }
-pub(crate) use durable_struct;
 
 /// Encodes an enum without data as the number given.
+#[doc(hidden)]
+#[macro_export]
 macro_rules! durable_enum {
     ($($name:ident { $($variant:ident = $number:literal),* $(,)? })*) => {$(
         impl $crate::metadata::codec::Durable for $name {
             fn put(&self, out: &mut Vec<u8>) {
                 let number: u64 = match self { $(Self::$variant => $number),* };
-                number.put(out);
+                $crate::metadata::codec::Durable::put(&number, out);
             }
 
             fn take(input: &mut &[u8]) -> Result<Self, $crate::metadata::codec::DecodeError> {
-                match u64::take(input)? {
+                match <u64 as $crate::metadata::codec::Durable>::take(input)? {
                     $($number => Ok(Self::$variant),)*
                     number => Err($crate::metadata::codec::DecodeError::UnknownVariant {
                         what: stringify!($name),
@@ -264,7 +275,6 @@ macro_rules! durable_enum {
         }
     )*};
 }
-pub(crate) use durable_enum;
 
 macro_rules! durable_newtype {
     ($($name:ident),*) => {$(
@@ -280,4 +290,4 @@ macro_rules! durable_newtype {
     )*};
 }
 durable_newtype!(NodeId, TopicId, DirectoryId);
-durable_struct!(TopicPartition { topic, partition });
+crate::durable_struct!(TopicPartition { topic, partition });

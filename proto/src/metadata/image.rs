@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
+use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
-use super::record::{Broker, ConfigResource, PartitionState};
+use super::encode::FEATURE;
+use super::record::{Broker, ConfigResource, Duty, PartitionState};
 use super::tier::TierPointer;
-use crate::ids::{Millis, NodeId, TopicId, TopicPartition};
+use crate::ids::{DirectoryId, Millis, NodeId, TopicId, TopicPartition};
 
 /// The cluster's metadata at one offset.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -28,6 +29,17 @@ pub struct Image {
     pub(super) next_producer_id: i64,
     pub(super) tiers: OrdMap<TopicPartition, Arc<TierPointer>>,
     pub(super) pending_deletes: OrdMap<TopicId, Arc<DeletedTopic>>,
+    pub(super) duties: OrdMap<Duty, Assignment>,
+    pub(super) voters: OrdMap<NodeId, DirectoryId>,
+    /// Partitions by the brokers that have a replica: what an event of one broker has to look at.
+    pub(super) replicas: OrdMap<NodeId, OrdSet<TopicPartition>>,
+}
+
+/// Who has a duty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Assignment {
+    pub(super) node: Option<NodeId>,
+    pub(super) epoch: i32,
 }
 
 /// A topic and its partitions.
@@ -112,6 +124,11 @@ impl Image {
     /// All features that are set, by name.
     pub fn features(&self) -> impl Iterator<Item = (&str, i16)> {
         self.features.iter().map(|(name, level)| (&**name, *level))
+    }
+
+    /// Level of the feature [`FEATURE`]: which records may be written.
+    pub fn level(&self) -> i16 {
+        self.feature(FEATURE)
     }
 
     /// A broker's registration.
@@ -200,6 +217,32 @@ impl Image {
     /// A deleted topic whose objects may still be in the tier.
     pub fn pending_delete(&self, id: TopicId) -> Option<&Arc<DeletedTopic>> {
         self.pending_deletes.get(&id)
+    }
+
+    /// The node that has a duty, and the epoch under which it has it.
+    pub fn duty(&self, duty: Duty) -> Option<(NodeId, i32)> {
+        let assignment = self.duties.get(&duty)?;
+        assignment.node.map(|node| (node, assignment.epoch))
+    }
+
+    /// Epoch of the last assignment of a duty, 0 before the first.
+    pub fn duty_epoch(&self, duty: Duty) -> i32 {
+        self.duties.get(&duty).map_or(0, |assignment| assignment.epoch)
+    }
+
+    /// The disk a voter is bound to, if one was.
+    pub fn voter(&self, id: NodeId) -> Option<DirectoryId> {
+        self.voters.get(&id).copied()
+    }
+
+    /// Partitions of which `id` has a replica, in order.
+    pub fn replicas_of(&self, id: NodeId) -> impl Iterator<Item = TopicPartition> {
+        self.replicas.get(&id).into_iter().flat_map(|partitions| partitions.iter().copied())
+    }
+
+    /// How many replicas `id` has.
+    pub fn replica_count(&self, id: NodeId) -> usize {
+        self.replicas.get(&id).map_or(0, OrdSet::len)
     }
 
     /// Topics that differ from those of `older`, in order of their ids. Cheap when the images share

@@ -7,6 +7,7 @@
 mod apply;
 mod batch;
 pub mod codec;
+mod encode;
 mod image;
 mod record;
 mod snapshot;
@@ -14,8 +15,12 @@ pub mod tier;
 
 pub use batch::{Batch, BatchRejected};
 pub use codec::{DecodeError, Durable};
+pub use encode::{FEATURE, NEWEST_LEVEL};
 pub use image::{DeletedTopic, Image, TierChange, Topic, TopicChange};
-pub use record::{Broker, ConfigKind, ConfigResource, Endpoint, MetadataRecord, PartitionState, SecurityProtocol};
+pub use record::{
+    Broker, ConfigKind, ConfigResource, Duty, Endpoint, FeatureRange, MetadataRecord, PartitionState, Recovery,
+    SecurityProtocol,
+};
 pub use snapshot::{SNAPSHOT_CHUNK_BYTES, SnapshotError, SnapshotReader, write_snapshot};
 pub use tier::{ObjectFormat, ObjectKey, ObjectRef, RootRef, TailEntry, TierPoint, TierPointer};
 

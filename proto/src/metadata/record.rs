@@ -3,9 +3,8 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::codec::{DecodeError, Durable, durable_enum, durable_struct, take_bytes};
 use super::image::DeletedTopic;
-use super::tier::{ObjectFormat, ObjectKey, ObjectRef, RootRef, TailEntry, TierPoint, TierPointer};
+use super::tier::TierPointer;
 use crate::ids::{DirectoryId, LeaderEpoch, Millis, NodeId, TopicId, TopicPartition};
 
 /// A change of the cluster's metadata.
@@ -81,6 +80,33 @@ pub enum MetadataRecord {
     },
     /// A pending delete, as a snapshot tells it.
     DeletionPending(DeletedTopic),
+    /// A duty of the cluster went to a node, or to none.
+    DutyAssigned {
+        /// Which duty.
+        duty: Duty,
+        /// Who has it from here on.
+        node: Option<NodeId>,
+        /// One more with every change: whoever acts under an older one is refused.
+        epoch: i32,
+    },
+    /// The disk of a voter was seen for the first time: another one under its id is not this voter.
+    VoterBound {
+        /// The voter.
+        id: NodeId,
+        /// Its directory; [`DirectoryId::UNASSIGNED`] forgets the one that was bound.
+        directory: DirectoryId,
+    },
+}
+
+/// Work that one node does for the whole cluster. The numbers are durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Duty {
+    /// Removes from the object store what deleted topics left there.
+    Sweeper,
+    /// Writes snapshots of the cluster's metadata to the object store.
+    SnapshotWriter,
+    /// Moves replicas and leaders where they balance.
+    Balancer,
 }
 
 /// A broker's registration.
@@ -102,9 +128,33 @@ pub struct Broker {
     pub fenced: bool,
     /// It asked to go: it leads nothing new.
     pub shutting_down: bool,
+    /// Levels of features that its process understands.
+    pub features: Vec<FeatureRange>,
+    /// It is to leave the cluster: no replica goes there any more, those it has move away.
+    pub draining: bool,
+}
+
+/// Levels of one feature that a process understands, both ends inclusive.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FeatureRange {
+    /// Name of the feature.
+    pub name: String,
+    /// Lowest level.
+    pub min: i16,
+    /// Highest level.
+    pub max: i16,
 }
 
 impl Broker {
+    /// Whether it understands `level` of the feature `name`. Level 0 is the feature's absence, and what a process
+    /// says nothing about it does not know.
+    pub fn supports(&self, name: &str, level: i16) -> bool {
+        match self.features.iter().find(|range| range.name == name) {
+            Some(range) => (range.min..=range.max).contains(&level),
+            None => level == 0,
+        }
+    }
+
     /// Whether it may lead partitions.
     pub const fn is_active(&self) -> bool {
         !self.fenced && !self.shutting_down
@@ -155,10 +205,28 @@ pub struct PartitionState {
     pub elr: Vec<NodeId>,
     /// None while no replica may lead.
     pub leader: Option<NodeId>,
-    /// One more with every change of leader or of its incarnation.
+    /// One more with every change of leader or of its incarnation, and when replicas go.
     pub leader_epoch: LeaderEpoch,
     /// One more with every change of this state.
     pub partition_epoch: i32,
+    /// Replicas that a reassignment adds (KIP-455). All of them are in `replicas`.
+    pub adding: Vec<NodeId>,
+    /// Replicas that go once the reassignment is complete. All of them are in `replicas`.
+    pub removing: Vec<NodeId>,
+    /// Who led last, while in-sync and eligible replicas are both used up (KIP-966).
+    pub last_known_leader: Option<NodeId>,
+    /// Whether its leader was elected without being known to have all records.
+    pub recovery: Recovery,
+}
+
+/// Whether the in-sync replicas hold what was committed before. The numbers are durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Recovery {
+    /// They do.
+    #[default]
+    Recovered,
+    /// The leader was elected unclean and has not told yet that it settled what it has.
+    Recovering,
 }
 
 /// What kind of thing has configs, by Kafka's numbers.
@@ -201,97 +269,3 @@ impl ConfigResource {
         Self { kind: ConfigKind::Broker, name: String::new() }
     }
 }
-
-durable_enum!(
-    SecurityProtocol { Plaintext = 0, Ssl = 1, SaslPlaintext = 2, SaslSsl = 3 }
-    ConfigKind { Topic = 2, Broker = 4, BrokerLogger = 8, ClientMetrics = 16, Group = 32 }
-    ObjectFormat { Segment = 1, Parquet = 2 }
-);
-durable_struct!(
-    Endpoint { listener, host, port, protocol }
-    Broker { id, epoch, incarnation, endpoints, rack, directories, fenced, shutting_down }
-    PartitionState { replicas, directories, isr, elr, leader, leader_epoch, partition_epoch }
-    ConfigResource { kind, name }
-    TierPointer {
-        generation, root, log_start, tier_start, tier_end, tail, bytes, leader_epoch, committed_at, request
-    }
-    RootRef { uuid, generation, leader_epoch, size, crc }
-    TailEntry {
-        base, end, max_timestamp, object, footer_position, epochs, format, has_aborted, points
-    }
-    ObjectRef { key, start, length }
-    ObjectKey { owner, base_offset, leader_epoch, uuid }
-    TierPoint { offset, timestamp, position }
-    DeletedTopic { id, name, deleted_at, tiers }
-);
-
-/// Version that this Firn writes and the newest it reads, of every record.
-const VERSION: u64 = 0;
-
-impl Durable for MetadataRecord {
-    fn put(&self, out: &mut Vec<u8>) {
-        let mut body = Vec::with_capacity(64);
-        let number: u64 = self.put_body(&mut body);
-        number.put(out);
-        VERSION.put(out);
-        (body.len() as u64).put(out);
-        out.extend_from_slice(&body);
-    }
-
-    fn take(input: &mut &[u8]) -> Result<Self, DecodeError> {
-        let number = u64::take(input)?;
-        let version = u64::take(input)?;
-        if version > VERSION {
-            return Err(DecodeError::UnknownVersion { number, version });
-        }
-        let length = usize::try_from(u64::take(input)?).map_err(|_| DecodeError::OutOfRange)?;
-        let mut body = take_bytes(input, length)?;
-        let record = Self::take_body(number, &mut body)?;
-        if !body.is_empty() {
-            return Err(DecodeError::LeftOver { number, left: body.len() });
-        }
-        Ok(record)
-    }
-}
-
-/// Ties each record to its number. A number is never used for anything else.
-macro_rules! records {
-    ($($number:literal => $variant:ident $({ $($field:ident),* })? $(( $inner:ident ))?;)*) => {
-        impl MetadataRecord {
-            fn put_body(&self, out: &mut Vec<u8>) -> u64 {
-                match self {
-                    $(Self::$variant $({ $($field),* })? $(($inner))? => {
-                        $($($field.put(out);)*)?
-                        $($inner.put(out);)?
-                        $number
-                    })*
-                }
-            }
-
-            fn take_body(number: u64, body: &mut &[u8]) -> Result<Self, DecodeError> {
-                match number {
-                    $($number => Ok(Self::$variant
-                        $({ $($field: Durable::take(body)?),* })?
-                        $(({ let $inner = Durable::take(body)?; $inner }))?
-                    ),)*
-                    number => Err(DecodeError::UnknownVariant { what: "record", number }),
-                }
-            }
-        }
-    };
-}
-
-records!(
-    1 => ClusterFormed { cluster_id };
-    2 => FeatureSet { name, level };
-    3 => BrokerSet(broker);
-    4 => BrokerRemoved { id };
-    5 => TopicCreated { id, name, created_at };
-    6 => PartitionSet { tp, state };
-    7 => TopicDeleted { id, deleted_at };
-    8 => DeletionFinished { id };
-    9 => ConfigSet { resource, key, value };
-    10 => ProducerIdsAllocated { next };
-    11 => TierPointerSet { tp, pointer };
-    12 => DeletionPending(deleted);
-);

@@ -33,6 +33,8 @@ fn one_of_each() -> Vec<MetadataRecord> {
             directories: vec![DirectoryId(Uuid::from_u128(9))],
             fenced: true,
             shutting_down: false,
+            features: Vec::new(),
+            draining: false,
         }),
         MetadataRecord::BrokerRemoved { id: NodeId(2) },
         MetadataRecord::TopicCreated { id: topic, name: "flights".to_owned(), created_at: 1_700_000_000_000 },
@@ -46,6 +48,10 @@ fn one_of_each() -> Vec<MetadataRecord> {
                 leader: Some(NodeId(1)),
                 leader_epoch: 5,
                 partition_epoch: 11,
+                adding: Vec::new(),
+                removing: Vec::new(),
+                last_known_leader: None,
+                recovery: Recovery::Recovered,
             },
         },
         MetadataRecord::TopicDeleted { id: topic, deleted_at: -1 },
@@ -92,7 +98,37 @@ fn sample_pointer(tp: TopicPartition) -> TierPointer {
         leader_epoch: 5,
         committed_at: 1_700_000_000_002,
         request: Uuid::from_u128(23),
+        end_epoch: -1,
     }
+}
+
+/// The records that have a version 1, with all that it added, and those that came with it.
+fn one_of_each_new() -> Vec<MetadataRecord> {
+    let mut records = one_of_each();
+    for record in &mut records {
+        match record {
+            MetadataRecord::BrokerSet(broker) => {
+                broker.features = vec![FeatureRange { name: FEATURE.to_owned(), min: 0, max: 1 }];
+                broker.draining = true;
+            }
+            MetadataRecord::PartitionSet { state, .. } => {
+                state.adding = vec![NodeId(2)];
+                state.removing = vec![NodeId(1)];
+                state.last_known_leader = Some(NodeId(1));
+                state.recovery = Recovery::Recovering;
+            }
+            MetadataRecord::TierPointerSet { pointer, .. } => pointer.end_epoch = 5,
+            MetadataRecord::DeletionPending(deleted) => deleted.tiers[0].1.end_epoch = 5,
+            _ => {}
+        }
+    }
+    records.retain(|record| record.level() == 1);
+    records.extend([
+        MetadataRecord::DutyAssigned { duty: Duty::Sweeper, node: Some(NodeId(1)), epoch: 1 },
+        MetadataRecord::DutyAssigned { duty: Duty::Balancer, node: None, epoch: 2 },
+        MetadataRecord::VoterBound { id: NodeId(1), directory: DirectoryId(Uuid::from_u128(9)) },
+    ]);
+    records
 }
 
 fn encoded(value: &impl Durable) -> Vec<u8> {
@@ -113,6 +149,83 @@ fn records_keep_their_bytes() {
     let lines: Vec<String> = one_of_each().iter().map(|record| hex(&encoded(record))).collect();
     let golden: Vec<&str> = include_str!("golden/records-v0.hex").lines().collect();
     assert_eq!(lines, golden, "{}", lines.join("\n"));
+}
+
+#[test]
+fn records_of_version_1_keep_their_bytes_and_are_read() {
+    let records = one_of_each_new();
+    assert_eq!(records.len(), 7);
+    let lines: Vec<String> = records.iter().map(|record| hex(&encoded(record))).collect();
+    let golden: Vec<&str> = include_str!("golden/records-v1.hex").lines().collect();
+    assert_eq!(lines, golden, "{}", lines.join("\n"));
+    for record in records {
+        assert_eq!(MetadataRecord::take(&mut encoded(&record).as_slice()), Ok(record));
+    }
+}
+
+#[test]
+fn at_the_old_level_a_record_loses_what_is_new_and_is_written_as_before() {
+    let mut old = one_of_each().into_iter().filter(|record| {
+        matches!(
+            record,
+            MetadataRecord::BrokerSet(_)
+                | MetadataRecord::PartitionSet { .. }
+                | MetadataRecord::TierPointerSet { .. }
+                | MetadataRecord::DeletionPending(_)
+        )
+    });
+    for record in one_of_each_new() {
+        assert_eq!(record.clone().at_level(1), Some(record.clone()));
+        let lowered = record.clone().at_level(0);
+        if matches!(record, MetadataRecord::DutyAssigned { .. } | MetadataRecord::VoterBound { .. }) {
+            assert_eq!(lowered, None, "it cannot be said");
+        } else {
+            assert_eq!(lowered, old.next());
+        }
+    }
+    assert!(one_of_each().iter().all(|record| record.level() == 0));
+}
+
+#[test]
+fn the_replicas_of_a_broker_are_found() {
+    let mut image = Image::default();
+    for record in one_of_each() {
+        image.apply(&record);
+    }
+    let topic = TopicId(Uuid::from_u128(0xabc));
+    image.apply(&MetadataRecord::TopicCreated { id: topic, name: "t".to_owned(), created_at: 0 });
+    let set = |image: &mut Image, index, replicas: &[i32]| {
+        let replicas: Vec<NodeId> = replicas.iter().copied().map(NodeId).collect();
+        let Some(MetadataRecord::PartitionSet { mut state, .. }) =
+            one_of_each().into_iter().find(|record| matches!(record, MetadataRecord::PartitionSet { .. }))
+        else {
+            panic!("there is one of each")
+        };
+        state.replicas = replicas;
+        image.apply(&MetadataRecord::PartitionSet { tp: TopicPartition::new(topic, index), state });
+    };
+    let of = |image: &Image, id| image.replicas_of(NodeId(id)).map(|tp| tp.partition).collect::<Vec<_>>();
+    set(&mut image, 0, &[1, 2]);
+    set(&mut image, 1, &[2, 3]);
+    assert_eq!((of(&image, 1), of(&image, 2), of(&image, 3)), (vec![0], vec![0, 1], vec![1]));
+    set(&mut image, 0, &[3, 1]);
+    assert_eq!((of(&image, 1), of(&image, 2), of(&image, 3)), (vec![0], vec![1], vec![0, 1]));
+    image.apply(&MetadataRecord::TopicDeleted { id: topic, deleted_at: 1 });
+    assert_eq!((1..4).map(|id| image.replica_count(NodeId(id))).sum::<usize>(), 0);
+}
+
+#[test]
+fn duties_and_voters_are_remembered() {
+    let mut image = Image::default();
+    assert_eq!((image.duty(Duty::Sweeper), image.duty_epoch(Duty::Sweeper)), (None, 0));
+    for record in one_of_each_new() {
+        image.apply(&record);
+    }
+    assert_eq!(image.duty(Duty::Sweeper), Some((NodeId(1), 1)));
+    assert_eq!((image.duty(Duty::Balancer), image.duty_epoch(Duty::Balancer)), (None, 2));
+    assert_eq!(image.voter(NodeId(1)), Some(DirectoryId(Uuid::from_u128(9))));
+    image.apply(&MetadataRecord::VoterBound { id: NodeId(1), directory: DirectoryId::UNASSIGNED });
+    assert_eq!(image.voter(NodeId(1)), None);
 }
 
 #[test]
@@ -182,6 +295,10 @@ fn deleting_a_topic_leaves_its_tier_to_be_swept_and_nothing_else() {
         leader: Some(NodeId(0)),
         leader_epoch: 0,
         partition_epoch: 0,
+        adding: Vec::new(),
+        removing: Vec::new(),
+        last_known_leader: None,
+        recovery: Recovery::Recovered,
     };
     let mut image = Image::default();
     for record in [
@@ -216,6 +333,10 @@ fn deleting_a_topic_leaves_its_tier_to_be_swept_and_nothing_else() {
     assert_eq!(image.pending_deletes().count(), 0);
 }
 
+fn features(max: Option<u8>) -> Vec<FeatureRange> {
+    max.map(|max| FeatureRange { name: FEATURE.to_owned(), min: 0, max: max.into() }).into_iter().collect()
+}
+
 /// Records about few things, so that they meet and contradict each other.
 fn any_record() -> impl Strategy<Value = MetadataRecord> {
     let topic = || (0u128..4).prop_map(|id| TopicId(Uuid::from_u128(id)));
@@ -234,6 +355,10 @@ fn any_record() -> impl Strategy<Value = MetadataRecord> {
             leader: leader.map(NodeId),
             leader_epoch: epoch,
             partition_epoch: epoch,
+            adding: leader.map(NodeId).into_iter().collect(),
+            removing: Vec::new(),
+            last_known_leader: leader.map(NodeId),
+            recovery: if epoch % 2 == 0 { Recovery::Recovered } else { Recovery::Recovering },
         });
     let broker =
         (0i32..3, any::<i64>(), any::<bool>(), any::<Option<u8>>()).prop_map(|(id, epoch, fenced, rack)| Broker {
@@ -245,6 +370,8 @@ fn any_record() -> impl Strategy<Value = MetadataRecord> {
             directories: Vec::new(),
             fenced,
             shutting_down: !fenced,
+            features: features(rack),
+            draining: rack == Some(3),
         });
     prop_oneof![
         name().prop_map(|cluster_id| MetadataRecord::ClusterFormed { cluster_id }),
@@ -262,7 +389,16 @@ fn any_record() -> impl Strategy<Value = MetadataRecord> {
         any::<i64>().prop_map(|next| MetadataRecord::ProducerIdsAllocated { next }),
         (tp(), any::<u64>()).prop_map(|(tp, generation)| MetadataRecord::TierPointerSet {
             tp,
-            pointer: TierPointer { generation, ..sample_pointer(tp) },
+            pointer: TierPointer { generation, end_epoch: (generation % 3) as i32 - 1, ..sample_pointer(tp) },
+        }),
+        (1i32..3, any::<Option<bool>>()).prop_map(|(epoch, node)| MetadataRecord::DutyAssigned {
+            duty: if epoch == 1 { Duty::Sweeper } else { Duty::Balancer },
+            node: node.map(|node| NodeId(node.into())),
+            epoch,
+        }),
+        (0i32..3, 0u128..3).prop_map(|(id, directory)| MetadataRecord::VoterBound {
+            id: NodeId(id),
+            directory: DirectoryId(Uuid::from_u128(directory)),
         }),
     ]
 }
@@ -302,6 +438,17 @@ proptest! {
         let partitions: usize = image.topics().map(|topic| topic.partitions.len()).sum();
         prop_assert_eq!(image.partition_count(), partitions as u64);
         prop_assert_eq!(image.topics().count(), image.topic_count());
+        for id in (-1..4).map(NodeId) {
+            let found: Vec<_> = image.replicas_of(id).collect();
+            let mut scanned: Vec<_> = image
+                .topics()
+                .flat_map(|t| t.indexed().map(|(index, state)| (TopicPartition::new(t.id, index), state)))
+                .filter(|(_, state)| state.replicas.contains(&id))
+                .map(|(tp, _)| tp)
+                .collect();
+            scanned.sort_unstable();
+            prop_assert_eq!(found, scanned);
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub const MAX_POINTS: usize = 32;
 /// Ranges are half open. `log_start <= tier_end` need not hold between `log_start` and `tier_start`:
 /// DeleteRecords moves `log_start` at once, the expiry of objects follows. Between them
 /// `[tier_start, tier_end)` is covered without gap by the root's entries followed by `tail`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TierPointer {
     /// One more with every committed change; 0 before the first.
     pub generation: u64,
@@ -38,6 +38,27 @@ pub struct TierPointer {
     pub committed_at: Millis,
     /// The request that committed this generation: asking again is answered, not repeated.
     pub request: Uuid,
+    /// Leader epoch of the last tiered record, that at `tier_end - 1`. -1 if nothing is tiered or if it was not
+    /// written down: the footer of the last entry has it.
+    pub end_epoch: LeaderEpoch,
+}
+
+impl Default for TierPointer {
+    fn default() -> Self {
+        Self {
+            generation: 0,
+            root: None,
+            log_start: 0,
+            tier_start: 0,
+            tier_end: 0,
+            tail: Vec::new(),
+            bytes: 0,
+            leader_epoch: 0,
+            committed_at: 0,
+            request: Uuid::nil(),
+            end_epoch: -1,
+        }
+    }
 }
 
 impl TierPointer {

@@ -37,6 +37,7 @@ pub fn appended(old: &TierPointer, entries: &[Entry], base: Offset, root: Option
     }
     if let Some(last) = entries.last() {
         next.tier_end = last.end;
+        next.end_epoch = last.epochs.last().map_or(-1, |(epoch, _)| *epoch);
     }
     next.bytes += entries.iter().map(|entry| entry.object.length).sum::<u64>();
     next
