@@ -68,6 +68,25 @@ impl Command {
         }
     }
 
+    /// Whether it may be submitted again after an unknown outcome, and is then answered as the first one would have been.
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            Self::DeleteTopics(delete) => delete.topics.iter().all(|topic| matches!(topic, TopicSelector::Id(_))),
+            Self::ElectLeaders(elect) => elect.partitions.is_some(),
+            Self::CreatePartitions(_) => false,
+            Self::FormCluster(_)
+            | Self::RegisterBroker(_)
+            | Self::SetBrokerState(_)
+            | Self::CreateTopics(_)
+            | Self::AlterConfigs(_)
+            | Self::AllocateProducerIds { .. }
+            | Self::CommitTier(_)
+            | Self::DeleteRecords(_)
+            | Self::AlterPartitions(_)
+            | Self::FinishDeletions(_) => true,
+        }
+    }
+
     /// About how many bytes it takes in the queue.
     pub(crate) fn weight(&self) -> usize {
         let configs = |configs: &BTreeMap<String, String>| -> usize {

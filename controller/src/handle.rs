@@ -2,6 +2,7 @@
 //! images.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use proto::ids::{NodeId, TopicId, TopicPartition};
 use proto::metadata::{Image, TierPointer};
@@ -13,6 +14,7 @@ use crate::command::{
     TierRefusal,
 };
 use crate::raft::Quorum;
+use crate::router::{Router, SUBMIT_WITHIN};
 use crate::task::Queued;
 
 /// Why a command has no outcome.
@@ -40,12 +42,18 @@ pub enum SubmitError {
     Ended,
 }
 
-/// A cheap clone that stands for the controller.
+/// A cheap clone that stands for the controller: whichever member of the quorum leads, in this process or in another.
 #[derive(Debug, Clone)]
 pub struct ControllerHandle {
+    pub(crate) router: Arc<Router>,
+    pub(crate) images: watch::Receiver<Arc<Image>>,
+}
+
+/// The queue of the member in this process.
+#[derive(Debug, Clone)]
+pub(crate) struct Local {
     pub(crate) queue: mpsc::Sender<Queued>,
     pub(crate) budget: Arc<Semaphore>,
-    pub(crate) images: watch::Receiver<Arc<Image>>,
     pub(crate) quorum: Quorum,
 }
 
@@ -53,6 +61,18 @@ pub struct ControllerHandle {
 pub(crate) const QUEUE_BYTES: usize = 32 << 20;
 /// How many commands may be queued.
 pub(crate) const QUEUE_COMMANDS: usize = 4096;
+
+impl Local {
+    /// Has a command carried out if this member leads. Returns after it was applied here. Waits while the queue is full.
+    pub(crate) async fn submit(&self, command: Command) -> Result<Outcome, SubmitError> {
+        let bytes = command.weight().clamp(1, QUEUE_BYTES) as u32;
+        let permit = Arc::clone(&self.budget).acquire_many_owned(bytes).await.map_err(|_| SubmitError::Ended)?;
+        let (answer, answered) = oneshot::channel();
+        self.queue.send(Queued { command, answer, permit }).await.map_err(|_| SubmitError::Ended)?;
+        // The task answers whatever it takes; if it is gone, so may be our command with it.
+        answered.await.unwrap_or(Err(SubmitError::Unknown))
+    }
+}
 
 /// Submits a command and takes the outcome of its name.
 macro_rules! answer {
@@ -66,14 +86,21 @@ macro_rules! answer {
 
 impl ControllerHandle {
     /// Has a command carried out. Returns after it was applied here, so that [`Self::image`] shows
-    /// it. Waits while the queue is full.
+    /// it. Waits while the queue is full, and for as long as [`SUBMIT_WITHIN`] for a leader.
     pub async fn submit(&self, command: Command) -> Result<Outcome, SubmitError> {
-        let bytes = command.weight().clamp(1, QUEUE_BYTES) as u32;
-        let permit = Arc::clone(&self.budget).acquire_many_owned(bytes).await.map_err(|_| SubmitError::Ended)?;
-        let (answer, answered) = oneshot::channel();
-        self.queue.send(Queued { command, answer, permit }).await.map_err(|_| SubmitError::Ended)?;
-        // The task answers whatever it takes; if it is gone, so may be our command with it.
-        answered.await.unwrap_or(Err(SubmitError::Unknown))
+        self.submit_within(command, SUBMIT_WITHIN).await
+    }
+
+    /// [`Self::submit`] that gives up after `within`: with [`SubmitError::NotLeader`] if no leader was found, with
+    /// [`SubmitError::Unknown`] if one was asked and has not answered. The only member of a quorum answers however long it
+    /// takes.
+    pub async fn submit_within(&self, command: Command, within: Duration) -> Result<Outcome, SubmitError> {
+        self.router.submit(command, within).await
+    }
+
+    /// Returns when [`Self::image`] shows metadata offset `offset`: the one of the next record is at least that.
+    pub async fn caught_up(&self, offset: u64) {
+        self.router.caught_up(offset).await;
     }
 
     /// The newest image applied here.
@@ -88,7 +115,7 @@ impl ControllerHandle {
 
     /// An image that shows everything that was answered to anyone before this call.
     pub async fn read_linearizable(&self) -> Result<Arc<Image>, SubmitError> {
-        self.quorum.ensure_linearizable().await?;
+        self.router.read_linearizable(SUBMIT_WITHIN).await?;
         Ok(self.image())
     }
 

@@ -6,18 +6,35 @@
 //! - `raft`: the one module that knows openraft: log and votes on redb, the state machine, the
 //!   network to the other voters.
 //! - `task`: the queue in front of the quorum, one proposal in flight.
+//! - `router`: the way of a command to the leader, in this process or in another.
+//! - `follow`: the metadata as a stream, for nodes without a member.
+//! - `transport`, `wire`, `peers`, `member`: how nodes ask each other, in which bytes, who asks, and what is answered.
 //! - [`ControllerHandle`], [`ControllerNode`]: what the rest of Firn holds.
 //!
 //! Metadata only: no record data ever passes through here.
 
 pub mod command;
 pub mod decide;
+mod follow;
 mod handle;
+mod member;
 mod node;
+mod peers;
 mod raft;
+mod router;
 mod task;
+mod transport;
+mod wire;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use command::{Command, Outcome, Refusal};
 pub use decide::{Decision, decide};
+pub use follow::client::{FollowConfig, Follower};
 pub use handle::{ControllerHandle, SubmitError};
-pub use node::{ControllerNode, NodeConfig, StartError};
+pub use node::{ControllerNode, Machine, MemberConfig, NodeConfig, StartError};
+pub use raft::Timings;
+pub use transport::{Evidence, Wire, probe};

@@ -1,16 +1,23 @@
 //! A controller in this process: starts the quorum member and its queue, ends them in order.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use proto::host::{Clock, Spawner};
-use proto::ids::NodeId;
-use tokio::sync::{Semaphore, mpsc};
+use proto::host::{Clock, Entropy, Listener, Network, Spawner};
+use proto::ids::{DirectoryId, NodeId};
+use proto::metadata::Image;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
-use crate::handle::{ControllerHandle, QUEUE_BYTES, QUEUE_COMMANDS};
-use crate::raft::{Quorum, Store, StoreError};
+use crate::handle::{ControllerHandle, Local, QUEUE_BYTES, QUEUE_COMMANDS};
+use crate::member::Member;
+use crate::peers::{Identity, Peers};
+use crate::raft::{Electorate, Heard, Pacemaker, Quorum, Slack, Store, StoreError, Timings, Voter};
+use crate::router::{Remote, Router};
 use crate::task::Task;
+use crate::transport::Wire;
 
 /// What a controller is told at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,10 +28,49 @@ pub struct NodeConfig {
     pub node_id: NodeId,
 }
 
+/// What a member of a quorum is told at its start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberConfig {
+    /// Directory of the quorum's store. Made if it is not there.
+    pub dir: PathBuf,
+    /// This node.
+    pub node_id: NodeId,
+    /// Id of the directory, drawn when it was formatted: a voter is known by it.
+    pub directory: DirectoryId,
+    /// Id of the cluster the directory was formatted for, if it was. Members of other clusters are refused. What the
+    /// quorum has agreed on counts more.
+    pub cluster_id: Option<String>,
+    /// The voters a fresh store begins with, and the `host:port` of their control listeners: the same at all of them.
+    /// Empty for a member that is to be added to a quorum that runs. Without effect on a store that holds a quorum.
+    pub voters: BTreeMap<NodeId, String>,
+    /// Where members of a quorum that runs listen (`controller.quorum.bootstrap.servers`), beside the voters.
+    pub bootstrap: Vec<String>,
+    /// How long things take.
+    pub timings: Timings,
+    /// Whether this directory has belonged to a quorum before. If its store holds none it was lost, and this node does
+    /// not start: it could vote a second time in an election.
+    pub has_been_member: bool,
+}
+
+/// What a controller, or a handle to one, stands on.
+#[derive(Clone)]
+pub struct Machine {
+    /// Wall clock: what commands are dated with. Elections do not look at it.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness of elections and of pauses between attempts.
+    pub entropy: Arc<dyn Entropy>,
+    /// Where tasks run.
+    pub spawner: Spawner,
+    /// The way to other nodes.
+    pub network: Arc<dyn Network>,
+    /// What carries calls over it: the same at all nodes.
+    pub wire: Wire,
+}
+
 /// Why a controller did not start, in one clear line.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct StartError(String);
+pub struct StartError(pub(crate) String);
 
 impl From<StoreError> for StartError {
     fn from(error: StoreError) -> Self {
@@ -36,23 +82,20 @@ impl From<StoreError> for StartError {
 #[derive(Debug)]
 pub struct ControllerNode {
     quorum: Quorum,
-    task: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
+    stop: CancellationToken,
 }
 
 impl ControllerNode {
-    /// Starts the controller of a one-node cluster. When it returns, this node leads the quorum and
-    /// the image shows all that was ever committed.
+    /// Starts the controller of a one-node cluster without a control listener. When it returns, this node leads the quorum
+    /// and the image shows all that was ever committed.
     pub async fn start(
         config: NodeConfig,
         clock: Arc<dyn Clock>,
         spawner: &Spawner,
     ) -> Result<(Self, ControllerHandle), StartError> {
         let NodeConfig { dir, node_id } = config;
-        let opening = spawner.clone();
-        let store = spawner
-            .spawn_blocking(move || Store::open(&dir, node_id, opening))
-            .await
-            .map_err(|error| StartError(error.to_string()))??;
+        let store = open(dir, node_id, spawner).await?;
         Self::start_on(store, node_id, clock, spawner).await
     }
 
@@ -64,20 +107,90 @@ impl ControllerNode {
         spawner: &Spawner,
     ) -> Result<(Self, ControllerHandle), StartError> {
         let slack = Arc::clone(store.slack());
-        let (quorum, images) = Quorum::start(node_id, store, spawner).await?;
-        let (queue, queued) = mpsc::channel(QUEUE_COMMANDS);
-        let task = Task {
+        let (quorum, images) = Quorum::start_alone(node_id, store, spawner).await?;
+        let (local, task) = queue(quorum.clone(), images.clone(), clock, slack, spawner);
+        let router = Arc::new(Router { local: Some(local), remote: None, images: images.clone() });
+        let node = Self { quorum, tasks: vec![task], stop: CancellationToken::new() };
+        Ok((node, ControllerHandle { router, images }))
+    }
+
+    /// Starts a member of a quorum that listens to the others at `listener`. Returns at once: the image is that of the
+    /// last snapshot until a leader is known and says what was committed since. The handle may be used at any member,
+    /// whoever leads; it waits while nobody does.
+    ///
+    /// A quorum whose only voter is this node, with or without data of [`ControllerNode::start`], leads itself, and may
+    /// grow.
+    pub async fn start_member(
+        config: MemberConfig,
+        listener: Listener,
+        machine: Machine,
+    ) -> Result<(Self, ControllerHandle), StartError> {
+        let store = open(config.dir.clone(), config.node_id, &machine.spawner).await?;
+        Self::start_member_on(store, config, listener, machine).await
+    }
+
+    /// [`ControllerNode::start_member`] on an open store.
+    pub(crate) async fn start_member_on(
+        store: Store,
+        config: MemberConfig,
+        listener: Listener,
+        machine: Machine,
+    ) -> Result<(Self, ControllerHandle), StartError> {
+        let MemberConfig { dir, node_id, directory, cluster_id, voters, bootstrap, timings, has_been_member } = config;
+        let Machine { clock, entropy, spawner, network, wire } = machine;
+        if has_been_member && !store.holds_a_quorum().await? {
+            return Err(StartError(format!(
+                "controller {node_id} has lost its metadata: {} holds none, and did before. Remove the voter \
+                 (firn cluster voter remove {node_id}) and add it again",
+                dir.display()
+            )));
+        }
+        let slack = Arc::clone(store.slack());
+        let opened = store.clone();
+        let prepared = spawner.spawn_blocking(move || Quorum::prepare(&opened)).await;
+        let (state, images) = prepared.map_err(|error| StartError(error.to_string()))??;
+        let feed = state.feed();
+        let identity = Arc::new(Identity { id: node_id, directory, cluster: cluster_id, images: images.clone() });
+        let peers = Peers { transport: wire.transport(Arc::clone(&network)), identity: Arc::clone(&identity) };
+        let bootstrap: Vec<String> =
+            voters.iter().filter(|(id, _)| **id != node_id).map(|(_, at)| at.clone()).chain(bootstrap).collect();
+        let voters =
+            voters.into_iter().map(|(id, address)| (id, Voter { address, directory: DirectoryId::UNASSIGNED }));
+        let electorate = Electorate { voters: voters.collect(), peers: peers.clone(), timings };
+        let quorum = Quorum::start_member(node_id, (store, state), &electorate, &spawner).await?;
+
+        let stop = CancellationToken::new();
+        let (call, called) = mpsc::channel(1);
+        let heard = Arc::new(Heard::default());
+        let (local, task) = queue(quorum.clone(), images.clone(), clock, slack, &spawner);
+        let pacemaker = Pacemaker {
             quorum: quorum.clone(),
-            images: images.clone(),
-            queue: queued,
-            clock,
-            slack,
-            spawner: spawner.clone(),
+            peers: peers.clone(),
+            network,
+            entropy: Arc::clone(&entropy),
+            timings,
+            heard: Arc::clone(&heard),
+            called,
         };
-        let task = spawner.spawn_hot(task.run());
-        let budget = Arc::new(Semaphore::new(QUEUE_BYTES));
-        let handle = ControllerHandle { queue, budget, images, quorum: quorum.clone() };
-        Ok((Self { quorum, task }, handle))
+        let member = Member {
+            identity,
+            quorum: quorum.clone(),
+            heard,
+            call,
+            local: local.clone(),
+            images: images.clone(),
+            feed,
+        };
+        let serving = wire.serve(listener, Arc::new(member), stop.clone());
+        let serving = spawner.spawn_hot(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the control listener ended");
+            }
+        });
+        let tasks = vec![task, spawner.spawn_hot(pacemaker.run()), serving];
+        let remote = Remote { id: Some(node_id), peers, bootstrap, entropy, known: Default::default() };
+        let router = Arc::new(Router { local: Some(local), remote: Some(remote), images: images.clone() });
+        Ok((Self { quorum, tasks, stop }, ControllerHandle { router, images }))
     }
 
     /// Returns when the quorum member has stopped by itself, with the reason: its store failed. The
@@ -88,7 +201,30 @@ impl ControllerNode {
 
     /// Ends the controller. What was answered stays; commands still queued end as unknown.
     pub async fn shutdown(self) {
-        self.task.abort();
+        self.stop.cancel();
+        for task in &self.tasks {
+            task.abort();
+        }
         self.quorum.shutdown().await;
     }
+}
+
+async fn open(dir: PathBuf, node_id: NodeId, spawner: &Spawner) -> Result<Store, StartError> {
+    let opening = spawner.clone();
+    let opened = spawner.spawn_blocking(move || Store::open(&dir, node_id, opening)).await;
+    Ok(opened.map_err(|error| StartError(error.to_string()))??)
+}
+
+/// The queue in front of `quorum`, and the task that empties it.
+fn queue(
+    quorum: Quorum,
+    images: watch::Receiver<Arc<Image>>,
+    clock: Arc<dyn Clock>,
+    slack: Arc<Slack>,
+    spawner: &Spawner,
+) -> (Local, JoinHandle<()>) {
+    let (queue, queued) = mpsc::channel(QUEUE_COMMANDS);
+    let task = Task { quorum: quorum.clone(), images, queue: queued, clock, slack, spawner: spawner.clone() };
+    let task = spawner.spawn_hot(task.run());
+    (Local { queue, budget: Arc::new(Semaphore::new(QUEUE_BYTES)), quorum }, task)
 }

@@ -98,9 +98,6 @@ impl Task {
                 Ok(()) => return Ok(answers),
                 // Another state than we saw: wait until we see it, then decide again.
                 Err(ProposeError::Rejected) => self.quorum.ensure_linearizable().await?,
-                Err(ProposeError::NotLeader(leader)) => {
-                    return Err(SubmitError::NotLeader { leader });
-                }
                 Err(ProposeError::Unknown) => return Err(SubmitError::Unknown),
             }
         }

@@ -1,10 +1,15 @@
 //! The quorum, and the only module that knows openraft: log and votes on redb ([`store`]), the state
-//! machine that applies batches to the image ([`state`]), the way to the other voters ([`network`]).
+//! machine that applies batches to the image ([`state`]), the way to the other voters ([`network`]), and
+//! when to stand for election ([`elections`], [`pacemaker`]).
 //!
 //! The only voter takes the lead at once instead of waiting for an election timeout.
 
+mod elections;
 mod encoding;
 mod network;
+mod pacemaker;
+mod rpc;
+mod serve;
 mod slack;
 mod state;
 mod store;
@@ -15,19 +20,23 @@ use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use openraft::error::{CheckIsLeaderError, ClientWriteError, ForwardToLeader, RaftError};
-use openraft::{BasicNode, Config, Raft, SnapshotPolicy};
+use openraft::{Config, Raft, SnapshotPolicy};
 use proto::host::Spawner;
-use proto::ids::NodeId;
+use proto::ids::{DirectoryId, NodeId};
 use proto::metadata::{Batch, BatchRejected, Image};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::handle::SubmitError;
-use network::Network;
+use crate::peers::Peers;
+pub use elections::Timings;
+use network::Links;
+pub(crate) use pacemaker::{Heard, Pacemaker};
 pub(crate) use slack::{Level, Slack};
-use state::StateMachine;
+pub(crate) use state::StateMachine;
 pub(crate) use store::{Store, StoreError};
 
 openraft::declare_raft_types!(
@@ -36,15 +45,31 @@ openraft::declare_raft_types!(
         D = Batch,
         R = Applied,
         NodeId = u64,
-        Node = BasicNode,
+        Node = Voter,
 );
+
+/// A member of the quorum, as the others reach it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Voter {
+    /// `host:port` of its control listener; empty for the only voter of a quorum that has none.
+    pub(crate) address: String,
+    /// The directory with its metadata, if it was known when it became a member.
+    pub(crate) directory: DirectoryId,
+}
 
 type LogId = openraft::LogId<u64>;
 type Vote = openraft::Vote<u64>;
-type StoredMembership = openraft::StoredMembership<u64, BasicNode>;
-type SnapshotMeta = openraft::SnapshotMeta<u64, BasicNode>;
+type Membership = openraft::Membership<u64, Voter>;
+type StoredMembership = openraft::StoredMembership<u64, Voter>;
+type SnapshotMeta = openraft::SnapshotMeta<u64, Voter>;
 type Entry = openraft::Entry<TypeConfig>;
 type StorageError = openraft::StorageError<u64>;
+type Metrics = openraft::RaftMetrics<u64, Voter>;
+type AppendRequest = openraft::raft::AppendEntriesRequest<TypeConfig>;
+type AppendResponse = openraft::raft::AppendEntriesResponse<u64>;
+type VoteRequest = openraft::raft::VoteRequest<u64>;
+type VoteResponse = openraft::raft::VoteResponse<u64>;
+type InstallRequest = openraft::raft::InstallSnapshotRequest<TypeConfig>;
 
 /// What became of a raft entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,13 +88,32 @@ const SNAPSHOT_EVERY_ENTRIES: u64 = 4096;
 const SNAPSHOT_EVERY_BYTES: u64 = 32 << 20;
 /// Raft entries kept behind a snapshot, for a voter that is slightly behind.
 const KEEP_ENTRIES: u64 = 256;
+/// Bytes of a snapshot that are sent at a time.
+const SNAPSHOT_CHUNK_BYTES: u64 = 1 << 20;
+/// How long one of them may take.
+const SNAPSHOT_CHUNK_MS: u64 = 5_000;
+/// A leader that a majority has not answered for this many leases may have a successor: it does not take commands.
+const LEASES_WITHOUT_QUORUM: u64 = 3;
+
+/// Who forms the quorum, and how they reach each other.
+#[derive(Debug, Clone)]
+pub(crate) struct Electorate {
+    /// The voters a fresh store begins with, by id: the same at all of them. Empty for who is to be added later.
+    pub(crate) voters: BTreeMap<NodeId, Voter>,
+    /// The way to them.
+    pub(crate) peers: Peers,
+    /// How long things take.
+    pub(crate) timings: Timings,
+}
 
 /// The running quorum member.
 #[derive(Clone)]
 pub(crate) struct Quorum {
     raft: Raft<TypeConfig>,
     id: u64,
+    store: Store,
     bytes_since_snapshot: Arc<AtomicU64>,
+    lease_ms: u64,
 }
 
 impl std::fmt::Debug for Quorum {
@@ -83,8 +127,6 @@ impl std::fmt::Debug for Quorum {
 pub(crate) enum ProposeError {
     /// Decided on a state that is not the current one any more. Definite: decide again.
     Rejected,
-    /// Not the leader. Definite.
-    NotLeader(Option<NodeId>),
     /// It may have been applied, or be applied yet.
     Unknown,
 }
@@ -92,41 +134,88 @@ pub(crate) enum ProposeError {
 impl Quorum {
     /// Opens the quorum in `store` and, as its only voter, takes the lead. Returns when the image
     /// shows all that was ever committed.
-    pub(crate) async fn start(
+    pub(crate) async fn start_alone(
         id: NodeId,
         store: Store,
         spawner: &Spawner,
     ) -> Result<(Self, watch::Receiver<Arc<Image>>), StoreError> {
-        let id = raft_id(id)?;
         let (machine, images) = StateMachine::open(store.clone())?;
         let config = Config {
-            cluster_name: "firn".to_owned(),
             // Nobody listens to the only voter's heartbeats, and nobody competes with it.
             enable_heartbeat: false,
             heartbeat_interval: 1_000,
             election_timeout_min: 2_000,
             election_timeout_max: 4_000,
-            snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY_ENTRIES),
-            max_in_snapshot_log_to_keep: KEEP_ENTRIES,
-            purge_batch_size: 64,
-            ..Config::default()
+            ..config()
         };
+        let links = Links { peers: None, pause: Duration::from_millis(500) };
+        let lease_ms = config.election_timeout_max;
+        let quorum = Self::open(id, config, links, (store, machine), lease_ms, spawner).await?;
+        quorum.take_the_lead().await?;
+        Ok((quorum, images))
+    }
+
+    /// Opens the quorum in `store` as one of several members, or of one that may become several. Returns at once: who
+    /// leads shows later. The state machine comes from [`Quorum::prepare`].
+    pub(crate) async fn start_member(
+        id: NodeId,
+        (store, machine): (Store, StateMachine),
+        electorate: &Electorate,
+        spawner: &Spawner,
+    ) -> Result<Self, StoreError> {
+        let timings = electorate.timings;
+        let config = Config {
+            // Ours decides: see `elections`.
+            enable_elect: false,
+            heartbeat_interval: timings.heartbeat_ms,
+            election_timeout_min: timings.vote_ms(),
+            election_timeout_max: timings.lease_at_least_ms(),
+            ..config()
+        };
+        let pause = Duration::from_millis(timings.heartbeat_ms);
+        let links = Links { peers: Some(electorate.peers.clone()), pause };
+        let quorum = Self::open(id, config, links, (store, machine), timings.lease_ms, spawner).await?;
+        let initialized = quorum.raft.is_initialized().await.map_err(|error| StoreError::Raft(error.to_string()))?;
+        if !initialized && !electorate.voters.is_empty() {
+            let mut voters = BTreeMap::new();
+            for (id, voter) in &electorate.voters {
+                voters.insert(raft_id(*id)?, voter.clone());
+            }
+            quorum.raft.initialize(voters).await.map_err(|error| StoreError::Raft(error.to_string()))?;
+        }
+        Ok(quorum)
+    }
+
+    /// The state machine on `store`, and its images. Blocks.
+    pub(crate) fn prepare(store: &Store) -> Result<(StateMachine, watch::Receiver<Arc<Image>>), StoreError> {
+        StateMachine::open(store.clone())
+    }
+
+    async fn open(
+        id: NodeId,
+        config: Config,
+        links: Links,
+        (store, machine): (Store, StateMachine),
+        lease_ms: u64,
+        spawner: &Spawner,
+    ) -> Result<Self, StoreError> {
+        let id = raft_id(id)?;
+        let config = config.validate().map_err(|error| StoreError::Raft(error.to_string()))?;
         // openraft spawns its tasks where it is called: on the runtime of the acknowledged path.
+        let log = store.clone();
         let raft = spawner
-            .spawn_hot(async move { Raft::new(id, Arc::new(config), Network, store, machine).await })
+            .spawn_hot(async move { Raft::new(id, Arc::new(config), links, log, machine).await })
             .await
             .map_err(|error| StoreError::Raft(error.to_string()))?
             .map_err(|error| StoreError::Raft(error.to_string()))?;
-        let quorum = Self { raft, id, bytes_since_snapshot: Arc::default() };
-        quorum.take_the_lead().await?;
-        Ok((quorum, images))
+        Ok(Self { raft, id, store, bytes_since_snapshot: Arc::default(), lease_ms })
     }
 
     async fn take_the_lead(&self) -> Result<(), StoreError> {
         let failed = |error: &dyn std::fmt::Display| StoreError::Raft(error.to_string());
         let initialized = self.raft.is_initialized().await.map_err(|error| failed(&error))?;
         if !initialized {
-            let members = BTreeMap::from([(self.id, BasicNode::default())]);
+            let members = BTreeMap::from([(self.id, Voter::default())]);
             self.raft.initialize(members).await.map_err(|error| failed(&error))?;
         } else if self.term_if_leader().is_none() {
             self.raft.trigger().elect().await.map_err(|error| failed(&error))?;
@@ -145,28 +234,53 @@ impl Quorum {
         Ok(())
     }
 
-    /// The current term if this member leads in it, as far as it knows.
+    /// The current term if this member leads in it, as far as it knows: a leader that has not heard from a majority for a
+    /// while does not know.
     pub(crate) fn term_if_leader(&self) -> Option<u64> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
-        (metrics.current_leader == Some(self.id)).then_some(metrics.current_term)
+        if metrics.current_leader != Some(self.id) {
+            return None;
+        }
+        let alone = metrics.membership_config.membership().voter_ids().count() <= 1;
+        let silent_ms = metrics.millis_since_quorum_ack.unwrap_or(0);
+        (alone || silent_ms <= LEASES_WITHOUT_QUORUM * self.lease_ms).then_some(metrics.current_term)
     }
 
-    /// Who leads, as far as this member knows.
+    /// Who leads, as far as this member knows. Not itself if it does not take commands.
     pub(crate) fn leader(&self) -> Option<NodeId> {
-        self.raft.metrics().borrow().current_leader.and_then(node_id)
+        let leader = self.raft.metrics().borrow().current_leader?;
+        if leader == self.id && self.term_if_leader().is_none() {
+            return None;
+        }
+        node_id(leader)
+    }
+
+    /// The voters and their addresses, as far as this member knows.
+    pub(crate) fn voters(&self) -> Vec<(NodeId, String)> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let membership = metrics.membership_config.membership();
+        let voter = |id: u64| Some((node_id(id)?, membership.get_node(&id)?.address.clone()));
+        membership.voter_ids().filter_map(voter).collect()
+    }
+
+    /// Returns when this member knows another leader than `leader`.
+    pub(crate) async fn another_leads(&self, leader: NodeId) {
+        let mut metrics = self.raft.metrics();
+        let known = |metrics: &Metrics| metrics.current_leader.and_then(node_id);
+        if metrics.wait_for(|metrics| known(metrics).is_some_and(|known| known != leader)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Has the quorum agree on `batch`, and applies it here.
     pub(crate) async fn propose(&self, batch: Batch) -> Result<(), ProposeError> {
         let bytes = batch.records.len() as u64 * 128;
         let written = self.raft.client_write(batch).await.map_err(|error| match error {
-            RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
-                ProposeError::NotLeader(forward_id(&forward))
-            }
-            RaftError::APIError(ClientWriteError::ChangeMembershipError(_)) | RaftError::Fatal(_) => {
-                ProposeError::Unknown
-            }
+            // Said at once, or after the entry was written and another leader turned up, who may commit it.
+            RaftError::APIError(ClientWriteError::ForwardToLeader(_) | ClientWriteError::ChangeMembershipError(_))
+            | RaftError::Fatal(_) => ProposeError::Unknown,
         })?;
         self.count(bytes).await;
         match written.data {
@@ -225,8 +339,21 @@ impl Quorum {
     pub(crate) async fn snapshot(&self) {
         let applied = self.raft.metrics().borrow().last_applied;
         self.raft.trigger().snapshot().await.expect("raft runs");
-        let done = |metrics: &openraft::RaftMetrics<u64, BasicNode>| metrics.snapshot >= applied;
+        let done = |metrics: &Metrics| metrics.snapshot >= applied;
         self.raft.wait(None).metrics(done, "snapshot").await.expect("raft runs");
+    }
+}
+
+/// What all quorums have in common.
+fn config() -> Config {
+    Config {
+        cluster_name: "firn".to_owned(),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY_ENTRIES),
+        max_in_snapshot_log_to_keep: KEEP_ENTRIES,
+        purge_batch_size: 64,
+        snapshot_max_chunk_size: SNAPSHOT_CHUNK_BYTES,
+        install_snapshot_timeout: SNAPSHOT_CHUNK_MS,
+        ..Config::default()
     }
 }
 
@@ -238,6 +365,6 @@ fn node_id(id: u64) -> Option<NodeId> {
     i32::try_from(id).ok().map(NodeId)
 }
 
-fn forward_id(forward: &ForwardToLeader<u64, BasicNode>) -> Option<NodeId> {
+fn forward_id(forward: &ForwardToLeader<u64, Voter>) -> Option<NodeId> {
     forward.leader_id.and_then(node_id)
 }

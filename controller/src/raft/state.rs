@@ -11,6 +11,8 @@ use openraft::{AnyError, EntryPayload, RaftSnapshotBuilder, Snapshot, StorageIOE
 use proto::metadata::{Image, SnapshotReader, write_snapshot};
 use tokio::sync::watch;
 
+use crate::follow::feed::Feed;
+
 use super::store::{Store, StoreError};
 use super::{Applied, Entry, LogId, SnapshotMeta, StorageError, StoredMembership, TypeConfig};
 
@@ -24,10 +26,11 @@ struct State {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct StateMachine {
+pub(crate) struct StateMachine {
     store: Store,
     state: State,
     images: watch::Sender<Arc<Image>>,
+    feed: Arc<Feed>,
 }
 
 impl StateMachine {
@@ -42,7 +45,13 @@ impl StateMachine {
             None => State::default(),
         };
         let (images, watching) = watch::channel(Arc::new(state.image.clone()));
-        Ok((Self { store, state, images }, watching))
+        let feed = Arc::new(Feed::at(state.image.offset()));
+        Ok((Self { store, state, images, feed }, watching))
+    }
+
+    /// What is applied, for those who follow.
+    pub(crate) fn feed(&self) -> Arc<Feed> {
+        Arc::clone(&self.feed)
     }
 
     fn apply_entry(&mut self, entry: Entry) -> Applied {
@@ -50,7 +59,12 @@ impl StateMachine {
         match entry.payload {
             EntryPayload::Blank => Applied::Nothing,
             EntryPayload::Normal(batch) => match self.state.image.apply_batch(entry.log_id.leader_id.term, &batch) {
-                Ok(()) => Applied::Batch,
+                Ok(()) => {
+                    if !batch.records.is_empty() {
+                        self.feed.applied(&batch);
+                    }
+                    Applied::Batch
+                }
                 Err(rejected) => Applied::Rejected(rejected),
             },
             EntryPayload::Membership(membership) => {
@@ -104,6 +118,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         // Rows are only a way to store it in pieces: any cut will do.
         let chunks = bytes.chunks(proto::metadata::SNAPSHOT_CHUNK_BYTES).map(<[u8]>::to_vec).collect();
         self.store.write_snapshot(meta.clone(), chunks).await?;
+        self.feed.replaced(image.offset());
         self.state = State { image, applied: meta.last_log_id, membership: meta.last_membership.clone() };
         self.publish();
         Ok(())
@@ -117,7 +132,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
 /// Writes a snapshot of the state as it was when it was made.
 #[derive(Debug)]
-pub(super) struct Builder {
+pub(crate) struct Builder {
     store: Store,
     state: State,
 }

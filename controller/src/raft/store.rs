@@ -36,6 +36,8 @@ const NODE_ID: &str = "node id";
 
 /// redb's page cache. The log is read once at start and by voters that lag; a few MiB do.
 const CACHE_BYTES: usize = 4 << 20;
+/// Entries that are sent to another voter together take no more, unless it is one.
+const SENT_BYTES: usize = 4 << 20;
 
 /// Why the quorum's store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -150,6 +152,18 @@ impl Store {
         &self.slack
     }
 
+    /// Whether it holds a vote, a log or a snapshot.
+    pub(crate) async fn holds_a_quorum(&self) -> Result<bool, StoreError> {
+        let db = Arc::clone(&self.db);
+        let looking = self.spawner.spawn_blocking(move || {
+            let read = db.begin_read()?;
+            let meta = read.open_table(META)?;
+            let said = meta.get(VOTE)?.is_some() || meta.get(SNAPSHOT_META)?.is_some() || meta.get(PURGED)?.is_some();
+            Ok(said || read.open_table(LOG)?.last()?.is_some())
+        });
+        looking.await.map_err(|panic| StoreError::Raft(panic.to_string()))?
+    }
+
     async fn blocking<R: Send + 'static>(
         &self,
         subject: ErrorSubject<u64>,
@@ -218,6 +232,24 @@ impl RaftLogReader<TypeConfig> for Store {
             let mut entries = Vec::new();
             for row in table.range(range)? {
                 entries.push(take_entry(row?.1.value())?);
+            }
+            Ok(entries)
+        })
+        .await
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, StorageError> {
+        self.blocking(ErrorSubject::Logs, ErrorVerb::Read, move |db| {
+            let table = db.begin_read()?.open_table(LOG)?;
+            let (mut entries, mut bytes) = (Vec::new(), 0);
+            for row in table.range(start..end)? {
+                let row = row?;
+                bytes += row.1.value().len();
+                // One entry always: it must not answer with nothing.
+                if bytes > SENT_BYTES && !entries.is_empty() {
+                    break;
+                }
+                entries.push(take_entry(row.1.value())?);
             }
             Ok(entries)
         })

@@ -23,6 +23,10 @@ async fn start(dir: &Path) -> (ControllerNode, ControllerHandle) {
         .expect("a fresh or whole directory starts")
 }
 
+fn quorum_of(handle: &ControllerHandle) -> &Quorum {
+    &handle.router.local.as_ref().expect("the member is in this process").quorum
+}
+
 async fn register(handle: &ControllerHandle, entropy: &SeededEntropy) -> i64 {
     let broker = RegisterBroker {
         id: NODE,
@@ -109,12 +113,11 @@ async fn a_restart_from_a_snapshot_with_a_purged_log_gives_the_same_image() {
     for number in 0..super::KEEP_ENTRIES + 100 {
         create(&handle, &entropy, &[&format!("topic-{number}")]).await;
     }
-    handle.quorum.snapshot().await;
+    quorum_of(&handle).snapshot().await;
     create(&handle, &entropy, &["after-the-snapshot"]).await;
     let before = handle.image();
-    let log = handle.quorum.raft.metrics().borrow().clone();
-    handle
-        .quorum
+    let log = quorum_of(&handle).raft.metrics().borrow().clone();
+    quorum_of(&handle)
         .raft
         .wait(None)
         .metrics(|metrics| metrics.purged.is_some(), "the log is purged")
@@ -136,7 +139,7 @@ async fn a_thousand_topics_in_one_command_are_one_entry_and_one_image() {
     let mut images = handle.watch();
     images.mark_unchanged();
     let entries =
-        |handle: &ControllerHandle| handle.quorum.raft.metrics().borrow().last_log_index.expect("the log is not empty");
+        |handle: &ControllerHandle| quorum_of(&handle).raft.metrics().borrow().last_log_index.expect("the log is not empty");
     let before = entries(&handle);
     let command = topics((0..1000).map(|number| format!("topic-{number}")), &entropy);
     let answers = handle.create_topics(command).await.expect("this node leads");
@@ -156,7 +159,7 @@ async fn a_batch_decided_on_another_state_is_rejected_as_a_whole() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let spawner = Spawner::single(tokio::runtime::Handle::current());
     let store = Store::open(dir.path(), NODE, spawner.clone()).expect("a fresh directory opens");
-    let (quorum, images) = Quorum::start(NODE, store, &spawner).await.expect("it starts");
+    let (quorum, images) = Quorum::start_alone(NODE, store, &spawner).await.expect("it starts");
     let term = quorum.term_if_leader().expect("the only voter leads");
     let records = vec![MetadataRecord::ProducerIdsAllocated { next: 1000 }];
     let batch = Batch { term, base_offset: 0, records };

@@ -1,0 +1,123 @@
+//! What a member of the quorum answers at its control listener.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use proto::ids::NodeId;
+use proto::metadata::Image;
+use tokio::sync::{mpsc, watch};
+
+use crate::follow::feed::Feed;
+use crate::handle::{Local, SubmitError};
+use crate::peers::Identity;
+use crate::raft::{Heard, Quorum};
+use crate::transport::{Channel, Envelope, Serve};
+use crate::wire::calls::{Canvass, Hint, Kind, Members, Refused};
+use crate::wire::outcome::Answer;
+use crate::wire::{decode, encode};
+
+/// The answering side of a member.
+pub(crate) struct Member {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) quorum: Quorum,
+    pub(crate) heard: Arc<Heard>,
+    /// Tells the pacemaker that the leader hands over.
+    pub(crate) call: mpsc::Sender<()>,
+    pub(crate) local: Local,
+    pub(crate) images: watch::Receiver<Arc<Image>>,
+    pub(crate) feed: Arc<Feed>,
+}
+
+#[async_trait]
+impl Serve for Member {
+    async fn answer(&self, question: Envelope) -> Envelope {
+        let kind = match Kind::of(question.kind) {
+            Some(kind) => kind,
+            None => return self.refuse(&Refused::Malformed(format!("kind {}", question.kind))),
+        };
+        let accepted = self.identity.accepts(&question);
+        let answered = match accepted {
+            Ok(()) => self.carry_out(kind, &question.body).await,
+            Err(refused) => Err(refused),
+        };
+        match answered {
+            Ok(body) => self.identity.envelope(kind, body),
+            Err(refused) => self.refuse(&refused),
+        }
+    }
+
+    async fn converse(&self, first: Envelope, channel: Channel) {
+        let refused = match (self.identity.accepts(&first), Kind::of(first.kind)) {
+            (Err(refused), _) => refused,
+            (Ok(()), Some(Kind::Follow)) => match decode(&first.body) {
+                Ok(from) => {
+                    return self.feed.tell(from, self.images.clone(), &self.identity, &channel).await;
+                }
+                Err(error) => Refused::Malformed(error.to_string()),
+            },
+            (Ok(()), _) => Refused::Malformed(format!("kind {} is not a conversation", first.kind)),
+        };
+        // Who asked may be gone.
+        let _ = channel.to.send(self.refuse(&refused)).await;
+    }
+}
+
+impl Member {
+    fn refuse(&self, refused: &Refused) -> Envelope {
+        self.identity.envelope(Kind::Refused, encode(refused))
+    }
+
+    async fn carry_out(&self, kind: Kind, body: &Bytes) -> Result<Bytes, Refused> {
+        Ok(match kind {
+            Kind::Hello => Bytes::new(),
+            Kind::Append => self.quorum.append(body, &self.heard).await?.into(),
+            Kind::Vote => self.quorum.vote(body).await?.into(),
+            Kind::Install => self.quorum.install(body, &self.heard).await?.into(),
+            Kind::Canvass => {
+                let canvass: Canvass = decode(body).map_err(|error| Refused::Malformed(error.to_string()))?;
+                encode(&self.quorum.would_vote(&canvass, &self.heard).await)
+            }
+            Kind::Campaign => {
+                // One waiting is enough.
+                let _ = self.call.try_send(());
+                Bytes::new()
+            }
+            Kind::Submit => {
+                let command = decode(body).map_err(|error| Refused::Malformed(error.to_string()))?;
+                let answer = match self.local.submit(command).await {
+                    Ok(outcome) => Answer::Done { offset: self.images.borrow().offset(), outcome },
+                    Err(error) => self.answer_to(error),
+                };
+                encode(&answer)
+            }
+            Kind::ReadIndex => match self.quorum.ensure_linearizable().await {
+                Ok(()) => encode(&self.images.borrow().offset()),
+                Err(SubmitError::NotLeader { leader }) => return Err(Refused::NotLeader(self.hint(leader))),
+                Err(error) => return Err(Refused::Cannot(error.to_string())),
+            },
+            Kind::Members => {
+                let voters = self.quorum.voters().into_iter().map(|(id, address)| Hint { id, address });
+                encode(&Members { leader: self.quorum.leader(), voters: voters.collect() })
+            }
+            Kind::ChangeVoters | Kind::Follow | Kind::Session | Kind::Refused => {
+                return Err(Refused::Malformed(format!("{kind:?} is not a question")));
+            }
+        })
+    }
+
+    fn answer_to(&self, error: SubmitError) -> Answer {
+        match error {
+            SubmitError::Refused(refusal) => Answer::Refused(refusal),
+            SubmitError::NotLeader { leader } => Answer::NotLeader(self.hint(leader)),
+            SubmitError::Unknown => Answer::Unknown,
+            SubmitError::NoSpace => Answer::NoSpace,
+            SubmitError::Ended => Answer::Ended,
+        }
+    }
+
+    fn hint(&self, leader: Option<NodeId>) -> Option<Hint> {
+        let leader = leader?;
+        self.quorum.voters().into_iter().find(|(id, _)| *id == leader).map(|(id, address)| Hint { id, address })
+    }
+}

@@ -1,0 +1,322 @@
+//! The way of a command to the leader of the quorum, wherever that is, and of its outcome back.
+//!
+//! What is known and what is not are kept apart: a member that does not lead, or that nobody reached, has done nothing,
+//! and the command goes on to the next. A leader that was asked and did not answer may have carried it out: the command
+//! is only submitted again if that is safe ([`Command::is_repeatable`]).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use proto::host::Entropy;
+use proto::ids::NodeId;
+use proto::metadata::Image;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::command::{Command, Outcome};
+use crate::handle::{Local, SubmitError};
+use crate::peers::{CallError, Peers};
+use crate::wire::calls::{Hint, Kind, Members, Refused};
+use crate::wire::outcome::Answer;
+use crate::wire::{decode, encode};
+
+/// How long a command may take that says nothing else (`controller.socket.timeout.ms`).
+pub(crate) const SUBMIT_WITHIN: Duration = Duration::from_secs(30);
+/// How long the leader may take to answer before it is asked again, or another one.
+const ATTEMPT_WITHIN: Duration = Duration::from_secs(5);
+/// How long a member may take to say who leads.
+const MEMBERS_WITHIN: Duration = Duration::from_millis(500);
+/// Between two attempts: at least, and at most what is drawn on top.
+const PAUSE_MS: (u64, u64) = (20, 180);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Router {
+    /// The member in this process.
+    pub(crate) local: Option<Local>,
+    /// The way to others. None in a quorum of one that has no control listener.
+    pub(crate) remote: Option<Remote>,
+    pub(crate) images: watch::Receiver<Arc<Image>>,
+}
+
+/// The members in other processes.
+pub(crate) struct Remote {
+    /// The member in this process.
+    pub(crate) id: Option<NodeId>,
+    pub(crate) peers: Peers,
+    /// Where members listen, as configured.
+    pub(crate) bootstrap: Vec<String>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) known: Mutex<Members>,
+}
+
+impl std::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Remote").field("id", &self.id).field("known", &self.known.lock()).finish_non_exhaustive()
+    }
+}
+
+/// Where a command goes.
+enum Path {
+    /// The member in this process leads.
+    Here,
+    /// That one leads.
+    There(Hint),
+}
+
+/// What became of one attempt.
+enum Attempt<T> {
+    Done(T),
+    /// Nothing was done; the next one may find the leader there.
+    Elsewhere(Option<Hint>),
+    /// It may have been done.
+    Unknown,
+}
+
+impl Router {
+    /// See `ControllerHandle::submit_within`.
+    pub(crate) async fn submit(&self, command: Command, within: Duration) -> Result<Outcome, SubmitError> {
+        let Some(remote) = &self.remote else {
+            // The only member: nobody else would be faster.
+            return match &self.local {
+                Some(local) => local.submit(command).await,
+                None => Err(SubmitError::Ended),
+            };
+        };
+        let deadline = Instant::now() + within;
+        let mut body = None;
+        let mut maybe_done = false;
+        loop {
+            let attempt = match self.path(remote).await {
+                Some(Path::Here) => self.submit_here(&command, deadline).await?,
+                Some(Path::There(leader)) => {
+                    let body = body.get_or_insert_with(|| encode(&command)).clone();
+                    self.submit_there(remote, &leader, body, deadline).await?
+                }
+                None => Attempt::Elsewhere(None),
+            };
+            match attempt {
+                Attempt::Done((offset, outcome)) => {
+                    // The outcome stands, whether this node gets to see it in time or not.
+                    let _ = tokio::time::timeout_at(deadline, self.caught_up(offset)).await;
+                    return Ok(outcome);
+                }
+                Attempt::Elsewhere(hint) => remote.note(hint),
+                Attempt::Unknown => {
+                    maybe_done = true;
+                    if !command.is_repeatable() {
+                        return Err(SubmitError::Unknown);
+                    }
+                    remote.note(None);
+                }
+            }
+            if !remote.pause(deadline).await {
+                let leader = None;
+                return Err(if maybe_done { SubmitError::Unknown } else { SubmitError::NotLeader { leader } });
+            }
+        }
+    }
+
+    async fn submit_here(&self, command: &Command, deadline: Instant) -> Result<Attempt<(u64, Outcome)>, SubmitError> {
+        let Some(local) = &self.local else {
+            return Ok(Attempt::Elsewhere(None));
+        };
+        match tokio::time::timeout_at(deadline, local.submit(command.clone())).await {
+            Ok(Ok(outcome)) => Ok(Attempt::Done((0, outcome))),
+            Ok(Err(SubmitError::NotLeader { .. })) => Ok(Attempt::Elsewhere(None)),
+            Ok(Err(SubmitError::Unknown)) | Err(_) => Ok(Attempt::Unknown),
+            Ok(Err(error)) => Err(error),
+        }
+    }
+
+    async fn submit_there(
+        &self,
+        remote: &Remote,
+        leader: &Hint,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<Attempt<(u64, Outcome)>, SubmitError> {
+        match self.ask_leader(remote, leader, Kind::Submit, body, deadline).await {
+            Attempt::Done(answer) => match decode::<Answer>(&answer) {
+                Ok(Answer::Done { offset, outcome }) => Ok(Attempt::Done((offset, outcome))),
+                Ok(Answer::Refused(refusal)) => Err(SubmitError::Refused(refusal)),
+                Ok(Answer::NotLeader(hint)) => Ok(Attempt::Elsewhere(hint)),
+                Ok(Answer::NoSpace) => Err(SubmitError::NoSpace),
+                Ok(Answer::Ended) => Ok(Attempt::Elsewhere(None)),
+                Ok(Answer::Unknown) => Ok(Attempt::Unknown),
+                Err(error) => {
+                    tracing::warn!(%error, leader = %leader.address, "cannot read the answer of the quorum's leader");
+                    Ok(Attempt::Unknown)
+                }
+            },
+            Attempt::Elsewhere(hint) => Ok(Attempt::Elsewhere(hint)),
+            Attempt::Unknown => Ok(Attempt::Unknown),
+        }
+    }
+
+    /// Asks the leader, until it turns out that another one leads.
+    async fn ask_leader(
+        &self,
+        remote: &Remote,
+        leader: &Hint,
+        kind: Kind,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Attempt<Bytes> {
+        let within = ATTEMPT_WITHIN.min(deadline.saturating_duration_since(Instant::now()));
+        let asking = remote.peers.ask(&leader.address, Some(leader.id), (kind, body), within);
+        let answer = tokio::select! {
+            biased;
+            answer = asking => answer,
+            () = self.another_leads(leader.id) => return Attempt::Unknown,
+        };
+        match answer {
+            Ok(answer) => Attempt::Done(answer.body),
+            Err(CallError::Refused(Refused::NotLeader(hint))) => Attempt::Elsewhere(hint),
+            Err(CallError::Refused(refused)) => {
+                tracing::warn!(leader = %leader.address, reason = %refused, "the quorum's leader does not listen to this node");
+                Attempt::Elsewhere(None)
+            }
+            Err(CallError::Unreachable(_)) => Attempt::Elsewhere(None),
+            Err(CallError::Unknown(_)) => Attempt::Unknown,
+        }
+    }
+
+    /// Returns when the member in this process knows another leader than `leader`. Never, without such a member.
+    async fn another_leads(&self, leader: NodeId) {
+        match &self.local {
+            Some(local) => local.quorum.another_leads(leader).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Who leads, as far as can be found out.
+    async fn path(&self, remote: &Remote) -> Option<Path> {
+        if let Some(local) = &self.local
+            && let Some(leader) = local.quorum.leader()
+        {
+            if Some(leader) == remote.id {
+                return Some(Path::Here);
+            }
+            if let Some((id, address)) = local.quorum.voters().into_iter().find(|(id, _)| *id == leader) {
+                return Some(Path::There(Hint { id, address }));
+            }
+        }
+        if let Some(leader) = remote.leader() {
+            return Some(Path::There(leader));
+        }
+        remote.look_around().await;
+        remote.leader().map(Path::There)
+    }
+
+    /// Returns when the image shows what was committed before the call.
+    pub(crate) async fn read_linearizable(&self, within: Duration) -> Result<(), SubmitError> {
+        let Some(remote) = &self.remote else {
+            return match &self.local {
+                Some(local) => local.quorum.ensure_linearizable().await,
+                None => Err(SubmitError::Ended),
+            };
+        };
+        let deadline = Instant::now() + within;
+        loop {
+            let attempt = match (self.path(remote).await, &self.local) {
+                (Some(Path::Here), Some(local)) => {
+                    match tokio::time::timeout_at(deadline, local.quorum.ensure_linearizable()).await {
+                        Ok(Ok(())) => return Ok(()),
+                        Ok(Err(SubmitError::Ended)) => return Err(SubmitError::Ended),
+                        Ok(Err(_)) | Err(_) => Attempt::Elsewhere(None),
+                    }
+                }
+                (Some(Path::There(leader)), _) => {
+                    self.ask_leader(remote, &leader, Kind::ReadIndex, Bytes::new(), deadline).await
+                }
+                (Some(Path::Here) | None, _) => Attempt::Elsewhere(None),
+            };
+            match attempt {
+                Attempt::Done(body) => {
+                    if let Ok(offset) = decode::<u64>(&body) {
+                        let seen = tokio::time::timeout_at(deadline, self.caught_up(offset)).await;
+                        return seen.map_err(|_| SubmitError::NotLeader { leader: None });
+                    }
+                }
+                Attempt::Elsewhere(hint) => remote.note(hint),
+                Attempt::Unknown => remote.note(None),
+            }
+            if !remote.pause(deadline).await {
+                return Err(SubmitError::NotLeader { leader: None });
+            }
+        }
+    }
+
+    /// Returns when the image shows `offset`. Never, if images have ended before that.
+    pub(crate) async fn caught_up(&self, offset: u64) {
+        let mut images = self.images.clone();
+        if images.wait_for(|image| image.offset() >= offset).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Remote {
+    /// What is known of the leader from here on: nothing, or that.
+    fn note(&self, leader: Option<Hint>) {
+        let mut known = self.known.lock();
+        known.leader = leader.as_ref().map(|leader| leader.id);
+        if let Some(leader) = leader {
+            known.voters.retain(|voter| voter.id != leader.id);
+            known.voters.push(leader);
+        }
+    }
+
+    /// Who leads, from hints.
+    pub(crate) fn leader(&self) -> Option<Hint> {
+        let known = self.known.lock();
+        let leader = known.leader?;
+        known.voters.iter().find(|voter| voter.id == leader && Some(leader) != self.id).cloned()
+    }
+
+    /// Where members may listen: what is known, then what was configured.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        let known = self.known.lock();
+        let voters = known.voters.iter().filter(|voter| Some(voter.id) != self.id).map(|voter| voter.address.clone());
+        let mut addresses: Vec<String> = voters.collect();
+        drop(known);
+        for address in &self.bootstrap {
+            if !addresses.contains(address) {
+                addresses.push(address.clone());
+            }
+        }
+        addresses
+    }
+
+    /// Asks the members who leads, one after the other, until one knows.
+    async fn look_around(&self) {
+        for address in self.addresses() {
+            let ask = self.peers.ask(&address, None, (Kind::Members, Bytes::new()), MEMBERS_WITHIN);
+            let Ok(answer) = ask.await else {
+                continue;
+            };
+            let Ok(members) = decode::<Members>(&answer.body) else {
+                continue;
+            };
+            let found = members.leader.is_some_and(|leader| Some(leader) != self.id);
+            if !members.voters.is_empty() {
+                *self.known.lock() = members;
+            }
+            if found {
+                return;
+            }
+        }
+    }
+
+    /// Waits a little; whether there is time left then.
+    async fn pause(&self, deadline: Instant) -> bool {
+        let (least, most) = PAUSE_MS;
+        let pause = Duration::from_millis(least + self.entropy.next_u64() % most);
+        let until = Instant::now() + pause;
+        tokio::time::sleep_until(until.min(deadline)).await;
+        until < deadline
+    }
+}

@@ -1,0 +1,54 @@
+//! Commands in bytes. The numbers are stable; a command whose fields change gets a new number beside the old one.
+
+use proto::{durable_enum, durable_struct};
+
+use super::durable_union;
+use crate::command::{
+    AlterConfigs, AlterPartitions, BrokerState, Command, ConfigChange, ConfigOp, CreatePartitions, CreateTopics,
+    DeleteRecords, DeleteTopics, ElectLeaders, Election, FormCluster, IsrChange, Mode, NewPartitions, NewTopic,
+    RegisterBroker, SetBrokerState, TierCommit, TopicSelector,
+};
+
+durable_union!(
+    Command {
+        1 = FormCluster(form),
+        2 = RegisterBroker(register),
+        3 = SetBrokerState(state),
+        4 = CreateTopics(create),
+        5 = DeleteTopics(delete),
+        6 = CreatePartitions(create),
+        7 = AlterConfigs(alter),
+        8 = AllocateProducerIds { broker, broker_epoch },
+        9 = CommitTier(commits),
+        10 = DeleteRecords(deletes),
+        11 = AlterPartitions(alter),
+        12 = ElectLeaders(elect),
+        13 = FinishDeletions(topics),
+    }
+    TopicSelector { 1 = Id(id), 2 = Name(name) }
+    ConfigChange { 1 = Replace(values), 2 = Incremental(ops) }
+    ConfigOp { 1 = Set(value), 2 = Delete, 3 = Append { items, inherited }, 4 = Subtract { items, inherited } }
+);
+
+durable_enum!(
+    BrokerState { Active = 1, ShuttingDown = 2, Fenced = 3 }
+    Mode { Commit = 1, Validate = 2 }
+    Election { Preferred = 1, Unclean = 2 }
+);
+
+durable_struct!(
+    FormCluster { cluster_id, features }
+    RegisterBroker { id, incarnation, endpoints, rack, directories, ready }
+    SetBrokerState { id, broker_epoch, state, directories }
+    CreateTopics { topics, default_partitions, default_replication_factor, mode }
+    NewTopic { id, name, partitions, replication_factor, assignments, configs }
+    DeleteTopics { topics }
+    CreatePartitions { topics, mode }
+    NewPartitions { name, count, assignments }
+    AlterConfigs { resources, mode }
+    TierCommit { tp, leader_epoch, expected_generation, request, pointer }
+    DeleteRecords { tp, leader_epoch, log_start }
+    AlterPartitions { broker, broker_epoch, partitions }
+    IsrChange { tp, leader_epoch, partition_epoch, isr }
+    ElectLeaders { election, partitions }
+);
