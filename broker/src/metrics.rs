@@ -114,6 +114,7 @@ pub struct Metrics {
     pub tail_cache_misses: Counter,
     pub directory_failures: Counter,
     pub corrupt_reads: Counter,
+    pub uncommitted_cuts: Counter,
     pub store_requests: Family<StoreLabel, Counter>,
     pub store_latency: Histogram,
     pub remote_bytes_asked: Counter,
@@ -149,6 +150,7 @@ impl Metrics {
             tail_cache_misses: Counter::default(),
             directory_failures: Counter::default(),
             corrupt_reads: Counter::default(),
+            uncommitted_cuts: Counter::default(),
             store_requests: Family::default(),
             store_latency: latency(),
             remote_bytes_asked: Counter::default(),
@@ -207,6 +209,8 @@ impl Metrics {
         r.register("data_directory_failures", "Data directories that went offline", failures);
         let corrupt = self.corrupt_reads.clone();
         r.register("corrupt_reads", "Reads that found something else than was written", corrupt);
+        let cuts = self.uncommitted_cuts.clone();
+        r.register("uncommitted_cuts", "Logs cut below their high watermark after an unclean election", cuts);
         r.register("object_store_requests", "Object-store requests, by kind and outcome", self.store_requests.clone());
         hist(
             r,

@@ -19,6 +19,7 @@ pub(super) fn append_code(error: &AppendError) -> ErrorCode {
         AppendError::InvalidTxnState { .. } => ErrorCode::InvalidTxnState,
         AppendError::CoordinatorFenced { .. } => ErrorCode::TransactionCoordinatorFenced,
         AppendError::OutOfOrderOffset { .. } | AppendError::Mismatch => ErrorCode::UnknownServerError,
+        AppendError::Corrupt(error) => error.code(),
     }
 }
 
@@ -38,6 +39,7 @@ pub(super) fn read_code(error: &ReadError) -> ErrorCode {
         ReadError::FencedLeaderEpoch { .. } => ErrorCode::FencedLeaderEpoch,
         ReadError::UnknownLeaderEpoch { .. } => ErrorCode::UnknownLeaderEpoch,
         ReadError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        ReadError::OffsetNotAvailable => ErrorCode::OffsetNotAvailable,
         ReadError::Offline | ReadError::Busy | ReadError::Corrupt(_) => ErrorCode::KafkaStorageError,
         ReadError::Deleted => ErrorCode::UnknownTopicOrPartition,
     }

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use super::types::GroupError;
 use crate::partition::{
-    AckError, Acks, Append, AppendError, Isolation, Origin, PartitionHandle, Read, ReadData, ReadError, describe,
+    AckError, Acks, Append, AppendError, Isolation, Origin, PartitionHandle, Read, ReadData, ReadError, Reader,
+    describe,
 };
 
 /// Resolves when what was appended is as safe as an acknowledged record.
@@ -85,7 +86,7 @@ impl GroupLog for PartitionLog {
             isolation: Isolation::LogEnd,
             leader_epoch: Some(self.leader_epoch),
             last_fetched_epoch: None,
-            replica: None,
+            reader: Reader::Consumer,
         };
         let chunks = match self.partition.read(read).map_err(|error| read_error(&error))?.data {
             ReadData::Empty => return Ok(Bytes::new()),
@@ -116,6 +117,7 @@ fn append_error(error: &AppendError) -> GroupError {
         | AppendError::InvalidTxnState { .. }
         | AppendError::CoordinatorFenced { .. }
         | AppendError::OutOfOrderOffset { .. }
+        | AppendError::Corrupt(_)
         | AppendError::Mismatch => GroupError::Unstorable,
     }
 }
@@ -134,6 +136,8 @@ fn read_error(error: &ReadError) -> GroupError {
         | ReadError::UnknownLeaderEpoch { .. }
         | ReadError::OffsetOutOfRange { .. }
         | ReadError::Deleted => GroupError::NotCoordinator,
-        ReadError::Offline | ReadError::Busy | ReadError::Corrupt(_) => GroupError::NotAvailable,
+        ReadError::OffsetNotAvailable | ReadError::Offline | ReadError::Busy | ReadError::Corrupt(_) => {
+            GroupError::NotAvailable
+        }
     }
 }

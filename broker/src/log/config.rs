@@ -44,6 +44,8 @@ pub struct LogConfig {
     pub min_insync_replicas: usize,
     /// `producer.id.expiration.ms` of the broker.
     pub producer_expiration_ms: Millis,
+    /// `replica.lag.time.max.ms` of the broker: who has not caught up for that long is not in sync.
+    pub replica_lag_max_ms: Millis,
 }
 
 impl Default for LogConfig {
@@ -64,6 +66,7 @@ impl Default for LogConfig {
             flush: Flush::Fsync,
             min_insync_replicas: 1,
             producer_expiration_ms: 24 * 3_600_000,
+            replica_lag_max_ms: 30_000,
         }
     }
 }

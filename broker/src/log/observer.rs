@@ -24,6 +24,8 @@ pub enum Failure {
     Directory,
     /// What was read from a segment is not what was written.
     Corrupt,
+    /// A log was cut below its high watermark, after an unclean election.
+    Uncommitted,
 }
 
 /// Counts nothing.

@@ -7,9 +7,8 @@ use crate::config::internal::is_internal;
 use crate::group::OFFSETS_TOPIC;
 use crate::group::log::PartitionLog;
 use crate::log::epochs::EpochEntry;
-use crate::partition::core::Leadership;
-use crate::partition::{PartitionHandle, RewindError};
-use proto::ids::TopicPartition;
+use crate::partition::{Contradiction, Leadership, PartitionHandle, ReplicaInfo, RewindError};
+use proto::ids::{NodeId, TopicPartition};
 use proto::metadata::{Image, PartitionState, Topic, TopicChange};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -88,7 +87,7 @@ impl Follower {
     fn is_level(&mut self, tp: TopicPartition) {
         self.behind.remove(&tp);
         let (Some(state), Some(handle)) = (self.seen.partition(tp), self.services.partitions.get(tp)) else { return };
-        handle.lead(leadership(&self.services, state));
+        handle.lead(leadership(&self.services, &self.seen, state));
         if let Some(pointer) = self.seen.tier(tp) {
             handle.apply_pointer(pointer, self.services.clock.now_ms());
         }
@@ -116,6 +115,9 @@ impl Follower {
                     self.drop_topic(topic).await;
                 }
             }
+        }
+        if !image.brokers().eq(seen.brokers()) {
+            self.tell_of_brokers(image);
         }
         if configs_changed {
             self.configure(image);
@@ -190,11 +192,23 @@ impl Follower {
         }
     }
 
+    /// Brokers came, went, or came again: leaders go by that when they let replicas join.
+    fn tell_of_brokers(&mut self, image: &Image) {
+        for handle in self.services.partitions.all() {
+            if let Some(state) = image.partition(handle.tp()).filter(|state| state.replicas.len() > 1) {
+                self.lead_one(image, &handle, state);
+            }
+        }
+    }
+
     /// Tells a partition who leads it; one that this broker leads must hold all that the tier does first.
     fn lead_one(&mut self, image: &Image, handle: &PartitionHandle, state: &PartitionState) {
         let tp = handle.tp();
-        let leadership = leadership(&self.services, state);
-        let behind = leadership.leads && image.tier(tp).is_some_and(|pointer| handle.contradicts(pointer, None));
+        let leadership = leadership(&self.services, image, state);
+        let lacks = |pointer| {
+            matches!(handle.contradiction(pointer, None), Contradiction::EndsBefore | Contradiction::OtherEpoch)
+        };
+        let behind = leadership.leads && image.tier(tp).is_some_and(|pointer| lacks(pointer));
         if !behind {
             // Still in the making, then: the newest state is looked up once it is done.
             if !self.behind.contains(&tp) {
@@ -273,11 +287,24 @@ async fn start_over(services: &Services, images: &watch::Receiver<Arc<Image>>, h
     }
 }
 
-fn leadership(services: &Services, state: &PartitionState) -> Leadership {
+/// What a replica has to know of its partition and of the brokers that hold the others.
+fn leadership(services: &Services, image: &Image, state: &PartitionState) -> Leadership {
+    let info = |id: &NodeId| {
+        let broker = image.broker(*id);
+        ReplicaInfo {
+            id: *id,
+            broker_epoch: broker.map_or(-1, |broker| broker.epoch),
+            eligible: broker.is_some_and(|broker| broker.is_active()),
+            rack: broker.and_then(|broker| broker.rack.as_deref()).map(Arc::from),
+        }
+    };
     Leadership {
         epoch: state.leader_epoch,
+        partition_epoch: state.partition_epoch,
+        leader: state.leader,
         leads: state.leader == Some(services.node_id),
         isr: state.isr.clone(),
-        replicas: state.replicas.len(),
+        replicas: state.replicas.iter().map(info).collect(),
+        recovering: false,
     }
 }

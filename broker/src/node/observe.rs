@@ -60,6 +60,7 @@ impl Observer for LogReports {
         match failure {
             Failure::Directory => self.metrics.directory_failures.inc(),
             Failure::Corrupt => self.metrics.corrupt_reads.inc(),
+            Failure::Uncommitted => self.metrics.uncommitted_cuts.inc(),
         };
     }
 }

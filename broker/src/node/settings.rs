@@ -69,5 +69,6 @@ pub fn log(topic: &TopicConfig, producer_expiration_ms: i64) -> LogConfig {
         min_insync_replicas: topic.min_insync_replicas,
         producer_expiration_ms,
         tier_max_lag_ms: topic.tier_max_lag_ms,
+        ..LogConfig::default()
     }
 }

@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use proto::ids::{LeaderEpoch, Millis, NodeId, Offset, TopicPartition};
+use proto::ids::{LeaderEpoch, Millis, Offset, TopicPartition};
 use proto::metadata::TierPointer;
 use proto::records::BatchInfo;
 
 use super::core::{Check, Command, Event, Leadership};
+use super::following::tier_end;
 use super::shared::{FileOp, Inner, OpKind, Shared};
 use super::types::{
     AckError, AckFuture, Acks, Append, AppendError, Appended, Isolation, Offsets, Origin, Read, ReadError, ReadResult,
+    Reader,
 };
 use super::waiters::FetchWaiter;
 use crate::journal::{Journal, Owner, Permit, Record};
@@ -23,6 +25,7 @@ use crate::log::config::LogConfig;
 use crate::log::dir::{DirOffline, LogDir};
 use crate::log::epochs::EpochEnd;
 use crate::log::layout::SegmentMeta;
+use crate::log::observer::Failure;
 use crate::log::producers::Producer;
 
 /// A partition's replica on this broker.
@@ -42,7 +45,8 @@ impl std::fmt::Debug for PartitionHandle {
 /// What [`PartitionHandle::delete_records`] did.
 #[derive(Debug)]
 pub enum Deletion {
-    /// The log start moved; it is durable when this resolves. The new log start beside it.
+    /// The log start moved. It resolves when that is durable here and no live replica holds the records any more
+    /// (KIP-107): bound the wait for it. The new log start beside it.
     Local(AckFuture, Offset),
     /// Nothing yet: the log start of a tiered partition moves with a commit of its pointer to this offset.
     ViaPointer(Offset),
@@ -134,6 +138,9 @@ impl PartitionHandle {
         let Some(base_offset) = first else {
             return Err(AppendError::Mismatch);
         };
+        if inner.readers.wait_at_log_end() {
+            inner.tell_readers();
+        }
         let acked = inner.wait_acked(last_offset + 1, request.acks);
         Ok(Appended {
             base_offset,
@@ -194,9 +201,9 @@ impl PartitionHandle {
 
     /// Lets `waiter` wait on this partition. `seen` is [`ReadResult::visible_end`] of the read that found too
     /// little: what became visible since is counted at once, so that nothing slips through in between.
-    pub fn subscribe(&self, waiter: &Arc<FetchWaiter>, isolation: Isolation, seen: Offset) {
+    pub fn subscribe(&self, waiter: &Arc<FetchWaiter>, reader: Reader, isolation: Isolation, seen: Offset) {
         let mut inner = self.shared.inner.lock();
-        if !inner.core.is_good() || !inner.core.leadership().leads {
+        if !inner.core.is_good() || !inner.core.serves(reader) {
             waiter.wake();
             return;
         }
@@ -222,7 +229,7 @@ impl PartitionHandle {
     /// # Errors
     /// See [`ReadError`].
     pub fn check_leader(&self, leader_epoch: Option<LeaderEpoch>) -> Result<(), ReadError> {
-        self.shared.inner.lock().core.check_reader(leader_epoch)
+        self.shared.inner.lock().core.check_reader(leader_epoch, Reader::Consumer)
     }
 
     /// Where a leader epoch ended (OffsetForLeaderEpoch, KIP-101, KIP-279); the latest ends at the log end.
@@ -265,20 +272,18 @@ impl PartitionHandle {
         self.on(Event::Leadership(leadership));
     }
 
-    /// A follower durably holds everything below `end`.
-    pub fn replica_synced(&self, replica: NodeId, end: Offset) {
-        self.on(Event::ReplicaSynced(replica, end));
-    }
-
     /// The topic's settings changed.
     pub fn configure(&self, config: LogConfig) {
-        self.shared.inner.lock().core.configure(config);
+        let mut inner = self.shared.inner.lock();
+        let commands = inner.core.configure(config);
+        self.perform(&mut inner, commands);
     }
 
-    /// The quorum committed a pointer: the log start follows it, and local segments that it covers may go.
+    /// The quorum committed a pointer: the log start follows it, and local segments that it covers may go. A follower that
+    /// contradicts it takes nothing from it before it has started over.
     pub fn apply_pointer(&self, pointer: &TierPointer, now_ms: Millis) {
-        let TierPointer { generation, log_start, tier_end, .. } = *pointer;
-        self.on(Event::Pointer { generation, log_start, tier_end, now_ms });
+        let TierPointer { generation, log_start, .. } = *pointer;
+        self.on(Event::Pointer { generation, log_start, end: tier_end(pointer, None), now_ms });
     }
 
     /// Drops what retention no longer wants on local disk, and producers that were silent for too long.
@@ -292,7 +297,7 @@ impl PartitionHandle {
     /// [`ReadError::OffsetOutOfRange`] above the high watermark; others as for readers.
     pub fn delete_records(&self, before: Offset) -> Result<Deletion, ReadError> {
         let mut inner = self.shared.inner.lock();
-        inner.core.check_reader(None)?;
+        inner.core.check_reader(None, Reader::Consumer)?;
         let offsets = inner.core.offsets();
         let to = if before == -1 { offsets.high_watermark } else { before };
         if to < 0 || to > offsets.high_watermark {
@@ -308,7 +313,8 @@ impl PartitionHandle {
         let commands = inner.core.on(Event::DeleteTo(to));
         let trims = commands.iter().any(|command| matches!(command, Command::TrimHead(_)));
         self.perform(&mut inner, commands);
-        let done = if trims { inner.op_durable() } else { AckFuture::ready(Ok(())) };
+        let elsewhere = inner.core.low_watermark() < to;
+        let done = inner.deletion_done(to, trims, elsewhere);
         let log_start = inner.core.offsets().log_start;
         Ok(Deletion::Local(done, log_start))
     }
@@ -327,7 +333,7 @@ impl PartitionHandle {
         }
     }
 
-    fn on(&self, event: Event) {
+    pub(super) fn on(&self, event: Event) {
         let mut inner = self.shared.inner.lock();
         let commands = inner.core.on(event);
         self.perform(&mut inner, commands);
@@ -335,10 +341,19 @@ impl PartitionHandle {
 
     pub(super) fn perform(&self, inner: &mut Inner, commands: Vec<Command>) {
         for command in commands {
-            if let Some(to) = inner.perform(command) {
-                inner.save_fresh_segment();
-                let first = inner.core.layout().first_base();
-                self.record(inner, Record::TrimHead { tp: self.shared.tp, to }, OpKind::Trim { to, first });
+            match inner.perform(command) {
+                Some(Command::TrimHead(to)) => {
+                    inner.save_fresh_segment();
+                    let first = inner.core.layout().first_base();
+                    self.record(inner, Record::TrimHead { tp: self.shared.tp, to }, OpKind::Trim { to, first });
+                }
+                Some(Command::ProposeIsr(proposal)) => self.shared.outbox.put(self.shared.tp, proposal),
+                Some(Command::Uncommitted { cut_to, was }) => {
+                    let (partition, topic) = (self.shared.tp, self.shared.topic.read().clone());
+                    tracing::error!(%partition, %topic, cut_to, was, "committed records were cut: the leader lacks them");
+                    self.shared.dir.observer().failed(Failure::Uncommitted);
+                }
+                Some(_) | None => {}
             }
         }
     }

@@ -1,7 +1,9 @@
 //! Partitions: one log each, led or followed, behind a cheap handle.
 
 pub mod core;
+pub mod following;
 pub mod handle;
+pub mod isr;
 mod lookup;
 mod read;
 pub mod registry;
@@ -12,6 +14,8 @@ mod tier_port;
 pub mod types;
 pub mod waiters;
 
+pub use core::{Contradiction, Cut, Leadership, ReplicaInfo, ReplicaView, Truncation};
+pub use following::{FetchPosition, FollowerAppend, ReplicaFetch};
 pub use handle::{Deletion, PartitionHandle, describe};
 pub use registry::{DirSpec, Directory, NoDirectory, Open, Partitions};
 pub use rewind::RewindError;

@@ -52,7 +52,7 @@ pub(super) fn read(shared: &Arc<Shared>, request: Read) -> Result<ReadResult, Re
     let mut result;
     let cursor = {
         let inner = shared.inner.lock();
-        inner.core.check_reader(request.leader_epoch)?;
+        inner.core.check_reader(request.leader_epoch, request.reader)?;
         let offsets = inner.core.offsets();
         let end = inner.core.visible_end(request.isolation);
         result = ReadResult {
@@ -69,6 +69,10 @@ pub(super) fn read(shared: &Arc<Shared>, request: Read) -> Result<ReadResult, Re
             if result.diverging.is_some() {
                 return Ok(result);
             }
+        }
+        // A follower may not have what its leader showed this reader already.
+        if request.offset > offsets.log_end && !inner.core.leadership().leads {
+            return Err(ReadError::OffsetNotAvailable);
         }
         if request.offset < offsets.log_start || request.offset > offsets.log_end {
             return Err(ReadError::OffsetOutOfRange {

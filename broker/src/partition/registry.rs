@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::core::{Core, Restored};
 use super::handle::PartitionHandle;
+use super::isr::{self, IsrAuthority, Outbox};
 use super::shared::Shared;
 use super::space::{Refusal, refused};
 use crate::disk::Disk;
@@ -112,7 +113,9 @@ struct Registry {
     /// Removed partitions whose files are not gone yet.
     leaving: Mutex<BTreeMap<TopicPartition, CancellationToken>>,
     writers: Mutex<Vec<(Arc<LogDir>, JoinHandle<()>)>>,
-    duties: Mutex<Option<JoinHandle<()>>>,
+    /// Proposals for the controller.
+    outbox: Arc<Outbox>,
+    duties: Mutex<Vec<JoinHandle<()>>>,
     /// Directories that have not failed.
     online: watch::Sender<usize>,
 }
@@ -168,6 +171,7 @@ impl Partitions {
             partitions: RwLock::default(),
             leaving: Mutex::default(),
             writers: Mutex::default(),
+            outbox: Outbox::new(),
             duties: Mutex::default(),
             online: watch::Sender::new(opened.len()),
         });
@@ -181,10 +185,11 @@ impl Partitions {
         }
         let weak = Arc::downgrade(&registry);
         let clock = open.clock;
-        *registry.duties.lock() = Some(open.spawner.spawn_hot(async move {
+        let duties = open.spawner.spawn_hot(async move {
             let mut round = 0u32;
             while let Some(registry) = weak.upgrade() {
                 registry.watch_space().await;
+                registry.look_at_lag();
                 if round.is_multiple_of(RETENTION_EVERY) {
                     registry.trim(clock.now_ms());
                 }
@@ -192,8 +197,15 @@ impl Partitions {
                 drop(registry);
                 tokio::time::sleep(SPACE_EVERY).await;
             }
-        }));
+        });
+        registry.duties.lock().push(duties);
         Ok(Self { shared: registry })
+    }
+
+    /// Lets leaders propose changes of who is in sync to `authority`, until the close. Before that proposals wait.
+    pub fn propose_to(&self, authority: Arc<dyn IsrAuthority>, spawner: &Spawner) {
+        let run = isr::run(Arc::clone(&self.shared.outbox), self.clone(), authority);
+        self.shared.duties.lock().push(spawner.spawn_hot(run));
     }
 
     /// A partition, if this broker has it.
@@ -236,7 +248,7 @@ impl Partitions {
         let dir = self.shared.choose(directory, &partitions)?;
         let log = Restored::empty(0, dir.now_ms(), &config);
         let core = Core::new(self.shared.node, config, log);
-        let shared = Shared::new(tp, topic.into(), Arc::clone(&dir), core);
+        let shared = Shared::new(tp, topic.into(), Arc::clone(&dir), core, Arc::clone(&self.shared.outbox));
         dir.join(&shared);
         let handle = PartitionHandle::new(shared);
         partitions.insert(tp, handle.clone());
@@ -306,8 +318,8 @@ impl Partitions {
     /// # Errors
     /// The first directory that could not be closed; it recovers at the next start.
     pub async fn close(&self) -> Result<(), DirOffline> {
-        if let Some(duties) = self.shared.duties.lock().take() {
-            duties.abort();
+        for duty in self.shared.duties.lock().drain(..) {
+            duty.abort();
         }
         let writers = std::mem::take(&mut *self.shared.writers.lock());
         let closing = writers.into_iter().map(|(dir, writer)| async move {
@@ -346,7 +358,7 @@ impl Registry {
     fn adopt(&self, dir: &Arc<LogDir>, found: Found) {
         let topic = found.topic.unwrap_or_default();
         let core = Core::new(self.node, LogConfig::default(), found.log);
-        let shared = Shared::new(found.tp, topic.into(), Arc::clone(dir), core);
+        let shared = Shared::new(found.tp, topic.into(), Arc::clone(dir), core, Arc::clone(&self.outbox));
         {
             let mut inner = shared.inner.lock();
             inner.described = found.described;
@@ -394,6 +406,14 @@ impl Registry {
         let all: Vec<PartitionHandle> = self.partitions.read().values().cloned().collect();
         for partition in all {
             partition.trim(now_ms);
+        }
+    }
+
+    /// Looks at who lags behind in the partitions that are led here.
+    fn look_at_lag(&self) {
+        let all: Vec<PartitionHandle> = self.partitions.read().values().cloned().collect();
+        for partition in all {
+            partition.look_at_lag();
         }
     }
 

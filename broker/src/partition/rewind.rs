@@ -4,13 +4,13 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use proto::ids::Offset;
-use proto::metadata::TierPointer;
+use proto::ids::{LeaderEpoch, Offset};
 
+use super::core::Cut;
 use super::handle::PartitionHandle;
 use super::read::scan;
-use super::shared::{OpKind, SavePoint, Shared};
-use super::types::{AckError, ReadError};
+use super::shared::{Inner, OpKind, SavePoint, Shared};
+use super::types::{AckError, AppendError, Origin, ReadError};
 use crate::journal::{EpochStart, Record};
 use crate::log::batch::BatchMeta;
 use crate::log::epochs::EpochEntry;
@@ -135,21 +135,19 @@ impl PartitionHandle {
         Ok((segment, position))
     }
 
-    /// Cuts the log to end at `to`, a batch border at or above the high watermark; durable on return. For a
-    /// follower, whose leader's history says so: nobody else may append meanwhile.
+    /// Cuts the log to end at `to`, a batch border; durable on return. For a follower, whose leader's history says so
+    /// ([`PartitionHandle::truncation_point`]): nobody else may append meanwhile. Below the high watermark only after an
+    /// unclean election.
     ///
     /// # Errors
     /// See [`RewindError`]; nothing is cut then, unless the directory failed.
-    pub async fn truncate(&self, to: Offset) -> Result<(), RewindError> {
+    pub async fn truncate(&self, to: Offset, why: Cut) -> Result<(), RewindError> {
         {
             let mut inner = self.shared.inner.lock();
-            let offsets = inner.core.offsets();
-            if to >= offsets.log_end {
+            if to >= inner.core.offsets().log_end {
                 return Ok(());
             }
-            if to < offsets.high_watermark {
-                return Err(RewindError::Committed { to, high_watermark: offsets.high_watermark });
-            }
+            inner.may_cut(to, why)?;
             inner.truncating = true;
         }
         let state = self.state_at(to).await;
@@ -157,29 +155,18 @@ impl PartitionHandle {
             let mut inner = self.shared.inner.lock();
             inner.truncating = false;
             let state = state?;
+            // What was committed meanwhile stays, too.
+            inner.may_cut(to, why)?;
             let segment = state.segment_base;
             let kind = OpKind::Cut { end: to, segment, position: state.position };
             self.record(&mut inner, Record::TruncateTail { tp: self.tp(), to }, kind);
             let done = inner.op_durable();
-            let commands = inner.core.truncate(state);
+            let commands = inner.core.truncate(state, why);
             inner.cut_tail(to, segment);
             self.perform(&mut inner, commands);
             done
         };
         Ok(done.await?)
-    }
-
-    /// Whether the local log has to start over at the tier's end: it ends before it, or what it holds there was
-    /// written under another epoch (TIER-IS-TRUTH). `tier_epoch` is the epoch of the tier's last record.
-    pub fn contradicts(&self, pointer: &TierPointer, tier_epoch: Option<proto::ids::LeaderEpoch>) -> bool {
-        let inner = self.shared.inner.lock();
-        let offsets = inner.core.offsets();
-        if pointer.is_empty() || pointer.tier_end < offsets.local_start {
-            return pointer.tier_end > offsets.log_end;
-        }
-        let ours = inner.core.epochs().epoch_at(pointer.tier_end - 1);
-        let differs = matches!((ours, tier_epoch), (Some(ours), Some(theirs)) if ours != theirs);
-        offsets.log_end < pointer.tier_end || (offsets.local_start < pointer.tier_end && differs)
     }
 
     /// Drops the local log and starts over at `start` with the tier's `epochs` and the producer snapshot of
@@ -193,13 +180,9 @@ impl PartitionHandle {
             state.epochs = epochs;
         }
         (state.offset, state.segment_base, state.position) = (start, start, 0);
-        let snapshot: Bytes = state.encode();
-        let starts: Vec<EpochStart> =
-            state.epochs.entries().iter().map(|entry| EpochStart { epoch: entry.epoch, start: entry.start }).collect();
         let done = {
             let mut inner = self.shared.inner.lock();
-            let record = Record::Reset { tp: self.tp(), start, epochs: &starts, producer_state: &snapshot };
-            self.record(&mut inner, record, OpKind::Reset { start, snapshot: snapshot.clone() });
+            let snapshot = self.record_reset(&mut inner, &state);
             let done = inner.op_durable();
             let commands = inner.core.reset(self.shared.dir.now_ms(), state);
             inner.restart_tail(&self.shared, start, snapshot);
@@ -208,9 +191,43 @@ impl PartitionHandle {
         };
         Ok(done.await?)
     }
+
+    /// Lets a log without records begin at `base`, if that lies before its start. What comes next in the journal is what is
+    /// appended there, so that nothing has to be waited for.
+    pub(super) fn begin_before(&self, base: Offset, leader_epoch: LeaderEpoch) -> Result<(), AppendError> {
+        let mut inner = self.shared.inner.lock();
+        inner.core.check_writer(Some(leader_epoch), Origin::Replica, false)?;
+        if inner.truncating || !inner.core.is_blank() || base >= inner.core.offsets().local_start {
+            return Ok(());
+        }
+        let mut epochs = inner.core.epochs().clone();
+        epochs.truncate_tail(base);
+        let producers = inner.core.producers().clone();
+        let state = Snapshot { offset: base, segment_base: base, position: 0, epochs, producers };
+        let snapshot = self.record_reset(&mut inner, &state);
+        inner.core.begin_before(self.shared.dir.now_ms(), state);
+        inner.restart_tail(&self.shared, base, snapshot);
+        Ok(())
+    }
+
+    /// Journals that the log starts over with `state`; answers that, encoded.
+    fn record_reset(&self, inner: &mut Inner, state: &Snapshot) -> Bytes {
+        let snapshot: Bytes = state.encode();
+        let start = state.offset;
+        let starts: Vec<EpochStart> =
+            state.epochs.entries().iter().map(|entry| EpochStart { epoch: entry.epoch, start: entry.start }).collect();
+        let record = Record::Reset { tp: self.tp(), start, epochs: &starts, producer_state: &snapshot };
+        self.record(inner, record, OpKind::Reset { start, snapshot: snapshot.clone() });
+        snapshot
+    }
 }
 
-impl super::shared::Inner {
+impl Inner {
+    fn may_cut(&self, to: Offset, why: Cut) -> Result<(), RewindError> {
+        let high_watermark = self.core.offsets().high_watermark;
+        if self.core.may_cut(to, why) { Ok(()) } else { Err(RewindError::Committed { to, high_watermark }) }
+    }
+
     /// Forgets batches at or above `end`, and files after that of `segment`: one of the same name may come again,
     /// and is another file.
     fn cut_tail(&mut self, end: Offset, segment: Offset) {

@@ -12,8 +12,9 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::core::{Command, Core, Event};
+use super::isr::Outbox;
 use super::types::{AckError, AckFuture};
-use super::waiters::{AckWaiters, Readers, Told};
+use super::waiters::{AckWaiters, DeleteWaiters, Readers, Told};
 use crate::journal::{GroupSeq, Lsn, Owner, Placed, Slice};
 use crate::log::batch::BatchMeta;
 use crate::log::dir::{DirConfig, LogDir};
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) dir: Arc<LogDir>,
     pub(crate) folder: PathBuf,
     pub(crate) inner: Mutex<Inner>,
+    /// Where proposals for the controller go.
+    pub(super) outbox: Arc<Outbox>,
     /// Appends are refused for want of space.
     pub(super) refused: AtomicBool,
     /// Cancelled once it was removed and neither its files nor the checkpoint speak of it, or the directory is offline.
@@ -98,6 +101,7 @@ pub(crate) struct Inner {
     pub(crate) written: usize,
     pub(crate) leader_acks: AckWaiters,
     pub(crate) all_acks: AckWaiters,
+    pub(crate) deletes: DeleteWaiters,
     pub(crate) readers: Readers,
     /// Segment files there are, or will be, by base offset.
     pub(crate) files: BTreeMap<Offset, Arc<Segment>>,
@@ -127,7 +131,13 @@ pub(crate) struct Inner {
 }
 
 impl Shared {
-    pub(crate) fn new(tp: TopicPartition, topic: Arc<str>, dir: Arc<LogDir>, core: Core) -> Arc<Self> {
+    pub(crate) fn new(
+        tp: TopicPartition,
+        topic: Arc<str>,
+        dir: Arc<LogDir>,
+        core: Core,
+        outbox: Arc<Outbox>,
+    ) -> Arc<Self> {
         let folder = dir.path().join(Folder::name(tp));
         let files =
             core.layout().segments().map(|segment| (segment.base, Segment::new(&folder, segment.base))).collect();
@@ -139,6 +149,7 @@ impl Shared {
             topic: RwLock::new(topic),
             dir,
             folder,
+            outbox,
             refused: AtomicBool::new(false),
             left: CancellationToken::new(),
             inner: Mutex::new(Inner {
@@ -147,6 +158,7 @@ impl Shared {
                 written: 0,
                 leader_acks: AckWaiters::default(),
                 all_acks: AckWaiters::default(),
+                deletes: DeleteWaiters::default(),
                 readers: Readers::default(),
                 files,
                 ops: VecDeque::new(),
@@ -203,6 +215,7 @@ impl Owner for Shared {
             for command in inner.core.on(Event::Synced(up_to)) {
                 inner.perform_into(command, &mut told);
             }
+            inner.deletes.synced(up_to, &mut told);
             settle |= inner.core.waits_for_settling();
             let mut at = 0;
             while let Some((lsn, _)) = inner.op_waiters.get(at) {
@@ -281,38 +294,56 @@ impl Inner {
         }
     }
 
-    /// Carries out a command; a new local start is answered, as only a handle can journal it.
-    pub(super) fn perform(&mut self, command: Command) -> Option<Offset> {
+    /// Carries out a command; what only a handle can is answered.
+    pub(super) fn perform(&mut self, command: Command) -> Option<Command> {
         let mut told = Vec::new();
-        let start = self.perform_into(command, &mut told);
+        let left = self.perform_into(command, &mut told);
         for (sender, outcome) in told {
             let _ = sender.send(outcome);
         }
-        start
+        left
     }
 
-    fn perform_into(&mut self, command: Command, told: &mut Told) -> Option<Offset> {
+    fn perform_into(&mut self, command: Command, told: &mut Told) -> Option<Command> {
         match command {
             Command::AckLeader(end) => self.leader_acks.take(end, told),
             Command::AckAll(end) => self.all_acks.take(end, told),
             Command::FailAcks(error) => {
                 self.leader_acks.take_all(error, told);
                 self.all_acks.take_all(error, told);
+                self.deletes.take_all(error, told);
             }
-            Command::Visible => self.tell_readers(),
+            Command::Visible => {
+                self.readers.watermark_moved();
+                self.tell_readers();
+            }
             Command::WakeReaders => self.readers.wake_all(),
-            Command::TrimHead(to) => return Some(to),
+            Command::CompleteDeletes(least) => self.deletes.reached(least, told),
+            Command::TrimHead(_) | Command::ProposeIsr(_) | Command::Uncommitted { .. } => return Some(command),
         }
         None
     }
 
-    fn tell_readers(&mut self) {
+    /// Tells readers what became visible to them.
+    pub(super) fn tell_readers(&mut self) {
         if self.readers.is_empty() {
             return;
         }
         let mut readers = std::mem::take(&mut self.readers);
         readers.advance(|isolation| self.core.visible_end(isolation), |from, to| self.bytes_between(from, to));
         self.readers = readers;
+    }
+
+    /// Resolves when records below `to` are deleted for good: durably here, if that was journaled last, and `elsewhere`.
+    pub(super) fn deletion_done(&mut self, to: Offset, journaled: bool, elsewhere: bool) -> AckFuture {
+        if !self.core.is_good() {
+            return AckFuture::ready(Err(AckError::Offline));
+        }
+        let lsn = if journaled { self.ops.back().map(|op| op.lsn) } else { None };
+        if lsn.is_none() && !elsewhere {
+            return AckFuture::ready(Ok(()));
+        }
+        self.deletes.wait(to, lsn, elsewhere)
     }
 
     /// Resolves when the operation journaled last is durable.

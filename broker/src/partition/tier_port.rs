@@ -125,6 +125,7 @@ fn local_error(error: ReadError) -> LocalError {
         ReadError::NotLeader
         | ReadError::FencedLeaderEpoch { .. }
         | ReadError::UnknownLeaderEpoch { .. }
+        | ReadError::OffsetNotAvailable
         | ReadError::Offline
         | ReadError::Busy
         | ReadError::Corrupt(_) => LocalError::Io(error.to_string()),

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use proto::ids::{LeaderEpoch, Millis, NodeId, Offset};
-use proto::records::BatchInfo;
+use proto::records::{BatchError, BatchInfo};
 use tokio::sync::oneshot;
 
 use crate::log::epochs::EpochEnd;
@@ -152,6 +152,9 @@ pub enum AppendError {
         /// Base offset of the batch.
         got: Offset,
     },
+    /// What a leader sent is damaged, or no batch.
+    #[error("a batch from the leader does not check out: {0}")]
+    Corrupt(BatchError),
     /// `info` does not describe `batches`: a defect of the caller.
     #[error("batch descriptions do not match the bytes")]
     Mismatch,
@@ -218,6 +221,17 @@ pub enum Isolation {
     LogEnd,
 }
 
+/// Who reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// A consumer that wants the leader, or somebody on this broker.
+    Consumer,
+    /// A consumer that takes any replica (KIP-392): a follower shows it what it knows to be committed.
+    NearConsumer,
+    /// A replica that follows.
+    Follower(NodeId),
+}
+
 /// A request to read.
 #[derive(Debug, Clone, Copy)]
 pub struct Read {
@@ -233,8 +247,8 @@ pub struct Read {
     pub leader_epoch: Option<LeaderEpoch>,
     /// Epoch of the last record the reader has (KIP-595 diverging epochs), if it said so.
     pub last_fetched_epoch: Option<LeaderEpoch>,
-    /// The follower that reads, if one does.
-    pub replica: Option<NodeId>,
+    /// Who reads.
+    pub reader: Reader,
 }
 
 /// A list of slices that are sent as one.
@@ -334,6 +348,9 @@ pub enum ReadError {
         /// Where consumers may read to.
         high_watermark: Offset,
     },
+    /// This follower may not have got there yet (KIP-392): to be asked again.
+    #[error("the offset is not known here yet")]
+    OffsetNotAvailable,
     /// The data directory failed.
     #[error("the partition's data directory is offline")]
     Offline,

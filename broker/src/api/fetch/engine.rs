@@ -13,7 +13,7 @@ use crate::log::epochs::EpochEnd;
 use crate::metrics::SourceLabel;
 use crate::net::budget::Grant;
 use crate::partition::PartitionHandle;
-use crate::partition::types::{Isolation, Read, ReadData, ReadError, ReadResult};
+use crate::partition::types::{Isolation, Read, ReadData, ReadError, ReadResult, Reader};
 use crate::partition::waiters::FetchWaiter;
 use proto::errors::ErrorCode;
 use proto::ids::{LeaderEpoch, NodeId, Offset, TopicPartition};
@@ -152,7 +152,7 @@ pub(super) async fn gather(
         let waiter = FetchWaiter::new(missing);
         for (target, seen) in targets.iter().zip(seen) {
             if let (Ok(partition), Some(seen)) = (&target.partition, seen) {
-                partition.subscribe(&waiter, limits.isolation, seen);
+                partition.subscribe(&waiter, Reader::Consumer, limits.isolation, seen);
             }
         }
         // At the deadline the last pass answers what is there.
@@ -367,7 +367,7 @@ pub(super) async fn read_local(
         isolation,
         leader_epoch: known(wanted.current_leader_epoch),
         last_fetched_epoch: known(wanted.last_fetched_epoch),
-        replica: None,
+        reader: Reader::Consumer,
     };
     let mut result = partition.read(read).map_err(|error| code_of(&error, partition))?;
     let local = match std::mem::replace(&mut result.data, ReadData::Empty) {

@@ -1,6 +1,9 @@
 //! The rules one by one; the model and the power cuts beside it try them in long runs.
 
+use super::super::types::{AppendError, Isolation, Origin, ReadError, Reader};
 use super::*;
+use crate::log::batch::BatchMeta;
+use crate::log::snapshot::Snapshot;
 
 const ME: NodeId = NodeId(1);
 const OTHER: NodeId = NodeId(2);
@@ -16,7 +19,12 @@ fn core(config: LogConfig) -> Core {
 }
 
 fn leadership(epoch: LeaderEpoch, isr: &[NodeId]) -> Leadership {
-    Leadership { epoch, leads: true, isr: isr.to_vec(), replicas: 2 }
+    Leadership::of(ME, epoch, isr, &[ME, OTHER])
+}
+
+/// The other one leads.
+fn follows(epoch: LeaderEpoch, isr: &[NodeId]) -> Leadership {
+    Leadership { leads: false, leader: Some(OTHER), ..leadership(epoch, isr) }
 }
 
 fn leader(config: LogConfig) -> Core {
@@ -57,8 +65,25 @@ fn filled(core: &mut Core, count: u64) {
     core.on(Event::Written(10 * count as Offset));
 }
 
+/// The other replica fetches from `offset` on.
+fn fetched(offset: Offset) -> Event {
+    fetched_at(offset, 0)
+}
+
+fn fetched_at(offset: Offset, now_ms: Millis) -> Event {
+    let last_fetched_epoch = (offset > 0).then_some(5);
+    Event::ReplicaFetched(ReplicaFetched {
+        replica: OTHER,
+        broker_epoch: 1,
+        offset,
+        last_fetched_epoch,
+        log_start: 0,
+        now_ms,
+    })
+}
+
 fn pointer(generation: u64, log_start: Offset, tier_end: Offset) -> Event {
-    Event::Pointer { generation, log_start, tier_end, now_ms: NOW }
+    Event::Pointer { generation, log_start, end: TierEnd { offset: tier_end, epoch: -1 }, now_ms: NOW }
 }
 
 #[test]
@@ -91,8 +116,8 @@ fn the_high_watermark_is_the_least_of_the_replicas_in_sync() {
     core.on(Event::Leadership(leadership(5, &[ME, OTHER])));
     append(&mut core, 6, Some(1));
     assert_eq!(core.on(Event::Synced(Lsn(1))), [Command::AckLeader(6)], "acks=1 only");
-    assert_eq!(core.on(Event::ReplicaSynced(OTHER, 4)), [Command::AckAll(4), Command::Visible]);
-    assert_eq!(core.on(Event::ReplicaSynced(OTHER, 9)), [Command::AckAll(6), Command::Visible]);
+    assert_eq!(core.on(fetched(4)), [Command::AckAll(4), Command::Visible]);
+    assert_eq!(core.on(fetched(6)), [Command::AckAll(6), Command::Visible]);
     // Below min.insync.replicas nothing is committed, and acks=all is refused.
     core.on(Event::Leadership(leadership(5, &[ME])));
     append(&mut core, 1, Some(2));
@@ -106,11 +131,11 @@ fn the_high_watermark_is_the_least_of_the_replicas_in_sync() {
 fn writers_and_readers_of_another_term_are_turned_away() {
     let mut core = core(config());
     assert_eq!(core.check_writer(None, Origin::Client, false), Err(AppendError::NotLeader));
-    assert_eq!(core.check_reader(None), Err(ReadError::NotLeader));
+    assert_eq!(core.check_reader(None, Reader::Consumer), Err(ReadError::NotLeader));
     core.on(Event::Leadership(leadership(5, &[ME])));
-    assert_eq!(core.check_reader(Some(5)), Ok(()));
-    assert_eq!(core.check_reader(Some(4)), Err(ReadError::FencedLeaderEpoch { current: 5 }));
-    assert_eq!(core.check_reader(Some(6)), Err(ReadError::UnknownLeaderEpoch { current: 5 }));
+    assert_eq!(core.check_reader(Some(5), Reader::Consumer), Ok(()));
+    assert_eq!(core.check_reader(Some(4), Reader::Consumer), Err(ReadError::FencedLeaderEpoch { current: 5 }));
+    assert_eq!(core.check_reader(Some(6), Reader::Consumer), Err(ReadError::UnknownLeaderEpoch { current: 5 }));
     assert_eq!(core.check_writer(Some(4), Origin::Client, false), Err(AppendError::FencedLeaderEpoch { current: 5 }));
     assert_eq!(core.check_writer(Some(6), Origin::Client, false), Err(AppendError::UnknownLeaderEpoch { current: 5 }));
     // An image that comes late changes nothing.
@@ -118,7 +143,7 @@ fn writers_and_readers_of_another_term_are_turned_away() {
     assert_eq!(core.leadership().epoch, 5);
     // Whoever waits is told when the leadership is lost.
     append(&mut core, 1, Some(1));
-    let lost = core.on(Event::Leadership(Leadership { leads: false, ..leadership(6, &[OTHER]) }));
+    let lost = core.on(Event::Leadership(follows(6, &[OTHER])));
     assert_eq!(lost, [Command::FailAcks(AckError::NotLeader), Command::WakeReaders]);
 }
 
@@ -178,10 +203,10 @@ fn a_failed_directory_and_a_removal_tell_whoever_waits() {
     assert_eq!(core.on(Event::Offline), [Command::FailAcks(AckError::Offline), Command::WakeReaders]);
     assert_eq!(core.on(Event::Synced(Lsn(1))), [], "a sync that ends afterwards acknowledges nothing");
     assert_eq!(core.check_writer(None, Origin::Client, false), Err(AppendError::Offline));
-    assert_eq!(core.check_reader(None), Err(ReadError::Offline));
+    assert_eq!(core.check_reader(None, Reader::Consumer), Err(ReadError::Offline));
     let mut core = leader(config());
     assert_eq!(core.on(Event::Removed), [Command::FailAcks(AckError::Deleted), Command::WakeReaders]);
-    assert_eq!(core.check_reader(None), Err(ReadError::Deleted));
+    assert_eq!(core.check_reader(None, Reader::Consumer), Err(ReadError::Deleted));
 }
 
 #[test]

@@ -9,14 +9,13 @@ use super::world::*;
 use crate::disk::sim::Fault;
 use crate::disk::{Disk, Operation};
 use crate::log::config::LogConfig;
-use crate::partition::core::Leadership;
 use crate::partition::*;
 
 /// A partition of the directory `dir`, led.
 async fn lead_in(world: &World, dir: usize, epoch: i32) -> PartitionHandle {
     let directory = world.dirs[dir].id;
     let handle = world.partitions.create(tp(dir as i32), "flights", directory, local()).await.expect("online");
-    handle.lead(Leadership { epoch, leads: true, isr: vec![NODE], replicas: 1 });
+    handle.lead(Leadership::alone(NODE, epoch));
     handle
 }
 
@@ -258,7 +257,7 @@ async fn deleting_makes_room_on_a_full_disk() {
     let mut handles = Vec::new();
     for index in 0..2 {
         let handle = world.partitions.create(tp(index), "flights", directory, local()).await.expect("online");
-        handle.lead(Leadership { epoch: 0, leads: true, isr: vec![NODE], replicas: 1 });
+        handle.lead(Leadership::alone(NODE, 0));
         handles.push(handle);
     }
     let mut acked = [Vec::new(), Vec::new()];

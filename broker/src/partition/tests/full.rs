@@ -16,7 +16,6 @@ use crate::journal;
 use crate::log::dir::DirConfig;
 use crate::log::folder::Folder;
 use crate::log::observer::Unobserved;
-use crate::partition::core::Leadership;
 use crate::partition::*;
 
 /// Nothing takes so long, in simulated time.
@@ -48,7 +47,7 @@ async fn with_tiny_journals(seed: u64, count: u32) -> World {
 async fn lead_in(world: &World, dir: usize, index: i32) -> PartitionHandle {
     let directory = world.dirs[dir].id;
     let handle = world.partitions.create(tp(index), "flights", directory, local()).await.expect("online");
-    handle.lead(Leadership { epoch: 0, leads: true, isr: vec![NODE], replicas: 1 });
+    handle.lead(Leadership::alone(NODE, 0));
     handle
 }
 
@@ -88,7 +87,7 @@ async fn settle_into(fault: Fault, seed: u64) -> (World, PartitionHandle) {
     if seed.is_multiple_of(2) {
         // The directory may fail first.
         if let Ok(new) = world.partitions.create(tp(1), "flights", world.dirs[0].id, local()).await {
-            new.lead(Leadership { epoch: 0, leads: true, isr: vec![NODE], replicas: 1 });
+            new.lead(Leadership::alone(NODE, 0));
             let _ = append(&world, &new, &batch(1, &[&[7; 5000]]));
         }
     } else {

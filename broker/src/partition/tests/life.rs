@@ -18,7 +18,6 @@ use crate::disk::{Disk, SimDisk};
 use crate::log::config::{Flush, LogConfig};
 use crate::log::epochs::EpochEntry;
 use crate::log::snapshot::Snapshot;
-use crate::partition::core::Leadership;
 use crate::partition::*;
 
 /// How a life is cut short.
@@ -361,7 +360,7 @@ impl Life<'_> {
         let Ok(handle) = self.partitions.create(tp, "flights", directory, keep).await else {
             return self.gone("offline");
         };
-        handle.lead(Leadership { epoch, leads: true, isr: vec![NODE], replicas: 1 });
+        handle.lead(Leadership::alone(NODE, epoch));
         let state = self.matching(at, &handle, candidates).await?;
         let (before, loose) = (self.log(at).history.now.end(), self.log(at).history.is_loose());
         if state.end() < before {
@@ -422,7 +421,7 @@ impl Life<'_> {
         assert!(offsets.local_start <= pointer.tier_end, "{}: NO-GAP, {offsets:?}, {pointer:?}", log.tp);
         let committed = committed(&pointer);
         let tier_epoch = pointer.state.epochs.latest();
-        if handle.contradicts(&committed, tier_epoch) {
+        if contradicts(handle, &committed, tier_epoch) {
             assert!(log.loose || pointer.foreign, "{}: the tier holds only what was durable here", log.tp);
             self.lives.seen.restarts_at_tier += 1;
             self.restart_at(at, handle, &pointer).await?;
@@ -716,7 +715,7 @@ impl Life<'_> {
         };
         self.drain(at).await?;
         let epoch = self.lives.epoch;
-        handle.lead(Leadership { epoch, leads: true, isr: vec![NODE, NodeId(1)], replicas: 2 });
+        handle.lead(Leadership::of(NODE, epoch, &[NODE, NodeId(1)], &[NODE, NodeId(1)]));
         for _ in 0..1 + self.lives.draw(5) {
             self.append(at, None).await?;
         }
@@ -731,13 +730,13 @@ impl Life<'_> {
         self.log(at).waiting.clear();
         if to < handle.offsets().log_end {
             let number = self.note(at, Op::Cut(to), Path::Journal);
-            match soon(handle.truncate(to)).await {
+            match soon(handle.truncate(to, Cut::Divergence)).await {
                 Ok(()) => self.durable(at, number),
                 Err(error) => return self.gone(error),
             }
             self.lives.seen.cuts += 1;
         }
-        handle.lead(Leadership { epoch, leads: true, isr: vec![NODE], replicas: 1 });
+        handle.lead(Leadership::alone(NODE, epoch));
         self.resend(at).await
     }
 
@@ -780,7 +779,7 @@ impl Life<'_> {
         let (tp, directory) = (fresh.tp, dirs(2)[fresh.dir].id);
         let config = fresh.manner.config(fresh.loose);
         if let Ok(handle) = self.partitions.create(tp, "flights", directory, config).await {
-            handle.lead(Leadership { epoch: self.lives.epoch, leads: true, isr: vec![NODE], replicas: 1 });
+            handle.lead(Leadership::alone(NODE, self.lives.epoch));
         }
         self.lives.logs.push(fresh);
     }
@@ -829,7 +828,7 @@ fn request(offset: Offset) -> Read {
         isolation: Isolation::ReadUncommitted,
         leader_epoch: None,
         last_fetched_epoch: None,
-        replica: None,
+        reader: Reader::Consumer,
     }
 }
 
@@ -864,6 +863,11 @@ fn stored(bytes: &Bytes, base: Offset, epoch: i32, producer: Option<(i64, i32)>)
     bytes[12..16].copy_from_slice(&epoch.to_be_bytes());
     let end = proto::records::BatchHeader::parse(&bytes).expect("a batch").next_offset();
     Batch { base, end, epoch, bytes: bytes.into(), producer }
+}
+
+/// Whether the log has to start over at the tier's end.
+fn contradicts(handle: &PartitionHandle, pointer: &TierPointer, end_epoch: Option<i32>) -> bool {
+    matches!(handle.contradiction(pointer, end_epoch), Contradiction::EndsBefore | Contradiction::OtherEpoch)
 }
 
 fn committed(pointer: &Pointer) -> TierPointer {

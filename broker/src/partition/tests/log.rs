@@ -66,7 +66,7 @@ async fn byte_limits_hold_but_for_a_first_batch() {
         isolation: Isolation::ReadUncommitted,
         leader_epoch: None,
         last_fetched_epoch: None,
-        replica: None,
+        reader: Reader::Consumer,
     });
     assert!(matches!(none.expect("in range").data, ReadData::Empty | ReadData::Disk(_)));
 }
@@ -235,17 +235,17 @@ async fn a_tail_is_cut_and_stays_cut() {
         fill(&world, &handle, 100).await;
         // Two replicas: nothing beyond 100 is committed.
         let isr = vec![NODE, proto::ids::NodeId(1)];
-        handle.lead(core::Leadership { epoch: 0, leads: true, isr, replicas: 2 });
+        handle.lead(Leadership::of(NODE, 0, &isr, &isr));
         for at in (100..200).step_by(2) {
             let values = [b"to be cut".to_vec(), value(at)];
             drop(append(&world, &handle, &batch(5, &[&values[0], &values[1]])).expect("taken"));
         }
         tokio::time::sleep(Duration::from_secs(wait)).await;
-        assert!(matches!(handle.truncate(98).await, Err(RewindError::Committed { .. })));
-        handle.truncate(150).await.expect("cut");
-        handle.truncate(100).await.expect("cut");
+        assert!(matches!(handle.truncate(98, Cut::Divergence).await, Err(RewindError::Committed { .. })));
+        handle.truncate(150, Cut::Divergence).await.expect("cut");
+        handle.truncate(100, Cut::Divergence).await.expect("cut");
         assert_eq!(handle.offsets().log_end, 100);
-        handle.lead(core::Leadership { epoch: 0, leads: true, isr: vec![NODE], replicas: 1 });
+        handle.lead(Leadership::alone(NODE, 0));
         fill(&world, &handle, 30).await;
         assert_eq!(read_all(&handle, 0, 1000).await, expected(0, 130));
         world.disk.cut_power();
@@ -280,7 +280,7 @@ async fn a_failed_directory_takes_only_its_own_partitions() {
     let mut world = World::with_dirs(12, 2).await;
     let first = world.lead(0, local()).await;
     let second = world.partitions.create(tp(1), "flights", world.dirs[1].id, local()).await.expect("online");
-    second.lead(core::Leadership { epoch: 0, leads: true, isr: vec![NODE], replicas: 1 });
+    second.lead(Leadership::alone(NODE, 0));
     fill(&world, &first, 10).await;
     fill(&world, &second, 10).await;
     world.disk.inject(crate::disk::sim::Fault {
@@ -357,14 +357,14 @@ async fn a_fetch_waits_for_bytes_on_any_of_its_partitions() {
     let world = World::new(14).await;
     let (a, b) = (world.lead(0, local()).await, world.lead(1, local()).await);
     let waiter = FetchWaiter::new(200);
-    a.subscribe(&waiter, Isolation::ReadUncommitted, 0);
-    b.subscribe(&waiter, Isolation::ReadUncommitted, 0);
+    a.subscribe(&waiter, Reader::Consumer, Isolation::ReadUncommitted, 0);
+    b.subscribe(&waiter, Reader::Consumer, Isolation::ReadUncommitted, 0);
     produce(&world, &a, &[b"less than two hundred"]).await;
     assert!(!waiter.is_done());
     produce(&world, &b, &[&[7; 150]]).await;
     tokio::time::timeout(Duration::from_secs(1), waiter.wait()).await.expect("enough");
     let late = FetchWaiter::new(1);
-    a.subscribe(&late, Isolation::ReadUncommitted, 0);
+    a.subscribe(&late, Reader::Consumer, Isolation::ReadUncommitted, 0);
     assert!(late.is_done(), "what became visible before the subscription counts");
     assert_eq!(a.available_bytes(0, Isolation::ReadUncommitted), Some(a.size_bytes()));
 }

@@ -12,7 +12,6 @@ use crate::disk::LocalDisk;
 use crate::log::folder::Folder;
 use crate::log::observer::Unobserved;
 use crate::log::segment::{FileKind, parse_file_name};
-use crate::partition::core::Leadership;
 use crate::partition::*;
 
 /// A change of files is carried out once it is durable, not when the next record happens to come.
@@ -33,7 +32,7 @@ async fn trimmed_files_go_without_another_append() {
     .await
     .expect("a fresh directory");
     let handle = partitions.create(tp(0), "flights", dir.id, local()).await.expect("online");
-    handle.lead(Leadership { epoch: 0, leads: true, isr: vec![NODE], replicas: 1 });
+    handle.lead(Leadership::alone(NODE, 0));
     let folder = dir.path.join(Folder::name(tp(0)));
     for round in 0..60 {
         for _ in 0..8 {

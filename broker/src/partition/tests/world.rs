@@ -14,7 +14,6 @@ use crate::journal;
 use crate::log::config::LogConfig;
 use crate::log::dir::DirConfig;
 use crate::log::observer::{Observer, Unobserved};
-use crate::partition::core::Leadership;
 use crate::partition::*;
 
 pub(super) const NODE: NodeId = NodeId(0);
@@ -105,7 +104,7 @@ impl World {
     /// The partition, led by this broker alone.
     pub(super) async fn lead(&self, index: i32, config: LogConfig) -> PartitionHandle {
         let handle = self.partitions.create(tp(index), "flights", self.dirs[0].id, config).await.expect("online");
-        handle.lead(Leadership { epoch: self.epoch, leads: true, isr: vec![NODE], replicas: 1 });
+        handle.lead(Leadership::alone(NODE, self.epoch));
         handle
     }
 }
@@ -176,7 +175,7 @@ pub(super) async fn read_once(handle: &PartitionHandle, offset: Offset, max_byte
         isolation: Isolation::ReadUncommitted,
         leader_epoch: None,
         last_fetched_epoch: None,
-        replica: None,
+        reader: Reader::Consumer,
     })?;
     match result.data {
         ReadData::Empty => Ok(Vec::new()),
