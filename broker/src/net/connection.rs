@@ -104,7 +104,7 @@ where
             let mut started = service.start(frame).await;
             while let Started::Waiting(waiting) = started {
                 started = tokio::select! {
-                    biased;
+                   biased;
                     started = waiting => started,
                     left = frames.left() => return left.into(),
                 };
@@ -126,6 +126,7 @@ where
     tokio::pin!(reader, writer);
     // When reading ends, answers of requests that were started are still owed.
     tokio::select! {
+        biased;
         ended = &mut reader => match writer.await {
             Ok(()) => ended,
             Err(error) => Ended::Write(error),
@@ -530,6 +531,7 @@ mod tests {
                 std::future::pending::<()>().await
             };
             tokio::select! {
+                biased;
                 ended = serving => assert!(matches!(ended, Ended::Write(_))),
                 () = waiting => {}
             }

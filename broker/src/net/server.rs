@@ -2,11 +2,11 @@
 
 use super::connection::{self, Ended, Limits, Service};
 use parking_lot::Mutex;
+use proto::host::{Listener, Stream};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -112,7 +112,7 @@ impl Drop for Place {
 /// As in Kafka, the next connection waits in the listener's backlog while as many are open as there may be, and one of an address that
 /// has as many as it may is closed at once.
 pub async fn run<A: Accept>(
-    listener: TcpListener,
+    listener: Listener,
     accept: Arc<A>,
     open: Arc<Open>,
     limits: Limits,
@@ -149,10 +149,10 @@ pub async fn run<A: Accept>(
 
 /// The next connection and its place; `None` if its address has as many as it may.
 async fn accept_one<A: Accept>(
-    listener: &TcpListener,
+    listener: &Listener,
     open: &Arc<Open>,
     accept: &A,
-) -> std::io::Result<Option<(TcpStream, SocketAddr, Place)>> {
+) -> std::io::Result<Option<(Stream, SocketAddr, Place)>> {
     open.room(accept).await;
     let (stream, peer) = listener.accept().await?;
     let address = peer.ip().to_canonical();
@@ -170,13 +170,7 @@ async fn accept_one<A: Accept>(
     }
 }
 
-async fn serve_one<A: Accept>(
-    stream: TcpStream,
-    peer: SocketAddr,
-    accept: &A,
-    limits: Limits,
-    stop: CancellationToken,
-) {
+async fn serve_one<A: Accept>(stream: Stream, peer: SocketAddr, accept: &A, limits: Limits, stop: CancellationToken) {
     let local = match stream.set_nodelay(true).and_then(|()| stream.local_addr()) {
         Ok(local) => local,
         Err(error) => {
@@ -185,8 +179,9 @@ async fn serve_one<A: Accept>(
         }
     };
     let service = accept.accept(peer, local);
-    let (read, write) = stream.into_split();
+    let (read, write) = stream.split();
     let ended = tokio::select! {
+        biased;
         ended = connection::serve(read, write, service, limits) => ended,
         () = stop.cancelled() => return,
     };

@@ -71,6 +71,7 @@ impl Follower {
     pub(super) async fn run(mut self) {
         loop {
             tokio::select! {
+                biased;
                 changed = self.images.changed() => match changed {
                     Ok(()) => self.catch_up().await,
                     Err(_) => return,

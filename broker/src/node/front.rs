@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -79,7 +80,7 @@ pub(super) struct HttpSide {
 
 impl HttpSide {
     /// Serves every socket from now on.
-    pub(super) fn start(sockets: Vec<Bound>, metrics: &Arc<Metrics>) -> HttpSide {
+    pub(super) fn start(sockets: Vec<Bound<TcpListener>>, metrics: &Arc<Metrics>) -> HttpSide {
         let front = Arc::new(Front::new());
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
@@ -123,9 +124,9 @@ impl HttpSide {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::TcpStream;
 
-    async fn bound() -> Bound {
+    async fn bound() -> Bound<TcpListener> {
         let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = socket.local_addr().expect("bound");
         Bound { socket, address }

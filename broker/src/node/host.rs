@@ -2,7 +2,7 @@
 
 use crate::disk::{Disk, LocalDisk};
 use object_store::ObjectStore;
-use proto::host::{Clock, Entropy, Spawner, SystemClock, SystemEntropy};
+use proto::host::{Clock, Entropy, Network, Spawner, SystemClock, SystemEntropy, TcpNetwork};
 use std::sync::Arc;
 
 /// The parts of a machine. The configuration says what to do with them.
@@ -12,6 +12,8 @@ pub struct Host {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
+    /// Between this node, the others and clients.
+    pub network: Arc<dyn Network>,
     /// Where tasks run.
     pub spawner: Spawner,
     /// Data directories and the metadata lie here.
@@ -35,6 +37,7 @@ impl Host {
         Host {
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
+            network: Arc::new(TcpNetwork),
             disk: Arc::new(LocalDisk::new(spawner.blocking().clone())),
             objects: Objects::Configured,
             spawner,

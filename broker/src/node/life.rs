@@ -31,6 +31,7 @@ pub(super) async fn report_directories(services: Arc<Services>, stop: Cancellati
             }
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = tokio::time::sleep(REPORT_AGAIN), if !told => {}
             changed = failures.changed() => if changed.is_err() { return },

@@ -2,13 +2,14 @@
 
 use super::StartError;
 use crate::config::server::{Listener, ServerConfig};
+use proto::host::{Listener as Socket, Network};
 use proto::metadata::{Endpoint, SecurityProtocol};
 use std::net::SocketAddr;
 use tokio::net::TcpListener;
 
 /// A socket that listens, and where.
-pub(super) struct Bound {
-    pub(super) socket: TcpListener,
+pub(super) struct Bound<S> {
+    pub(super) socket: S,
     pub(super) address: SocketAddr,
 }
 
@@ -16,34 +17,36 @@ pub(super) struct Bound {
 pub(super) struct KafkaSocket {
     /// The listener's name.
     pub(super) name: String,
-    pub(super) bound: Bound,
+    pub(super) bound: Bound<Socket>,
 }
 
 /// Listens at every address of `listeners`.
-pub(super) async fn bind_kafka(server: &ServerConfig) -> Result<Vec<KafkaSocket>, StartError> {
+pub(super) async fn bind_kafka(server: &ServerConfig, network: &dyn Network) -> Result<Vec<KafkaSocket>, StartError> {
     let mut sockets = Vec::with_capacity(server.listeners.len());
     for listener in &server.listeners {
-        let bound = bind("listeners", &listener.bind_address()).await?;
-        sockets.push(KafkaSocket { name: listener.name.clone(), bound });
+        let address = listener.bind_address();
+        let refused = |error| refused("listeners", &address, &error);
+        let socket = network.listen(&address).await.map_err(refused)?;
+        let address = socket.local_addr().map_err(refused)?;
+        sockets.push(KafkaSocket { name: listener.name.clone(), bound: Bound { socket, address } });
     }
     Ok(sockets)
 }
 
-/// Listens at every address of `firn.http.listeners`.
-pub(super) async fn bind_http(server: &ServerConfig) -> Result<Vec<Bound>, StartError> {
+/// Listens at every address of `firn.http.listeners`. HTTP is served over TCP only.
+pub(super) async fn bind_http(server: &ServerConfig) -> Result<Vec<Bound<TcpListener>>, StartError> {
     let mut sockets = Vec::with_capacity(server.http.len());
     for address in &server.http {
-        sockets.push(bind("firn.http.listeners", address).await?);
+        let refused = |error| refused("firn.http.listeners", address, &error);
+        let socket = TcpListener::bind(address).await.map_err(refused)?;
+        let address = socket.local_addr().map_err(refused)?;
+        sockets.push(Bound { socket, address });
     }
     Ok(sockets)
 }
 
-async fn bind(setting: &str, address: &str) -> Result<Bound, StartError> {
-    let socket = TcpListener::bind(address)
-        .await
-        .map_err(|error| StartError(format!("cannot listen on {address}: {error} ({setting} names the address)")))?;
-    let address = socket.local_addr().map_err(StartError::because)?;
-    Ok(Bound { socket, address })
+fn refused(setting: &str, address: &str, error: &std::io::Error) -> StartError {
+    StartError(format!("cannot listen on {address}: {error} ({setting} names the address)"))
 }
 
 /// What clients are told of each listener, by its name. `bound` are the listeners with the addresses they got, `machine` is the host's

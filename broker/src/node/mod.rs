@@ -91,6 +91,7 @@ impl Node {
     /// Resolves when the node cannot go on by itself, with the reason.
     pub async fn failed(&self) -> String {
         tokio::select! {
+            biased;
             reason = self.controller.ended() => format!("the metadata quorum ended: {reason}"),
             reason = self.services.partitions.all_failed() => reason,
         }

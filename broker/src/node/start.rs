@@ -36,7 +36,7 @@ impl Node {
     /// In one line, what is in the way and what to do about it.
     pub async fn start(server: ServerConfig, host: Host) -> Result<Node, StartError> {
         // Addresses first: a port that is taken is found before anything is recovered.
-        let kafka = listeners::bind_kafka(&server).await?;
+        let kafka = listeners::bind_kafka(&server, host.network.as_ref()).await?;
         let http = listeners::bind_http(&server).await?;
         let metrics = Arc::new(Metrics::new());
         let http = HttpSide::start(http, &metrics);

@@ -138,6 +138,7 @@ impl RunnerHandle {
         let mut stopped = self.stopped.clone();
         let ended = async {
             tokio::select! {
+                biased;
                 progress = wait => Some(progress),
                 _ = stopped.wait_for(|stopped| *stopped) => None,
             }
