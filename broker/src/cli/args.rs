@@ -14,7 +14,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run one node on this machine, with everything it needs and no configuration.
+    /// Run Firn on this machine, with everything it needs and no configuration.
     Dev(DevArgs),
     /// Run a node from a configuration file.
     Server(ServerArgs),
@@ -69,6 +69,13 @@ pub struct DevArgs {
     /// The folder `bucket` in the data directory when left out.
     #[arg(long, value_name = "URL")]
     pub object_store: Option<String>,
+    /// Run a cluster of N nodes, each a process of its own. Node i, from 0, keeps its data in DIR/node-i and adds 10 i to
+    /// every port.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub nodes: Option<u16>,
+    /// With --nodes: say where the nodes are in one line of JSON once they serve.
+    #[arg(long, requires = "nodes")]
+    pub json: bool,
     #[command(flatten)]
     pub overrides: Overrides,
 }
@@ -78,6 +85,9 @@ pub struct ServerArgs {
     /// The configuration file (TOML).
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+    /// End when this process does, which must be the parent.
+    #[arg(long, value_name = "PID", hide = true)]
+    pub parent: Option<i32>,
     #[command(flatten)]
     pub overrides: Overrides,
 }

@@ -9,6 +9,7 @@ mod bench;
 mod bucket;
 mod bytes;
 mod consume;
+mod dev_cluster;
 mod dump;
 mod out;
 mod produce;

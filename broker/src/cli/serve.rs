@@ -1,6 +1,7 @@
 //! `firn dev` and `firn server`: a node from its start to its end.
 
 use super::args::{DevArgs, ServerArgs};
+use super::dev_cluster;
 use super::live;
 use super::out;
 use super::screen::{LogLines, Screen, Size};
@@ -10,7 +11,9 @@ use crate::http::Control;
 use crate::node::{Host, Node};
 use crate::telemetry::{self, LogFormat};
 use proto::host::Spawner;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit,
+};
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
@@ -34,6 +37,14 @@ pub(super) fn dev(args: &DevArgs) -> Result<ExitCode, String> {
         format!("the data directory {} cannot be made: {error} (--data names another)", args.data.display())
     })?;
     let data = args.data.canonicalize().map_err(|error| format!("{}: {error}", args.data.display()))?;
+    match (args.nodes.unwrap_or(1), dev_cluster::nodes_in(&data)?) {
+        (1, None) => {}
+        (_, Some(had)) if args.nodes.is_none() => {
+            let data = args.data.display();
+            return Err(format!("{data} holds a cluster of {had} nodes: give --nodes {had}, or another --data"));
+        }
+        (nodes, _) => return dev_cluster::run(args, &data, nodes),
+    }
     let mut presets = vec![
         ("node.id".to_owned(), "0".to_owned()),
         ("listeners".to_owned(), format!("PLAINTEXT://{}", args.kafka)),
@@ -48,12 +59,26 @@ pub(super) fn dev(args: &DevArgs) -> Result<ExitCode, String> {
 
 /// Runs a node from a configuration file.
 pub(super) fn server(args: &ServerArgs) -> Result<ExitCode, String> {
+    if let Some(parent) = args.parent {
+        end_with(parent)?;
+    }
     let path = &args.config;
     let file = std::fs::read_to_string(path)
         .map_err(|error| format!("the configuration file {} cannot be read: {error}", path.display()))?;
     let environment = std::env::vars().collect();
     let sources = Sources { presets: vec![], file: Some(file), environment, flags: args.overrides.set.clone() };
     serve(load(&sources)?, false)
+}
+
+/// Has the kernel end this process when `parent` does, however that ends.
+fn end_with(parent: i32) -> Result<(), String> {
+    let asked = set_parent_process_death_signal(Some(Signal::KILL));
+    asked.map_err(|error| format!("this process cannot be tied to its parent: {error}"))?;
+    // It may have ended before the kernel was asked.
+    if getppid().map(Pid::as_raw_nonzero).map(std::num::NonZeroI32::get) != Some(parent) {
+        return Err(format!("process {parent}, which was to be the parent, has ended"));
+    }
+    Ok(())
 }
 
 /// Explains what a configuration file sets, or everything that is wrong with it.
