@@ -11,9 +11,7 @@ use crate::http::Control;
 use crate::node::{Host, Node};
 use crate::telemetry::{self, LogFormat};
 use proto::host::Spawner;
-use rustix::process::{
-    Pid, Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit,
-};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit};
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;

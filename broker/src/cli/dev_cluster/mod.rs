@@ -107,7 +107,12 @@ struct Running<'a> {
     pid: u32,
 }
 
-fn start<'a>(member: &'a Member, file: &PathBuf, sets: &[String], logs: &mut JoinSet<()>) -> Result<Running<'a>, String> {
+fn start<'a>(
+    member: &'a Member,
+    file: &PathBuf,
+    sets: &[String],
+    logs: &mut JoinSet<()>,
+) -> Result<Running<'a>, String> {
     let program = std::env::current_exe().map_err(|error| format!("where this program lies is not known: {error}"))?;
     let mut command = Command::new(program);
     command.arg("server").arg("--config").arg(file).args(sets);
@@ -231,7 +236,8 @@ fn greeting(running: &[Running<'_>], as_json: bool) -> String {
     }
     let mut text = String::new();
     for Running { member: Member { id, kafka, http, .. }, pid, .. } in running {
-        text += &format!("node {id} (process {pid}) serves Kafka clients at {kafka}, metrics at http://{http}/metrics\n");
+        text +=
+            &format!("node {id} (process {pid}) serves Kafka clients at {kafka}, metrics at http://{http}/metrics\n");
     }
     let bootstrap: Vec<&str> = running.iter().map(|one| one.member.kafka.as_str()).collect();
     text + &format!("bootstrap servers: {}\n", bootstrap.join(","))

@@ -71,15 +71,16 @@ impl Cluster {
             let before = before.as_ref().and_then(|cluster| cluster.nodes.get(usize::from(index)));
             let mut address = |name: &str, base: &str, offset: u16, known: Option<&String>| {
                 let (host, port) = host_and_port(name, base)?;
-                let port = match (port, known) {
-                    // Whatever the system chose is kept.
-                    (0, Some(known)) => return Ok(known.clone()),
-                    (0, None) => free(host)?,
-                    (port, _) => index
-                        .checked_mul(STEP)
-                        .and_then(|step| step.checked_add(offset)?.checked_add(port))
-                        .ok_or_else(|| format!("{name} {base}: the port of node {index} would be above 65535"))?,
-                };
+                let port =
+                    match (port, known) {
+                        // Whatever the system chose is kept.
+                        (0, Some(known)) => return Ok(known.clone()),
+                        (0, None) => free(host)?,
+                        (port, _) => index
+                            .checked_mul(STEP)
+                            .and_then(|step| step.checked_add(offset)?.checked_add(port))
+                            .ok_or_else(|| format!("{name} {base}: the port of node {index} would be above 65535"))?,
+                    };
                 Ok::<_, String>(format!("{host}:{port}"))
             };
             let kafka = address("--kafka", asked.kafka, 0, before.map(|member| &member.kafka))?;
@@ -213,10 +214,7 @@ mod tests {
         };
         assert_eq!(get(&["process", "roles"]), "broker,controller");
         assert_eq!(get(&["listeners"]), "PLAINTEXT://127.0.0.1:9102,CONTROLLER://127.0.0.1:9103");
-        assert_eq!(
-            get(&["controller", "quorum", "voters"]),
-            "0@127.0.0.1:9093,1@127.0.0.1:9103,2@127.0.0.1:9113"
-        );
+        assert_eq!(get(&["controller", "quorum", "voters"]), "0@127.0.0.1:9093,1@127.0.0.1:9103,2@127.0.0.1:9113");
         assert_eq!(get(&["log", "dirs"]), "/data/\"odd\"/node-1");
         let text = cluster.configuration(&cluster.nodes[3], Path::new("/data/node-3"), "memory:");
         let file: toml::Table = text.parse().expect("TOML");

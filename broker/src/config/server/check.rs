@@ -8,6 +8,7 @@ use super::super::broker::BrokerConfig;
 use super::super::error::{ConfigError, Fault, Origin, Scope};
 use super::super::layers::BrokerLayers;
 use super::listener::{self, Listener};
+use super::quorum::{self, QuorumConfig};
 use super::{LogFormat, Read, Roles, ServerConfig};
 
 /// Builds the configuration from settings that are valid each for itself.
@@ -18,9 +19,13 @@ pub(super) fn build(
     let mut check = Check { origins: &origins, errors: Vec::new() };
     let read = Read { layers: BrokerLayers { node: &(), cluster: &(), fixed: &settings } };
     let roles = check.roles(&read);
-    let (listeners, advertised) = check.listeners(&read);
-    let data_dirs = check.data_dirs(&read);
+    let all = check.all_listeners(&read);
     let node_id = check.node_id(&read);
+    let told = check.told(&read);
+    let quorum = check.quorum(&read, roles, node_id, &all, told.as_deref());
+    let (listeners, advertised) = check.listeners(&read, roles, all, told);
+    let inter_broker = check.inter_broker(&read, &listeners);
+    let data_dirs = check.data_dirs(&read);
     let http = check.http(&read);
     let object_store = check.object_store(&read);
     check.broker(&read);
@@ -30,8 +35,10 @@ pub(super) fn build(
     Ok(ServerConfig {
         node_id,
         roles,
+        quorum,
         listeners,
         advertised,
+        inter_broker,
         http,
         data_dirs,
         object_store,
@@ -70,9 +77,8 @@ impl Check<'_> {
         let roles = read.items("process.roles");
         let has = |role: &str| roles.iter().any(|item| item == role);
         let roles = Roles { broker: has("broker"), controller: has("controller") };
-        if !(roles.broker && roles.controller) {
-            let why = "this version runs one node, which is both broker and controller".to_owned();
-            self.invalid(read, "process.roles", why);
+        if !(roles.broker || roles.controller) {
+            self.invalid(read, "process.roles", "a process is a broker, a controller, or both".to_owned());
         }
         roles
     }
@@ -88,26 +94,114 @@ impl Check<'_> {
         node.or(broker).unwrap_or(0)
     }
 
-    fn listeners(&mut self, read: &Read<'_>) -> (Vec<Listener>, Vec<Listener>) {
-        let all = match listener::parse_all(&read.items("listeners")) {
+    fn all_listeners(&mut self, read: &Read<'_>) -> Vec<Listener> {
+        match listener::parse_all(&read.items("listeners")) {
             Ok(all) => all,
             Err(why) => {
                 self.invalid(read, "listeners", why);
-                return (Vec::new(), Vec::new());
+                Vec::new()
             }
-        };
-        let control: Vec<String> =
-            read.items("controller.listener.names").iter().map(|name| name.to_ascii_uppercase()).collect();
+        }
+    }
+
+    /// `advertised.listeners`, if it is set.
+    fn told(&mut self, read: &Read<'_>) -> Option<Vec<Listener>> {
+        const NAME: &str = "advertised.listeners";
+        let text = read.optional(NAME)?;
+        let items: Vec<String> = super::list(&text).map(str::to_owned).collect();
+        match listener::parse_all(&items) {
+            Ok(told) => Some(told),
+            Err(why) => {
+                self.conflict(NAME, format!("{NAME}: {why}"));
+                None
+            }
+        }
+    }
+
+    fn quorum(
+        &mut self,
+        read: &Read<'_>,
+        roles: Roles,
+        node_id: i32,
+        all: &[Listener],
+        told: Option<&[Listener]>,
+    ) -> QuorumConfig {
+        const VOTERS: &str = "controller.quorum.voters";
+        const BOOTSTRAP: &str = "controller.quorum.bootstrap.servers";
+        let voters = quorum::parse_voters(&read.items(VOTERS)).unwrap_or_else(|why| {
+            self.conflict(VOTERS, format!("{VOTERS}: {why}"));
+            Vec::new()
+        });
+        let bootstrap = read.items(BOOTSTRAP);
+        if let Some(wrong) = bootstrap.iter().find(|address| quorum::address_of(address).is_none()) {
+            self.conflict(BOOTSTRAP, format!("{BOOTSTRAP}: {wrong} is not of the form host:port"));
+        }
+        let votes = voters.iter().find(|voter| voter.id == node_id);
+        if !voters.is_empty() && roles.controller != votes.is_some() {
+            let (part, way) = if roles.controller {
+                ("a controller, and not among", "add it there, or name bootstrap servers only and add the voter later")
+            } else {
+                ("no controller, and among", "add controller to process.roles, or leave it out there")
+            };
+            self.conflict(VOTERS, format!("node {node_id} is {part} {VOTERS}: {way}"));
+        }
+        if !roles.controller && voters.is_empty() && bootstrap.is_empty() {
+            let why = format!("a process that is no controller has to be told where one is: set {BOOTSTRAP}");
+            self.conflict("process.roles", why);
+        }
+        let names = control_names(read);
+        let listener = all.iter().find(|one| names.contains(&one.name)).filter(|_| roles.controller).cloned();
+        if listener.is_none() && roles.controller && (voters.len() > 1 || !bootstrap.is_empty()) {
+            let why = "a controller among others needs a listener for them: name one of listeners in \
+                       controller.listener.names";
+            self.conflict("controller.listener.names", why.to_owned());
+        }
+        let advertised = told
+            .and_then(|told| told.iter().find(|one| names.contains(&one.name)).cloned())
+            .or_else(|| listener.clone().filter(|one| !one.is_wildcard()));
+        QuorumConfig { listener, advertised, voters, bootstrap }
+    }
+
+    fn listeners(
+        &mut self,
+        read: &Read<'_>,
+        roles: Roles,
+        all: Vec<Listener>,
+        told: Option<Vec<Listener>>,
+    ) -> (Vec<Listener>, Vec<Listener>) {
+        let control = control_names(read);
+        let bound_twice = listener::bound_twice(&all).map(Listener::bind_address);
         let listeners: Vec<Listener> = all.into_iter().filter(|one| !control.contains(&one.name)).collect();
-        if listeners.is_empty() {
+        if listeners.is_empty() && roles.broker {
             self.invalid(read, "listeners", "there is no listener for clients".to_owned());
         }
-        if let Some(twice) = listener::bound_twice(&listeners) {
-            self.invalid(read, "listeners", format!("{} is listened on twice", twice.bind_address()));
+        if !roles.broker && read.optional("listeners").is_some() && !listeners.is_empty() {
+            let why = "a process that is no broker has listeners for controllers only (controller.listener.names)";
+            self.invalid(read, "listeners", why.to_owned());
+        }
+        if let Some(address) = bound_twice {
+            self.invalid(read, "listeners", format!("{address} is listened on twice"));
+        }
+        if !roles.broker {
+            return (Vec::new(), Vec::new());
         }
         self.protocols(read, &listeners);
-        let advertised = self.advertised(read, &listeners);
+        let told = told.map(|told| told.into_iter().filter(|one| !control.contains(&one.name)).collect::<Vec<_>>());
+        let advertised = self.advertised(read, &listeners, told.filter(|told| !told.is_empty()));
         (listeners, advertised)
+    }
+
+    fn inter_broker(&mut self, read: &Read<'_>, listeners: &[Listener]) -> String {
+        const NAME: &str = "inter.broker.listener.name";
+        let Some(name) = read.optional(NAME).map(|name| name.to_ascii_uppercase()) else {
+            // Kafka's is the one that is called like its protocol.
+            let named = listeners.iter().find(|one| one.name == "PLAINTEXT").or(listeners.first());
+            return named.map(|one| one.name.clone()).unwrap_or_default();
+        };
+        if !listeners.is_empty() && listeners.iter().all(|one| one.name != name) {
+            self.conflict(NAME, format!("{NAME}: {name} is not among the listeners"));
+        }
+        name
     }
 
     fn protocols(&mut self, read: &Read<'_>, listeners: &[Listener]) {
@@ -130,9 +224,9 @@ impl Check<'_> {
         }
     }
 
-    fn advertised(&mut self, read: &Read<'_>, listeners: &[Listener]) -> Vec<Listener> {
+    fn advertised(&mut self, read: &Read<'_>, listeners: &[Listener], told: Option<Vec<Listener>>) -> Vec<Listener> {
         const NAME: &str = "advertised.listeners";
-        let Some(text) = read.optional(NAME) else {
+        let Some(advertised) = told else {
             if let Some(one) = listeners.iter().find(|one| one.is_wildcard()) {
                 let why = format!(
                     "clients cannot be told to connect to {}: {NAME} has to name a host they can reach \
@@ -142,14 +236,6 @@ impl Check<'_> {
                 self.invalid(read, "listeners", why);
             }
             return listeners.to_vec();
-        };
-        let items: Vec<String> = super::list(&text).map(str::to_owned).collect();
-        let advertised = match listener::parse_all(&items) {
-            Ok(advertised) => advertised,
-            Err(why) => {
-                self.conflict(NAME, format!("{NAME}: {why}"));
-                return Vec::new();
-            }
         };
         for one in &advertised {
             if !listeners.iter().any(|listener| listener.name == one.name) {
@@ -242,4 +328,9 @@ impl Check<'_> {
         let scope = |name: &str| Scope::Server(self.origins.get(name).cloned().unwrap_or(Origin::Preset));
         self.errors.extend(check_retention(scope("log.retention.ms"), &read.layers).err());
     }
+}
+
+/// `controller.listener.names`, in capitals.
+fn control_names(read: &Read<'_>) -> Vec<String> {
+    read.items("controller.listener.names").iter().map(|name| name.to_ascii_uppercase()).collect()
 }

@@ -12,6 +12,7 @@
 
 mod check;
 mod listener;
+mod quorum;
 mod sources;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use super::values::{broker_value, text_of};
 use super::{BrokerConfig, tables};
 
 pub use listener::Listener;
+pub use quorum::{QuorumConfig, Voter};
 
 /// What a process is told from outside.
 #[derive(Debug, Clone, Default)]
@@ -48,11 +50,15 @@ pub struct ServerConfig {
     pub node_id: i32,
     /// `process.roles`.
     pub roles: Roles,
-    /// `listeners` for Kafka clients.
+    /// How it is part of the metadata quorum.
+    pub quorum: QuorumConfig,
+    /// `listeners` for Kafka clients; none without the role of a broker.
     pub listeners: Vec<Listener>,
     /// `advertised.listeners`, or the listeners themselves: one for each listener, in any order. An empty host stands for the machine's
     /// name, port 0 for the port that the listener got.
     pub advertised: Vec<Listener>,
+    /// `inter.broker.listener.name`: the one of `listeners` that brokers use among themselves.
+    pub inter_broker: String,
     /// `firn.http.listeners`, as host:port; none serves none.
     pub http: Vec<String>,
     /// `log.dirs` (or `log.dir`), at least one.

@@ -116,6 +116,32 @@ fn unknown_names_are_errors_with_a_suggestion() {
 }
 
 #[test]
+fn nodes_of_a_cluster_are_told_of_its_quorum() {
+    let both = r#"
+        node.id = 1
+        listeners = "PLAINTEXT://:9102,CONTROLLER://:9103"
+        advertised.listeners = "PLAINTEXT://b:9102,CONTROLLER://b:9103"
+        controller.listener.names = "CONTROLLER"
+        controller.quorum.voters = "0@a:9093, 1@b:9103, 2@c:9113"
+    "#;
+    let config = from(both, &[], &[]).expect("valid");
+    assert_eq!(config.listeners.len(), 1);
+    assert_eq!(config.advertised[0].host, "b");
+    assert_eq!(config.inter_broker, "PLAINTEXT");
+    assert_eq!(config.quorum.listener.as_ref().map(|one| one.port), Some(9103));
+    assert_eq!(config.quorum.advertised.as_ref().map(|one| one.host.as_str()), Some("b"));
+    assert_eq!(config.quorum.voters[2], Voter { id: 2, address: "c:9113".into() });
+    let controller = "process.roles = \"controller\"\nnode.id = 2\nlisteners = \"CONTROLLER://c:1\"\n\
+                      controller.listener.names = \"CONTROLLER\"\ncontroller.quorum.voters = \"2@c:1\"";
+    let config = from(controller, &[], &[]).expect("valid");
+    assert!(config.listeners.is_empty() && config.quorum.is_shared());
+    let broker = "process.roles = \"broker\"\nnode.id = 7\ncontroller.quorum.bootstrap.servers = \"a:9093,b:9103\"";
+    let config = from(broker, &[], &[]).expect("valid");
+    assert_eq!((config.quorum.bootstrap.len(), config.quorum.listener), (2, None));
+    assert!(!from("", &[], &[]).expect("valid").quorum.is_shared());
+}
+
+#[test]
 fn wrong_values_are_all_reported() {
     let errors = from("num.partitions = 0\nlog.retention.ms = \"soon\"", &[], &[("firn.flush", "never")]);
     let errors = errors.expect_err("three errors");
@@ -129,8 +155,6 @@ fn what_firn_cannot_do_is_refused_and_not_ignored() {
         "ssl.keystore.location = \"/k\"",
         "sasl.enabled.mechanisms = \"PLAIN\"",
         "authorizer.class.name = \"x.Y\"",
-        "controller.quorum.voters = \"1@a:1\"",
-        "process.roles = \"controller\"",
         "listeners = \"SSL://:9092\"",
     ] {
         assert!(from(file, &[], &[]).is_err(), "{file}");
@@ -142,6 +166,18 @@ fn what_firn_cannot_do_is_refused_and_not_ignored() {
 #[test]
 fn settings_must_go_together() {
     for (file, part) in [
+        ("controller.quorum.voters = \"a:1\"", "id@host:port"),
+        ("controller.quorum.voters = \"0@a:1,0@b:1\"", "named twice"),
+        ("controller.quorum.voters = \"1@a:1\"", "node 0 is a controller, and not among"),
+        ("process.roles = \"broker\"\ncontroller.quorum.voters = \"0@a:1\"", "node 0 is no controller, and among"),
+        ("process.roles = \"broker\"", "set controller.quorum.bootstrap.servers"),
+        ("controller.quorum.bootstrap.servers = \"a\"\nprocess.roles = \"broker\"", "host:port"),
+        ("controller.quorum.voters = \"0@a:1,1@b:1\"", "needs a listener"),
+        (
+            "process.roles = \"controller\"\nlisteners = \"PLAINTEXT://a:1\"",
+            "a process that is no broker has listeners for controllers only",
+        ),
+        ("inter.broker.listener.name = \"INSIDE\"", "INSIDE is not among the listeners"),
         ("listeners = \"localhost:9092\"", "NAME://host:port"),
         ("listeners = \"PLAINTEXT://::1:9092\"", "brackets"),
         ("listeners = \"A://:9092\"", "no protocol"),

@@ -28,8 +28,8 @@ table! {
         "Classes that fetch parts of values from elsewhere.";
     Boolean "controlled.shutdown.enable" = "true", Any, Medium ReadOnly, REPLICATION,
         "Whether leadership is handed over before a broker stops.";
-    List "controller.listener.names" = "", Any, High ReadOnly, LISTENERS,
-        "Listeners of the controllers.";
+    List "controller.listener.names" = "", Any, High ReadOnly, ACTED,
+        "Those of the listeners on which a controller serves the other nodes.";
     Long "controller.performance.always.log.threshold.ms" = "2000", AtLeast(0), Medium ReadOnly internal, INTERNAL,
         "Duration above which a controller's event is logged.";
     Long "controller.performance.sample.period.ms" = "60000", AtLeast(100), Medium ReadOnly internal, INTERNAL,
@@ -38,7 +38,7 @@ table! {
         "Time the quorum's leader collects writes.";
     Boolean "controller.quorum.auto.join.enable" = "false", Any, Low ReadOnly, QUORUM,
         "Whether a controller joins the voters by itself.";
-    List "controller.quorum.bootstrap.servers" = "", Any, High ReadOnly, ONE_NODE,
+    List "controller.quorum.bootstrap.servers" = "", Any, High ReadOnly, ACTED,
         "Addresses of controllers to start from.";
     Int "controller.quorum.election.backoff.max.ms" = "1000", AtLeast(0), High ReadOnly, QUORUM,
         "Longest pause before another election.";
@@ -54,7 +54,7 @@ table! {
         "Time a request within the quorum may take.";
     Int "controller.quorum.retry.backoff.ms" = "20", AtLeast(0), Low ReadOnly, QUORUM,
         "Pause before a request within the quorum is repeated.";
-    List "controller.quorum.voters" = "", Any, High ReadOnly, ONE_NODE,
+    List "controller.quorum.voters" = "", Any, High ReadOnly, ACTED,
         "The voters, as id@host:port.";
     Int "controller.socket.timeout.ms" = "30000", Any, Medium ReadOnly, QUORUM,
         "Time a request to the controller may take.";

@@ -20,8 +20,7 @@ pub(super) const JITTER: Effect =
     WithoutEffect("rolling a segment is cheap, and uploads are bounded however many are due at a time");
 pub(super) const JOURNAL: Effect = WithoutEffect("the journal keeps this with every group it syncs");
 pub(super) const KIP848: Effect = WithoutEffect("the consumer protocol of KIP-848 is not served yet");
-pub(super) const LISTENERS: Effect =
-    WithoutEffect("all listeners open together once the log is recovered, and the control port is not one of them");
+pub(super) const LISTENERS: Effect = WithoutEffect("all listeners open together once the log is recovered");
 pub(super) const LZ4: Effect = WithoutEffect("Firn writes lz4 at its one, fast level");
 pub(super) const METRICS: Effect = WithoutEffect("metrics are served at /metrics in Prometheus form");
 pub(super) const PROTOCOLS: Effect = WithoutEffect("only the classic protocol is served yet");
@@ -53,7 +52,6 @@ pub(super) const UNSTABLE: Effect = WithoutEffect("Firn advertises finished vers
 pub(super) const JAVA: Effect = Refused("Firn does not load Java classes");
 pub(super) const KERBEROS: Effect = Refused("Kerberos is not supported");
 pub(super) const LATER: Effect = Refused("it is not supported yet");
-pub(super) const ONE_NODE: Effect = Refused("this version runs one node, which is its own quorum");
 pub(super) const SECURITY: Effect =
     Refused("TLS, SASL and authorization are not supported yet, and a broker that ignored this would be open");
 pub(super) const TIER_JAVA: Effect =

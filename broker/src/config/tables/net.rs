@@ -32,8 +32,8 @@ table! {
         "Most bytes a fetch response is filled to, whatever the client allows.";
     Int "fetch.purgatory.purge.interval.requests" = "1000", Any, Medium ReadOnly, PURGATORY,
         "Waiting fetches between two purges.";
-    String "inter.broker.listener.name" = NULL, Any, Medium ReadOnly, REPLICATION,
-        "Listener that brokers use among themselves.";
+    String "inter.broker.listener.name" = NULL, Any, Medium ReadOnly, ACTED,
+        "Listener that brokers use among themselves; the one called PLAINTEXT if unset, else the first.";
     Int "kafka.metrics.polling.interval.secs" = "10", AtLeast(1), Low ReadOnly, METRICS,
         "Polling interval of metrics reporters.";
     List "kafka.metrics.reporters" = "", Any, Low ReadOnly, METRICS,
