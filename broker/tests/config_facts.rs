@@ -8,7 +8,11 @@ use broker::config::{Definition, Effect, synonyms, tables};
 const FACTS: &str = include_str!("config_facts.tsv");
 
 /// Defaults that differ on purpose: (scope, name, ours).
-const OTHER_DEFAULTS: [(&str, &str, &str); 7] = [
+const OTHER_DEFAULTS: [(&str, &str, &str); 11] = [
+    ("broker", "broker.heartbeat.interval.ms", "500"),
+    ("broker", "broker.session.timeout.ms", "3000"),
+    ("broker", "controller.quorum.election.backoff.max.ms", "300"),
+    ("broker", "controller.quorum.fetch.timeout.ms", "500"),
     ("topic", "remote.storage.enable", "true"),
     ("broker", "remote.log.storage.system.enable", "true"),
     ("broker", "controller.listener.names", ""),

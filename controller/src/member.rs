@@ -52,7 +52,7 @@ impl Serve for Member {
             (Err(refused), _) => refused,
             (Ok(()), Some(Kind::Follow)) => match decode(&first.body) {
                 Ok(from) => {
-                    return self.feed.tell(from, self.images.clone(), &self.identity, &channel).await;
+                    return self.feed.tell(from, self.images.clone(), &self.identity, &channel.to).await;
                 }
                 Err(error) => Refused::Malformed(error.to_string()),
             },

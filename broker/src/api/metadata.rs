@@ -62,9 +62,10 @@ pub(super) async fn handle(context: &Context<'_>, request: MetadataRequest) -> M
         Some(topics) => topics.iter().filter_map(|asked| find(&image, asked)).map(|topic| size(topic)).sum(),
     };
     context.admit_answer(expected).await;
+    let view = View::new(&image, context, version >= KNOWS_LISTENERS);
     let topics = match wanted {
-        None => image.topics().map(|topic| describe(topic, operations)).collect(),
-        Some(topics) => topics.into_iter().map(|asked| one(&image, asked, &refused, operations)).collect(),
+        None => image.topics().map(|topic| describe(&view, topic, operations)).collect(),
+        Some(topics) => topics.into_iter().map(|asked| one(&view, asked, &refused, operations)).collect(),
     };
     MetadataResponse {
         brokers: image
@@ -102,11 +103,12 @@ fn find<'a>(image: &'a Image, asked: &MetadataRequestTopic) -> Option<&'a Arc<To
 }
 
 fn one(
-    image: &Image,
+    view: &View<'_>,
     asked: MetadataRequestTopic,
     refused: &HashMap<String, ErrorCode>,
     operations: i32,
 ) -> MetadataResponseTopic {
+    let image = view.image;
     let by_id = !asked.topic_id.is_nil();
     let found = match (&asked.name, by_id) {
         (_, true) => find(image, &asked).ok_or(ErrorCode::UnknownTopicId),
@@ -118,7 +120,7 @@ fn one(
         (None, false) => Err(ErrorCode::InvalidRequest),
     };
     match found {
-        Ok(topic) => describe(topic, operations),
+        Ok(topic) => describe(view, topic, operations),
         Err(code) => MetadataResponseTopic {
             error_code: code.code(),
             // Below version 12 a name must be there.
@@ -130,21 +132,24 @@ fn one(
     }
 }
 
-fn describe(topic: &Topic, operations: i32) -> MetadataResponseTopic {
+fn describe(view: &View<'_>, topic: &Topic, operations: i32) -> MetadataResponseTopic {
     MetadataResponseTopic {
         name: Some(topic.name.to_string()),
         topic_id: topic.id.0,
         is_internal: is_internal(&topic.name),
         partitions: topic
             .indexed()
-            .map(|(partition_index, state)| MetadataResponsePartition {
-                error_code: leader_error(state).code(),
-                partition_index,
-                leader_id: leader(state),
-                leader_epoch: state.leader_epoch,
-                replica_nodes: nodes(&state.replicas),
-                isr_nodes: nodes(&state.isr),
-                offline_replicas: vec![],
+            .map(|(partition_index, state)| {
+                let (leader_id, error) = view.leader(state);
+                MetadataResponsePartition {
+                    error_code: error.code(),
+                    partition_index,
+                    leader_id,
+                    leader_epoch: state.leader_epoch,
+                    replica_nodes: nodes(&state.replicas),
+                    isr_nodes: nodes(&state.isr),
+                    offline_replicas: view.offline(state),
+                }
             })
             .collect(),
         topic_authorized_operations: operations,
@@ -165,6 +170,7 @@ pub(super) async fn describe_topic_partitions(
         }
     }
     let image = context.services.controller.image();
+    let view = View::new(&image, context, true);
     let most = context.services.config.load().net.max_request_partitions;
     let limit = usize::try_from(request.response_partition_limit).unwrap_or(0).clamp(1, most.max(1));
     let (from, first_partition) = match &request.cursor {
@@ -194,7 +200,7 @@ pub(super) async fn describe_topic_partitions(
         };
         let skip = if name == from { first_partition } else { 0 };
         let mut rest = topic.indexed().filter(|(index, _)| *index >= skip).peekable();
-        let partitions: Vec<_> = rest.by_ref().take(left).map(|(index, state)| page_entry(index, state)).collect();
+        let partitions: Vec<_> = rest.by_ref().take(left).map(|(index, state)| page_entry(&view, index, state)).collect();
         left -= partitions.len();
         response.topics.push(DescribeTopicPartitionsResponseTopic {
             name: Some(name.clone()),
@@ -221,26 +227,61 @@ fn absent(name: String, code: ErrorCode) -> DescribeTopicPartitionsResponseTopic
     }
 }
 
-fn page_entry(partition_index: i32, state: &PartitionState) -> DescribeTopicPartitionsResponsePartition {
+fn page_entry(
+    view: &View<'_>,
+    partition_index: i32,
+    state: &PartitionState,
+) -> DescribeTopicPartitionsResponsePartition {
+    let (leader_id, error) = view.leader(state);
     DescribeTopicPartitionsResponsePartition {
-        error_code: leader_error(state).code(),
+        error_code: error.code(),
         partition_index,
-        leader_id: leader(state),
+        leader_id,
         leader_epoch: state.leader_epoch,
         replica_nodes: nodes(&state.replicas),
         isr_nodes: nodes(&state.isr),
         eligible_leader_replicas: Some(nodes(&state.elr)),
-        last_known_elr: Some(vec![]),
-        offline_replicas: vec![],
+        last_known_elr: Some(nodes(state.last_known_leader.as_slice())),
+        offline_replicas: view.offline(state),
     }
 }
 
-fn leader(state: &PartitionState) -> i32 {
-    state.leader.map_or(-1, |node| node.0)
+/// The brokers as a client sees them, who came through one of the listeners.
+struct View<'a> {
+    image: &'a Image,
+    listener: &'a str,
+    /// Whether the client knows LISTENER_NOT_FOUND.
+    knows_listeners: bool,
 }
 
-fn leader_error(state: &PartitionState) -> ErrorCode {
-    if state.leader.is_some() { ErrorCode::None } else { ErrorCode::LeaderNotAvailable }
+/// Version of Metadata from which on clients know LISTENER_NOT_FOUND.
+const KNOWS_LISTENERS: i16 = 6;
+
+impl<'a> View<'a> {
+    fn new(image: &'a Image, context: &'a Context<'_>, knows_listeners: bool) -> View<'a> {
+        View { image, listener: &context.caller.listener, knows_listeners }
+    }
+
+    /// Who leads, -1 if nobody whom this client can reach does, and why.
+    fn leader(&self, state: &PartitionState) -> (i32, ErrorCode) {
+        const NOBODY: i32 = -1;
+        let broker = state.leader.and_then(|leader| self.image.broker(leader)).filter(|broker| !broker.fenced);
+        match broker {
+            None => (NOBODY, ErrorCode::LeaderNotAvailable),
+            Some(broker) if broker.endpoint(self.listener).is_some() => (broker.id.0, ErrorCode::None),
+            Some(_) if !self.knows_listeners => (NOBODY, ErrorCode::LeaderNotAvailable),
+            Some(_) => (NOBODY, ErrorCode::ListenerNotFound),
+        }
+    }
+
+    /// Replicas that this client cannot reach.
+    fn offline(&self, state: &PartitionState) -> Vec<i32> {
+        let reachable = |id: &NodeId| {
+            let broker = self.image.broker(*id).filter(|broker| !broker.fenced);
+            broker.is_some_and(|broker| broker.endpoint(self.listener).is_some())
+        };
+        state.replicas.iter().filter(|id| !reachable(id)).map(|id| id.0).collect()
+    }
 }
 
 fn nodes(ids: &[NodeId]) -> Vec<i32> {

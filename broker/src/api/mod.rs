@@ -12,6 +12,7 @@ mod cluster;
 mod configs;
 mod delete_records;
 mod describe_producers;
+mod elections;
 mod errors;
 mod find_coordinator;
 mod groups;
@@ -139,6 +140,7 @@ apis! {
     DescribeLogDirs(DescribeLogDirsRequest) 1..=5 => log_dirs::handle;
     CreatePartitions(CreatePartitionsRequest) 0..=3 => topics::create_partitions;
     DeleteGroups(DeleteGroupsRequest) 0..=2 => groups::delete;
+    ElectLeaders(ElectLeadersRequest) 0..=2 => elections::elect;
     IncrementalAlterConfigs(IncrementalAlterConfigsRequest) 0..=1 => configs::incremental_alter;
     OffsetDelete(OffsetDeleteRequest) 0..=0 => offset_delete::handle;
     DescribeProducers(DescribeProducersRequest) 0..=0 => describe_producers::handle;

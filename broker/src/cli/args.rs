@@ -28,6 +28,9 @@ pub enum Command {
     /// See and steer what lies in the object store.
     #[command(subcommand)]
     Tier(TierCommand),
+    /// Set up a cluster of several nodes.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Look into the files of a data directory.
     #[command(subcommand)]
     Log(LogCommand),
@@ -106,6 +109,19 @@ pub struct Admin {
     /// The HTTP address of a broker.
     #[arg(long, env = "FIRN_ADMIN", value_name = "HOST:PORT", default_value = "127.0.0.1:9644")]
     pub admin: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Prepare the data directories of a controller, before its first start. Brokers need no preparation.
+    Format {
+        /// The configuration file of the node.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// The cluster's id: the same on every node. One is drawn, and printed, when left out.
+        #[arg(long, value_name = "ID")]
+        cluster_id: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

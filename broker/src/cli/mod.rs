@@ -8,6 +8,7 @@ pub mod screen;
 mod bench;
 mod bucket;
 mod bytes;
+mod cluster;
 mod consume;
 mod dev_cluster;
 mod dump;
@@ -17,7 +18,7 @@ mod serve;
 mod tier;
 mod topic;
 
-use args::{BucketCommand, Cli, Command, ConfigCommand, LogCommand};
+use args::{BucketCommand, Cli, ClusterCommand, Command, ConfigCommand, LogCommand};
 use clap::CommandFactory;
 use client::ClientError;
 use proto::host::{SystemClock, SystemEntropy};
@@ -30,6 +31,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Server(args) => return code(serve::server(&args)),
         Command::Config(ConfigCommand::Check { file, json }) => serve::check_config(&file, json),
         Command::Bucket(BucketCommand::Check { url, create, json }) => client(bucket::check(&url, create, json)),
+        Command::Cluster(ClusterCommand::Format { config, cluster_id }) => cluster::format(&config, cluster_id),
         Command::Bench(args) => client(bench::run(args, &SystemClock, &SystemEntropy)),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -101,7 +101,7 @@ pub(super) fn check_config(path: &Path, json: bool) -> Result<(), String> {
     out::print(text).map_err(|error| error.to_string())
 }
 
-fn load(sources: &Sources) -> Result<ServerConfig, String> {
+pub(super) fn load(sources: &Sources) -> Result<ServerConfig, String> {
     ServerConfig::load(sources).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         lines.join("\n      ")
@@ -242,8 +242,11 @@ fn greet(node: &Node, screen: Option<&Screen>) {
     let http = all(node.http_addresses().iter().map(|address| format!("http://{address}/metrics")).collect());
     let http = if http.is_empty() { "nowhere (firn.http.listeners is empty)".to_owned() } else { http };
     let (data, cold) = (node.data(), node.object_store());
-    let text =
-        format!("Firn serves Kafka clients at {kafka}, metrics at {http}\ndata in {data}, cold records in {cold}\n");
+    let text = if kafka.is_empty() {
+        format!("Firn is a controller, metrics at {http}\nmetadata in {data}\n")
+    } else {
+        format!("Firn serves Kafka clients at {kafka}, metrics at {http}\ndata in {data}, cold records in {cold}\n")
+    };
     match screen {
         Some(screen) => screen.print(&text),
         // That it cannot be said is no reason not to serve.
@@ -254,7 +257,8 @@ fn greet(node: &Node, screen: Option<&Screen>) {
 
 /// Draws the live view over its last drawing.
 fn draw(node: &Node, screen: Option<&Screen>) {
-    if let (Some(screen), Ok(partitions)) = (screen, node.control().tier_status(None)) {
+    let status = node.control().map(|control| control.tier_status(None));
+    if let (Some(screen), Some(Ok(partitions))) = (screen, status) {
         let size = Size::of_stdout();
         screen.draw(live::render(&partitions, size), size);
     }

@@ -25,6 +25,8 @@ pub struct BrokerConfig {
     pub retention_check_interval_ms: Millis,
     /// Network.
     pub net: NetConfig,
+    /// What keeps the nodes of a cluster together.
+    pub cluster: ClusterConfig,
     /// Classic groups and committed offsets.
     pub groups: GroupConfig,
     /// Producers.
@@ -52,6 +54,21 @@ pub struct NetConfig {
     pub fetch_session_slots: usize,
     /// `max.request.partition.size.limit`: partitions in a DescribeTopicPartitions response.
     pub max_request_partitions: usize,
+}
+
+/// The metadata quorum and the life of brokers in it. All durations are in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClusterConfig {
+    /// `controller.quorum.fetch.timeout.ms`: silence of the leader after which a voter stands for election.
+    pub quorum_fetch_timeout_ms: u64,
+    /// `controller.quorum.election.backoff.max.ms`: most that is drawn on top of it.
+    pub election_backoff_max_ms: u64,
+    /// `broker.session.timeout.ms`: silence after which a broker is fenced.
+    pub session_timeout_ms: u64,
+    /// `broker.heartbeat.interval.ms`.
+    pub heartbeat_interval_ms: u64,
+    /// `initial.broker.registration.timeout.ms`: how long a start waits for the quorum.
+    pub registration_timeout_ms: u64,
 }
 
 /// Classic consumer groups (`group.*`) and their offsets (`offsets.*`).
@@ -131,6 +148,7 @@ impl BrokerConfig {
     /// The configuration of a broker with these layers.
     pub fn resolve(layers: &BrokerLayers<'_>) -> Self {
         let read = Read { layers };
+        let ms = |name| u64::try_from(read.value::<i32>(name)).unwrap_or(0);
         Self {
             num_partitions: read.value("num.partitions"),
             default_replication_factor: read.value("default.replication.factor"),
@@ -138,6 +156,13 @@ impl BrokerConfig {
             delete_topics: read.value("delete.topic.enable"),
             topic_defaults: TopicConfig::resolve(layers, &()),
             retention_check_interval_ms: read.value("log.retention.check.interval.ms"),
+            cluster: ClusterConfig {
+                quorum_fetch_timeout_ms: ms("controller.quorum.fetch.timeout.ms"),
+                election_backoff_max_ms: ms("controller.quorum.election.backoff.max.ms"),
+                session_timeout_ms: ms("broker.session.timeout.ms"),
+                heartbeat_interval_ms: ms("broker.heartbeat.interval.ms"),
+                registration_timeout_ms: ms("initial.broker.registration.timeout.ms"),
+            },
             net: NetConfig::read(&read),
             groups: GroupConfig::read(&read),
             producers: ProducerConfig::read(&read),

@@ -28,6 +28,9 @@ pub struct Meta {
     pub node_id: NodeId,
     /// The directory's own id (KIP-858).
     pub directory_id: DirectoryId,
+    /// The metadata in it belong to a quorum of several nodes: without them its node could vote a second time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub member: bool,
 }
 
 /// Why a directory cannot be used.
@@ -116,7 +119,7 @@ impl Meta {
         fresh: DirectoryId,
     ) -> Result<Self, MetaError> {
         let Some(found) = Self::load(disk, dir).await? else {
-            let meta = Self { format: FORMAT, cluster_id: cluster_id.to_owned(), node_id, directory_id: fresh };
+            let meta = Self { format: FORMAT, cluster_id: cluster_id.to_owned(), node_id, directory_id: fresh, member: false };
             meta.store(disk, dir).await?;
             return Ok(meta);
         };
@@ -131,6 +134,18 @@ impl Meta {
             return Err(MetaError::ForeignNode { directory: dir.to_owned(), expected: node_id, found: found.node_id });
         }
         Ok(found)
+    }
+
+    /// Notes that the metadata in `dir` belong to a quorum of several nodes from here on.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn join(mut self, disk: &dyn Disk, dir: &Path) -> Result<(), MetaError> {
+        if self.member {
+            return Ok(());
+        }
+        self.member = true;
+        self.store(disk, dir).await
     }
 
     async fn store(&self, disk: &dyn Disk, dir: &Path) -> Result<(), MetaError> {

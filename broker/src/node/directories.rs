@@ -11,6 +11,9 @@ use proto::host::Entropy;
 use proto::ids::{DirectoryId, NodeId};
 use std::path::{Path, PathBuf};
 
+/// Name of the folder of the first data directory that holds the metadata.
+pub(super) const METADATA: &str = "metadata";
+
 /// A data directory that belongs to this process.
 struct Taken {
     path: PathBuf,
@@ -49,17 +52,13 @@ impl Directories {
     }
 
     /// Looks at what they say of themselves before anything is made or started: nothing is mixed, and records whose
-    /// metadata is missing are not taken for a new cluster.
+    /// metadata is missing are not taken for a new cluster. Returns what the first one says.
     ///
     /// # Errors
     /// If they belong to others, or do not belong together.
-    pub(super) async fn survey(
-        &mut self,
-        server: &ServerConfig,
-        disk: &dyn Disk,
-        metadata: &Path,
-    ) -> Result<(), StartError> {
+    pub(super) async fn survey(&mut self, server: &ServerConfig, disk: &dyn Disk) -> Result<Option<Meta>, StartError> {
         let mut known: Option<(String, PathBuf)> = None;
+        let mut of_first = None;
         for (at, taken) in self.usable() {
             let meta = match Meta::load(disk, &taken.path).await {
                 Ok(Some(meta)) => meta,
@@ -85,17 +84,24 @@ impl Directories {
                     )));
                 }
                 Some(_) => {}
-                None => known = Some((meta.cluster_id, taken.path.clone())),
+                None => known = Some((meta.cluster_id.clone(), taken.path.clone())),
+            }
+            if at == 0 {
+                of_first = Some(meta);
             }
         }
-        match known {
-            Some((cluster, directory)) if disk.list(metadata).await.is_err() => Err(StartError(format!(
-                "the data directory {} belongs to cluster {cluster}, whose metadata is not in {}",
-                directory.display(),
-                metadata.display()
-            ))),
-            _ => Ok(()),
+        // Other nodes of a cluster have its metadata, too.
+        if let (Some((cluster, directory)), Some(first), false) = (known, self.0.first(), server.quorum.is_shared()) {
+            let metadata = first.path.join(METADATA);
+            if disk.list(&metadata).await.is_err() {
+                return Err(StartError(format!(
+                    "the data directory {} belongs to cluster {cluster}, whose metadata is not in {}",
+                    directory.display(),
+                    metadata.display()
+                )));
+            }
         }
+        Ok(of_first)
     }
 
     /// Claims them for this node of this cluster. One that is broken gets an id that nobody knows.

@@ -22,6 +22,8 @@ enum Phase {
     /// It reads back what was written before, and serves nobody.
     Recovering,
     Serving(Arc<NodeControl>),
+    /// It is a controller and no broker.
+    Controlling,
     /// It syncs and checkpoints, and serves nobody any more.
     ShuttingDown,
 }
@@ -31,6 +33,7 @@ impl Phase {
         match self {
             Phase::Recovering => Err("recovering".to_owned()),
             Phase::Serving(control) => Ok(control),
+            Phase::Controlling => Err("this node is a controller only; ask a broker".to_owned()),
             Phase::ShuttingDown => Err("shutting down".to_owned()),
         }
     }
@@ -51,13 +54,16 @@ impl Control for Front {
     fn health(&self) -> Result<(), String> {
         match &**self.phase.load() {
             // Whoever restarts what is not healthy would make it begin anew.
-            Phase::Recovering | Phase::ShuttingDown => Ok(()),
+            Phase::Recovering | Phase::Controlling | Phase::ShuttingDown => Ok(()),
             Phase::Serving(control) => control.health(),
         }
     }
 
     fn ready(&self) -> Result<(), String> {
-        self.phase.load().serving()?.ready()
+        match &**self.phase.load() {
+            Phase::Controlling => Ok(()),
+            phase => phase.serving()?.ready(),
+        }
     }
 
     fn tier_status(&self, topic: Option<&str>) -> Result<Vec<TierPartition>, ControlError> {
@@ -105,6 +111,11 @@ impl HttpSide {
     /// The node serves clients.
     pub(super) fn serving(&self, control: Arc<NodeControl>) {
         self.front.phase.store(Arc::new(Phase::Serving(control)));
+    }
+
+    /// The node is a controller, and knows its quorum.
+    pub(super) fn controls(&self) {
+        self.front.phase.store(Arc::new(Phase::Controlling));
     }
 
     /// The node serves no clients any more.

@@ -1,6 +1,7 @@
 //! What a node stands on: all that a machine gives it, passed in, so that a simulation can give it something else.
 
 use crate::disk::{Disk, LocalDisk};
+use controller::Wire;
 use object_store::ObjectStore;
 use proto::host::{Clock, Entropy, Network, Spawner, SystemClock, SystemEntropy, TcpNetwork};
 use std::sync::Arc;
@@ -14,6 +15,8 @@ pub struct Host {
     pub entropy: Arc<dyn Entropy>,
     /// Between this node, the others and clients.
     pub network: Arc<dyn Network>,
+    /// What carries calls of the quorum over it: the same on all nodes.
+    pub wire: Wire,
     /// Where tasks run.
     pub spawner: Spawner,
     /// Data directories and the metadata lie here.
@@ -38,6 +41,7 @@ impl Host {
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
             network: Arc::new(TcpNetwork),
+            wire: Wire::default(),
             disk: Arc::new(LocalDisk::new(spawner.blocking().clone())),
             objects: Objects::Configured,
             spawner,

@@ -24,13 +24,18 @@ pub(super) struct KafkaSocket {
 pub(super) async fn bind_kafka(server: &ServerConfig, network: &dyn Network) -> Result<Vec<KafkaSocket>, StartError> {
     let mut sockets = Vec::with_capacity(server.listeners.len());
     for listener in &server.listeners {
-        let address = listener.bind_address();
-        let refused = |error| refused("listeners", &address, &error);
-        let socket = network.listen(&address).await.map_err(refused)?;
-        let address = socket.local_addr().map_err(refused)?;
-        sockets.push(KafkaSocket { name: listener.name.clone(), bound: Bound { socket, address } });
+        sockets.push(KafkaSocket { name: listener.name.clone(), bound: listen(network, listener).await? });
     }
     Ok(sockets)
+}
+
+/// Listens at the address of one of `listeners`.
+pub(super) async fn listen(network: &dyn Network, listener: &Listener) -> Result<Bound<Socket>, StartError> {
+    let address = listener.bind_address();
+    let refused = |error| refused("listeners", &address, &error);
+    let socket = network.listen(&address).await.map_err(refused)?;
+    let address = socket.local_addr().map_err(refused)?;
+    Ok(Bound { socket, address })
 }
 
 /// Listens at every address of `firn.http.listeners`. HTTP is served over TCP only.

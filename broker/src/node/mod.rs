@@ -11,6 +11,7 @@ mod listeners;
 mod memory;
 mod observe;
 mod pointers;
+mod quorum;
 mod room;
 pub mod settings;
 mod start;
@@ -22,16 +23,18 @@ use crate::net::connection::Limits;
 use crate::net::frame::FrameBudget;
 use crate::net::server;
 use control::NodeControl;
-use controller::ControllerNode;
 use follow::Follower;
 use front::HttpSide;
 pub use host::{Host, Objects};
 use listeners::{Bound, KafkaSocket};
+use quorum::Part;
+pub use start::format;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tiering::runner::RunnerHandle;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -49,20 +52,28 @@ impl StartError {
 /// A running node.
 pub struct Node {
     data: Vec<PathBuf>,
-    object_store: String,
-    kafka: Vec<(String, SocketAddr)>,
     http: HttpSide,
-    services: Arc<Services>,
-    control: Arc<NodeControl>,
-    controller: ControllerNode,
-    tier: RunnerHandle,
-    stop: CancellationToken,
-    tasks: TaskTracker,
+    part: Part,
+    /// None in a process that is a controller only.
+    broker: Option<Broker>,
     _locks: Vec<Box<dyn DirectoryGuard>>,
 }
 
-impl Node {
-    async fn serve(&self, kafka: Vec<KafkaSocket>, mut follower: Follower) {
+/// The half of a node that serves Kafka clients.
+struct Broker {
+    kafka: Vec<(String, SocketAddr)>,
+    object_store: String,
+    services: Arc<Services>,
+    control: Arc<NodeControl>,
+    tier: RunnerHandle,
+    /// Tells how far the partitions have followed the image.
+    applied: watch::Sender<u64>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Broker {
+    async fn serve(&self, kafka: Vec<KafkaSocket>, http: &HttpSide) {
         let config = self.services.config.load();
         // The rest is for what they are decoded to, for members of groups, and for answers.
         let requests = FrameBudget::new(config.firn.request_memory_bytes / 4);
@@ -76,6 +87,9 @@ impl Node {
             },
             requests,
         };
+        let images = self.services.controller.watch();
+        let mut follower =
+            Follower::new(Arc::clone(&self.services), self.tier.clone(), images, self.applied.clone());
         follower.drop_strays(&self.services.controller.image()).await;
         follower.catch_up().await;
         self.tasks.spawn(follower.run());
@@ -85,21 +99,11 @@ impl Node {
             let listener = Arc::new(Listener::new(Arc::clone(&self.services), &name));
             self.tasks.spawn(server::run(socket, listener, Arc::clone(&open), limits.clone(), self.stop.clone()));
         }
-        self.http.serving(Arc::clone(&self.control));
+        http.serving(Arc::clone(&self.control));
     }
 
-    /// Resolves when the node cannot go on by itself, with the reason.
-    pub async fn failed(&self) -> String {
-        tokio::select! {
-            biased;
-            reason = self.controller.ended() => format!("the metadata quorum ended: {reason}"),
-            reason = self.services.partitions.all_failed() => reason,
-        }
-    }
-
-    /// Stops serving, syncs and checkpoints every log, and ends the quorum.
-    pub async fn shutdown(self) {
-        self.http.shutting_down();
+    /// Stops serving, syncs and checkpoints every log.
+    async fn end(&self) {
         self.stop.cancel();
         self.tier.stop().await;
         for partition in self.services.groups.led() {
@@ -108,15 +112,42 @@ impl Node {
         if let Err(error) = self.services.partitions.close().await {
             tracing::error!(%error, "a log could not be closed cleanly; it recovers at the next start");
         }
-        self.controller.shutdown().await;
-        self.tasks.close();
-        self.tasks.wait().await;
+    }
+}
+
+impl Node {
+    /// Resolves when the node cannot go on by itself, with the reason.
+    pub async fn failed(&self) -> String {
+        let disks = async {
+            match &self.broker {
+                Some(broker) => broker.services.partitions.all_failed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            reason = self.part.ended() => format!("the metadata quorum ended: {reason}"),
+            reason = disks => reason,
+        }
+    }
+
+    /// Stops serving, syncs and checkpoints every log, and ends this node's part in the quorum.
+    pub async fn shutdown(self) {
+        self.http.shutting_down();
+        if let Some(broker) = &self.broker {
+            broker.end().await;
+        }
+        self.part.shutdown().await;
+        if let Some(broker) = &self.broker {
+            broker.tasks.close();
+            broker.tasks.wait().await;
+        }
         self.http.end().await;
     }
 
-    /// Where Kafka clients connect: the name of each listener, and where it listens, at least one.
+    /// Where Kafka clients connect: the name of each listener, and where it listens. Nowhere, if it is a controller only.
     pub fn kafka_addresses(&self) -> &[(String, SocketAddr)] {
-        &self.kafka
+        self.broker.as_ref().map_or(&[], |broker| &broker.kafka)
     }
 
     /// Where metrics and health are served; nowhere, if so configured.
@@ -124,7 +155,7 @@ impl Node {
         self.http.addresses()
     }
 
-    /// Where records are kept, for a person.
+    /// Where data are kept, for a person.
     pub fn data(&self) -> String {
         let dirs: Vec<String> = self.data.iter().map(|dir| dir.display().to_string()).collect();
         dirs.join(", ")
@@ -132,17 +163,17 @@ impl Node {
 
     /// Where cold records are kept, for a person.
     pub fn object_store(&self) -> &str {
-        &self.object_store
+        self.broker.as_ref().map_or("no object store", |broker| &broker.object_store)
     }
 
     /// What handlers call, for tests of theirs that need no connection.
     #[cfg(test)]
     pub(crate) fn services(&self) -> &Arc<Services> {
-        &self.services
+        &self.broker.as_ref().expect("a broker").services
     }
 
-    /// What the HTTP side asks.
-    pub fn control(&self) -> &NodeControl {
-        &self.control
+    /// What the HTTP side asks of the broker, if it is one.
+    pub fn control(&self) -> Option<&NodeControl> {
+        self.broker.as_ref().map(|broker| broker.control.as_ref())
     }
 }

@@ -3,11 +3,12 @@
 use super::cold::{self, Place};
 use super::control::NodeControl;
 use super::directories::Directories;
-use super::follow::Follower;
 use super::front::HttpSide;
 use super::host::Host;
 use super::pointers::QuorumPointers;
-use super::{Node, StartError, listeners, memory, observe, settings};
+use super::listeners::KafkaSocket;
+use super::quorum::{self, Joined};
+use super::{Broker, Node, StartError, listeners, memory, observe, settings};
 use crate::api::fetch::session::Sessions;
 use crate::api::init_producer_id::ProducerIds;
 use crate::api::services::Services;
@@ -18,13 +19,11 @@ use crate::metrics::Metrics;
 use crate::net::budget::Budget;
 use crate::partition::{DirSpec, Open, Partitions};
 use arc_swap::ArcSwap;
-use controller::command::{FormCluster, RegisterBroker};
-use controller::{ControllerHandle, ControllerNode, NodeConfig};
-use proto::host::Entropy;
+use controller::command::RegisterBroker;
 use proto::ids::{DirectoryId, NodeId};
 use proto::metadata::Endpoint;
+use std::path::Path;
 use std::sync::Arc;
-use tiering::store::Store;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -42,33 +41,85 @@ impl Node {
         let http = HttpSide::start(http, &metrics);
         let first =
             server.data_dirs.first().ok_or_else(|| StartError("log.dirs names no directory".to_owned()))?.clone();
-        let place = Place::find(&host.objects, server.object_store.as_ref(), &first)?;
         let mut directories = Directories::take(&server.data_dirs, host.disk.as_ref()).await?;
-        let node_id = NodeId(server.node_id);
-        let config = NodeConfig { dir: first.join("metadata"), node_id };
-        directories.survey(&server, host.disk.as_ref(), &config.dir).await?;
-        let (controller, handle) = ControllerNode::start(config, Arc::clone(&host.clock), &host.spawner)
-            .await
-            .map_err(|error| StartError(format!("{}: {error}", first.display())))?;
-        let addresses: Vec<_> = kafka.iter().map(|socket| (socket.name.clone(), socket.bound.address)).collect();
-        let endpoints = listeners::endpoints(&server.advertised, &addresses, &listeners::machine());
-        let making = Making { server: &server, controller: &handle, host: &host, metrics: &metrics, place: &place };
-        let (broker_config, found) = match making.look(&mut directories, endpoints).await {
-            Ok(found) => found,
+        let meta = directories.survey(&server, host.disk.as_ref()).await?;
+        let joined = quorum::join(&server, &host, &server.broker().cluster, &first, meta.as_ref()).await?;
+        let making = Making { server: &server, joined: &joined, host: &host, metrics: &metrics, first: &first };
+        let made = match making.make(&mut directories, kafka, &http).await {
+            Ok(made) => made,
             Err(error) => {
                 // It has threads of its own, which would go on about their end.
-                controller.shutdown().await;
+                joined.part.shutdown().await;
                 return Err(error);
             }
         };
-        place.tidy(&host, host.clock.now_ms() - broker_config.firn.tier_delete_grace_ms);
+        Ok(Node { broker: made, http, data: server.data_dirs, part: joined.part, _locks: directories.into_locks() })
+    }
+}
+
+/// Makes the data directories of a node that is to be part of a quorum of several, before its first start.
+///
+/// # Errors
+/// In one line, what is in the way: another process, or another cluster.
+pub async fn format(server: &ServerConfig, host: &Host, cluster_id: &str) -> Result<(), StartError> {
+    let disk = host.disk.as_ref();
+    let mut directories = Directories::take(&server.data_dirs, disk).await?;
+    directories.claim(NodeId(server.node_id), disk, cluster_id, host.entropy.as_ref()).await.map(drop)
+}
+
+/// What a node is made of once its part in the quorum runs.
+struct Making<'a> {
+    server: &'a ServerConfig,
+    joined: &'a Joined,
+    host: &'a Host,
+    metrics: &'a Arc<Metrics>,
+    /// The first data directory.
+    first: &'a Path,
+}
+
+impl Making<'_> {
+    async fn make(
+        &self,
+        directories: &mut Directories,
+        kafka: Vec<KafkaSocket>,
+        http: &HttpSide,
+    ) -> Result<Option<Broker>, StartError> {
+        let (host, server) = (self.host, self.server);
+        let cluster_id = self.joined.cluster_id(host).await?;
+        let node_id = NodeId(server.node_id);
+        let specs = directories.claim(node_id, host.disk.as_ref(), &cluster_id, host.entropy.as_ref()).await?;
+        if !server.roles.broker {
+            http.controls();
+            return Ok(None);
+        }
+        let broker = self.make_broker(cluster_id, specs, &kafka).await?;
+        broker.serve(kafka, http).await;
+        Ok(Some(broker))
+    }
+
+    async fn make_broker(
+        &self,
+        cluster_id: String,
+        specs: Vec<DirSpec>,
+        kafka: &[KafkaSocket],
+    ) -> Result<Broker, StartError> {
+        let (host, server, handle) = (self.host, self.server, &self.joined.handle);
+        let node_id = NodeId(server.node_id);
+        let config = settings::broker(&handle.image(), node_id, &server.settings);
+        let place = Place::find(&host.objects, server.object_store.as_ref(), self.first)?;
+        let store = place.open(&cluster_id, host, self.metrics, config.firn.disk_reserve_bytes)?;
+        let partitions = self.open_partitions(node_id, &config, specs).await?;
+        let addresses: Vec<_> = kafka.iter().map(|socket| (socket.name.clone(), socket.bound.address)).collect();
+        let endpoints = listeners::endpoints(&server.advertised, &addresses, &listeners::machine());
+        // Only what is open may be given partitions to lead.
+        let broker_epoch = self.register(endpoints, partitions.online_directories()).await?;
+        place.tidy(host, host.clock.now_ms() - config.firn.tier_delete_grace_ms);
         let pointers = Arc::new(QuorumPointers::new(handle.clone()));
-        let reader = cold::reader(&broker_config, &found.store, &pointers, &host);
-        let Found { cluster_id, broker_epoch, partitions, store } = found;
-        let tier = cold::start_tier(&broker_config, store, &pointers, &partitions, &host);
+        let remote = cold::reader(&config, &store, &pointers, host);
+        let tier = cold::start_tier(&config, store, &pointers, &partitions, host);
         let (applied, applied_seen) = watch::channel(0);
         let groups = GroupHandle::new(
-            broker_config.groups.clone(),
+            config.groups.clone(),
             Arc::clone(&host.clock),
             Arc::clone(&host.entropy),
             host.spawner.clone(),
@@ -81,74 +132,30 @@ impl Node {
             controller: handle.clone(),
             partitions,
             groups,
-            remote: reader,
+            remote,
             topic_configs: ArcSwap::from_pointee(settings::topics(&handle.image(), node_id, &server.settings)),
-            static_config: server.settings,
-            sessions: Sessions::new(broker_config.net.fetch_session_slots),
-            decoded_memory: Budget::new(broker_config.firn.request_memory_bytes / 8),
-            fetch_memory: Budget::new(broker_config.firn.request_memory_bytes / 4),
-            cold_memory: Budget::new(broker_config.firn.request_memory_bytes / 4),
-            config: ArcSwap::from_pointee(broker_config),
+            static_config: server.settings.clone(),
+            sessions: Sessions::new(config.net.fetch_session_slots),
+            decoded_memory: Budget::new(config.firn.request_memory_bytes / 8),
+            fetch_memory: Budget::new(config.firn.request_memory_bytes / 4),
+            cold_memory: Budget::new(config.firn.request_memory_bytes / 4),
+            config: ArcSwap::from_pointee(config),
             applied: applied_seen,
-            metrics: Arc::clone(&metrics),
-            clock: host.clock,
-            entropy: host.entropy,
-            spawner: host.spawner,
+            metrics: Arc::clone(self.metrics),
+            clock: Arc::clone(&host.clock),
+            entropy: Arc::clone(&host.entropy),
+            spawner: host.spawner.clone(),
         });
-        let control = Arc::new(NodeControl::new(Arc::clone(&services), tier.clone()));
-        let follower = Follower::new(Arc::clone(&services), tier.clone(), handle.watch(), applied);
-        let node = Node {
+        Ok(Broker {
             kafka: addresses,
-            http,
-            data: server.data_dirs,
             object_store: place.describe().to_owned(),
-            control,
+            control: Arc::new(NodeControl::new(Arc::clone(&services), tier.clone())),
             services,
-            controller,
             tier,
+            applied,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            _locks: directories.into_locks(),
-        };
-        node.serve(kafka, follower).await;
-        Ok(node)
-    }
-}
-
-/// What a node is made of until it is known to the quorum.
-struct Making<'a> {
-    server: &'a ServerConfig,
-    controller: &'a ControllerHandle,
-    host: &'a Host,
-    metrics: &'a Arc<Metrics>,
-    place: &'a Place,
-}
-
-/// What a start finds on its disks, known to the quorum.
-struct Found {
-    cluster_id: String,
-    broker_epoch: i64,
-    partitions: Partitions,
-    store: Store,
-}
-
-impl Making<'_> {
-    async fn look(
-        &self,
-        directories: &mut Directories,
-        endpoints: Vec<Endpoint>,
-    ) -> Result<(BrokerConfig, Found), StartError> {
-        let (host, server) = (self.host, self.server);
-        let node_id = NodeId(server.node_id);
-        let cluster_id = form(self.controller, host.entropy.as_ref()).await?;
-        let specs = directories.claim(node_id, host.disk.as_ref(), &cluster_id, host.entropy.as_ref()).await?;
-        let config = settings::broker(&self.controller.image(), node_id, &server.settings);
-        let store = self.place.open(&cluster_id, host, self.metrics, config.firn.disk_reserve_bytes)?;
-        let partitions = self.open_partitions(node_id, &config, specs).await?;
-        // Only what is open may be given partitions to lead.
-        let online = partitions.online_directories();
-        let broker_epoch = self.register(endpoints, online).await?;
-        Ok((config, Found { cluster_id, broker_epoch, partitions, store }))
+        })
     }
 
     async fn open_partitions(
@@ -180,16 +187,6 @@ impl Making<'_> {
             directories,
             ready: true,
         };
-        self.controller.register_broker(broker).await.map_err(StartError::because)
+        self.joined.handle.register_broker(broker).await.map_err(StartError::because)
     }
-}
-
-/// Gives a new cluster its id; an old one keeps what it has.
-async fn form(controller: &ControllerHandle, entropy: &dyn Entropy) -> Result<String, StartError> {
-    if let Some(id) = controller.image().cluster_id() {
-        return Ok(id.to_owned());
-    }
-    let cluster_id = proto::ids::TopicId(entropy.uuid()).to_string();
-    let features = vec![("metadata.version".to_owned(), 27)];
-    controller.form_cluster(FormCluster { cluster_id, features }).await.map_err(StartError::because)
 }

@@ -68,7 +68,7 @@ async fn trimming_comes_with_the_pointer() {
         for _ in 0..10 {
             client.produced(&topic, 0, batch(&[b"soon elsewhere"])).await;
         }
-        let control = world.node().control();
+        let control = world.node().control().expect("a broker");
         control.tier_flush(topic.clone(), Duration::from_secs(30)).await.expect("tiered");
         let later = client.call(CREATE, &create(&unique("later"), 1, &[])).await;
         assert_eq!(code(later.topics[0].error_code), ErrorCode::None);
@@ -286,7 +286,7 @@ async fn without_copies_history_stays_where_it_is() {
     for at in 1..4 {
         client.produced(&topic, 0, later(at)).await;
     }
-    let control = world.node().control();
+    let control = world.node().control().expect("a broker");
     let refused = control.tier_flush(topic.clone(), Duration::from_secs(30)).await;
     assert!(refused.is_err_and(|why| why.to_string().contains("remote.log.copy.disable")));
     assert_eq!(listed(&mut client, &topic, -5).await.0, 0, "nothing was added");

@@ -124,7 +124,7 @@ impl World {
     /// Moves all there is of a topic to the remote tier and off the local disk. Its records are older than what
     /// [`COLD`] keeps.
     pub(crate) async fn cool(&self, topic: &str) {
-        let control = self.node().control();
+        let control = self.node().control().expect("a broker");
         control.tier_flush(topic.to_owned(), Duration::from_secs(30)).await.expect("tiered");
         let cold = || {
             let status = control.tier_status(Some(topic)).expect("a topic that exists");

@@ -8,11 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use proto::metadata::{Batch, Image, write_snapshot};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::Followed;
 use crate::peers::Identity;
-use crate::transport::Channel;
+use crate::transport::Envelope;
 use crate::wire::calls::{Kind, Refused};
 use crate::wire::encode;
 
@@ -118,9 +118,9 @@ impl Feed {
         mut offset: u64,
         mut images: watch::Receiver<Arc<Image>>,
         identity: &Identity,
-        channel: &Channel,
+        to: &mpsc::Sender<Envelope>,
     ) {
-        let say = |followed: Followed| channel.to.send(identity.envelope(Kind::Follow, followed.to_bytes()));
+        let say = |followed: Followed| to.send(identity.envelope(Kind::Follow, followed.to_bytes()));
         loop {
             images.mark_unchanged();
             let said = match self.after(offset) {
@@ -145,7 +145,7 @@ impl Feed {
                     let catching_up = images.wait_for(|image| image.offset() >= offset);
                     if !matches!(tokio::time::timeout(AHEAD, catching_up).await, Ok(Ok(_))) {
                         let refused = Refused::Cannot("it is behind".to_owned());
-                        let _ = channel.to.send(identity.envelope(Kind::Refused, encode(&refused))).await;
+                        let _ = to.send(identity.envelope(Kind::Refused, encode(&refused))).await;
                         return;
                     }
                     Ok(())

@@ -6,8 +6,11 @@
 mod plan;
 
 use super::args::DevArgs;
-use super::out;
+use super::{out, serve};
+use crate::config::server::Sources;
+use crate::node::{self, Host};
 use plan::{Asked, Cluster, Member};
+use proto::host::{Entropy, Spawner, SystemEntropy};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use std::fs;
@@ -37,7 +40,8 @@ pub(super) fn nodes_in(data: &Path) -> Result<Option<usize>, String> {
 
 /// Runs a cluster below one directory until it is told to end.
 pub(super) fn run(args: &DevArgs, data: &Path, nodes: u16) -> Result<ExitCode, String> {
-    let asked = Asked { nodes, kafka: &args.kafka, http: &args.http };
+    let cluster_id = proto::ids::TopicId(SystemEntropy.uuid()).to_string();
+    let asked = Asked { nodes, kafka: &args.kafka, http: &args.http, cluster_id: &cluster_id };
     let cluster = Cluster::plan(&asked, recorded(data)?, free_port)?;
     record(data, &cluster)?;
     let object_store = match &args.object_store {
@@ -59,17 +63,26 @@ pub(super) fn run(args: &DevArgs, data: &Path, nodes: u16) -> Result<ExitCode, S
         }
         sets.push(format!("--set={name}={value}"));
     }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
     let mut files = Vec::new();
     for member in &cluster.nodes {
         let dir = data.join(format!("node-{}", member.id));
         let file = dir.join("server.toml");
         let text = cluster.configuration(member, &dir, &object_store);
-        let written = fs::create_dir_all(&dir).and_then(|()| fs::write(&file, text));
+        let written = fs::create_dir_all(&dir).and_then(|()| fs::write(&file, &text));
         written.map_err(|error| format!("{} cannot be written: {error}", file.display()))?;
+        // What is wrong with the settings is said once, and not by each node.
+        let environment = std::env::vars().collect();
+        let flags = args.overrides.set.clone();
+        let config = serve::load(&Sources { presets: vec![], file: Some(text), environment, flags })?;
+        if cluster.votes(member) {
+            let host = Host::system(Spawner::single(runtime.handle().clone()));
+            let formatted = runtime.block_on(node::format(&config, &host, &cluster.cluster_id));
+            formatted.map_err(|error| format!("node {}: {error}", member.id))?;
+        }
         files.push(file);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| error.to_string())?;
     runtime.block_on(supervise(&cluster, &files, &sets, args.json))
 }
 

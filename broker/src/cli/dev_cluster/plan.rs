@@ -12,6 +12,8 @@ const STEP: u16 = 10;
 /// What is kept in the data directory, so that a cluster comes back as it was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Cluster {
+    /// Its id, for which the directories of the voters are formatted.
+    pub(super) cluster_id: String,
     /// In the order of their ids, from 0.
     pub(super) nodes: Vec<Member>,
     /// How many of the first nodes vote in the metadata quorum from the beginning.
@@ -37,6 +39,8 @@ pub(super) struct Asked<'a> {
     pub(super) kafka: &'a str,
     /// Of node 0.
     pub(super) http: &'a str,
+    /// If it is a new cluster.
+    pub(super) cluster_id: &'a str,
 }
 
 /// How many of `nodes` nodes vote: an odd number, at most five, as more would only slow decisions.
@@ -65,6 +69,7 @@ impl Cluster {
                  last ones first (firn cluster decommission BROKER)"
             ));
         }
+        let cluster_id = before.as_ref().map_or(asked.cluster_id, |cluster| &cluster.cluster_id).to_owned();
         let voters = before.as_ref().map_or(voters(asked.nodes), |cluster| cluster.voters);
         let mut nodes = Vec::new();
         for index in 0..asked.nodes {
@@ -91,12 +96,17 @@ impl Cluster {
             };
             nodes.push(Member { id: i32::from(index), kafka, control, http });
         }
-        Ok(Cluster { nodes, voters })
+        Ok(Cluster { cluster_id, nodes, voters })
+    }
+
+    /// Whether a node is one of the first voters.
+    pub(super) fn votes(&self, member: &Member) -> bool {
+        usize::try_from(member.id).is_ok_and(|id| id < self.voters)
     }
 
     /// The configuration file of one node, whose data lie in `data`.
     pub(super) fn configuration(&self, member: &Member, data: &Path, object_store: &str) -> String {
-        let votes = usize::try_from(member.id).is_ok_and(|id| id < self.voters);
+        let votes = self.votes(member);
         let voters: Vec<String> =
             self.nodes.iter().take(self.voters).map(|voter| format!("{}@{}", voter.id, voter.control)).collect();
         let quoted = |text: &str| toml::Value::from(text).to_string();
@@ -130,7 +140,7 @@ mod tests {
     use super::*;
 
     fn asked(nodes: u16) -> Asked<'static> {
-        Asked { nodes, kafka: "127.0.0.1:9092", http: "127.0.0.1:9644" }
+        Asked { nodes, kafka: "127.0.0.1:9092", http: "127.0.0.1:9644", cluster_id: "new" }
     }
 
     fn no_port(_: &str) -> Result<u16, String> {
@@ -162,6 +172,8 @@ mod tests {
         assert_eq!(voters, [1, 1, 3, 3, 5, 5]);
         let grown = plan(5, Some(plan(3, None)));
         assert_eq!((grown.nodes.len(), grown.voters), (5, 3));
+        let other = Asked { cluster_id: "other", ..asked(5) };
+        assert_eq!(Cluster::plan(&other, Some(grown.clone()), no_port), Ok(grown));
     }
 
     #[test]
@@ -180,7 +192,7 @@ mod tests {
             next += 1;
             Ok(next)
         };
-        let anywhere = Asked { nodes: 3, kafka: "127.0.0.1:0", http: "127.0.0.1:0" };
+        let anywhere = Asked { kafka: "127.0.0.1:0", http: "127.0.0.1:0", ..asked(3) };
         let before = Cluster::plan(&anywhere, None, &mut free).expect("ports");
         assert_eq!(before.nodes[2].http, "127.0.0.1:40008");
         assert_eq!(Cluster::plan(&anywhere, Some(before.clone()), no_port), Ok(before));

@@ -16,13 +16,13 @@ table! {
         "Length of a window for the bound on moves between directories.";
     Boolean "auto.leader.rebalance.enable" = "true", Any, High ReadOnly, REPLICATION,
         "Whether leadership returns to preferred replicas by itself.";
-    Int "broker.heartbeat.interval.ms" = "2000", Any, Medium ReadOnly, QUORUM,
+    Int "broker.heartbeat.interval.ms" = "500", Any, Medium ReadOnly, ACTED,
         "How often a broker tells the controller that it is alive.";
     Int "broker.id" = "-1", Any, High ReadOnly, ACTED,
         "Older name of node.id.";
     String "broker.rack" = NULL, Any, Medium ReadOnly, ACTED,
         "Where this broker stands, told to clients.";
-    Int "broker.session.timeout.ms" = "9000", Any, Medium ReadOnly, QUORUM,
+    Int "broker.session.timeout.ms" = "3000", Any, Medium ReadOnly, ACTED,
         "Silence after which a broker is fenced.";
     List "config.providers" = "", Any, Low ClusterWide, LATER,
         "Classes that fetch parts of values from elsewhere.";
@@ -40,7 +40,7 @@ table! {
         "Whether a controller joins the voters by itself.";
     List "controller.quorum.bootstrap.servers" = "", Any, High ReadOnly, ACTED,
         "Addresses of controllers to start from.";
-    Int "controller.quorum.election.backoff.max.ms" = "1000", AtLeast(0), High ReadOnly, QUORUM,
+    Int "controller.quorum.election.backoff.max.ms" = "300", AtLeast(0), High ReadOnly, ACTED,
         "Longest pause before another election.";
     Int "controller.quorum.election.timeout.ms" = "1000", AtLeast(0), High ReadOnly, QUORUM,
         "Time an election may take.";
@@ -48,7 +48,7 @@ table! {
         "Bytes of metadata a follower fetches at a time.";
     Int "controller.quorum.fetch.snapshot.max.bytes" = "1048576", AtLeast(1), Low ReadOnly, QUORUM,
         "Bytes of a metadata snapshot fetched at a time.";
-    Int "controller.quorum.fetch.timeout.ms" = "2000", AtLeast(0), High ReadOnly, QUORUM,
+    Int "controller.quorum.fetch.timeout.ms" = "500", AtLeast(0), High ReadOnly, ACTED,
         "Silence of the leader after which an election starts.";
     Int "controller.quorum.request.timeout.ms" = "2000", AtLeast(0), Medium ReadOnly, QUORUM,
         "Time a request within the quorum may take.";
@@ -60,7 +60,7 @@ table! {
         "Time a request to the controller may take.";
     Class "create.topic.policy.class.name" = NULL, Any, Low ReadOnly, JAVA,
         "Class that may veto new topics.";
-    Int "initial.broker.registration.timeout.ms" = "60000", Any, Medium ReadOnly, QUORUM,
+    Int "initial.broker.registration.timeout.ms" = "60000", Any, Medium ReadOnly, ACTED,
         "Time a broker may take to register.";
     Long "leader.imbalance.check.interval.seconds" = "300", AtLeast(1), High ReadOnly, REPLICATION,
         "How often leadership is looked at for balance.";

@@ -1,0 +1,203 @@
+//! A node's part in the metadata quorum: its only voter, one of several, or none that follows theirs.
+
+use super::StartError;
+use super::directories::METADATA;
+use super::host::Host;
+use super::listeners;
+use crate::config::ClusterConfig;
+use crate::config::server::ServerConfig;
+use crate::disk::meta::Meta;
+use controller::command::FormCluster;
+use controller::{
+    ControllerHandle, ControllerNode, FollowConfig, Machine, MemberConfig, NodeConfig, SubmitError, Timings,
+};
+use proto::ids::NodeId;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often one is told what a start waits for.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks at whether the quorum is there.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// What runs of the quorum in this process.
+pub(super) enum Part {
+    Member(ControllerNode),
+    Follower(controller::Follower),
+}
+
+impl Part {
+    /// Returns when it cannot go on by itself, with the reason.
+    pub(super) async fn ended(&self) -> String {
+        match self {
+            Part::Member(member) => member.ended().await,
+            Part::Follower(_) => std::future::pending().await,
+        }
+    }
+
+    /// Ends it.
+    pub(super) async fn shutdown(self) {
+        match self {
+            Part::Member(member) => member.shutdown().await,
+            Part::Follower(follower) => follower.shutdown().await,
+        }
+    }
+}
+
+/// A part in the quorum, and what it takes to know the cluster's id.
+pub(super) struct Joined {
+    pub(super) part: Part,
+    pub(super) handle: ControllerHandle,
+    /// The id that the data directories were made for.
+    cluster_id: Option<String>,
+    /// Whether the cluster has other nodes.
+    shared: bool,
+    patience: Duration,
+}
+
+/// Starts this node's part. `meta` is what the first data directory, which also holds the metadata, says of itself.
+pub(super) async fn join(
+    server: &ServerConfig,
+    host: &Host,
+    config: &ClusterConfig,
+    first: &Path,
+    meta: Option<&Meta>,
+) -> Result<Joined, StartError> {
+    let named = |error: controller::StartError| StartError(format!("{}: {error}", first.display()));
+    let node_id = NodeId(server.node_id);
+    let dir = first.join(METADATA);
+    let quorum = &server.quorum;
+    let cluster_id = meta.map(|meta| meta.cluster_id.clone());
+    let (part, handle) = if !quorum.is_shared() {
+        let node = NodeConfig { dir, node_id };
+        let (member, handle) =
+            ControllerNode::start(node, Arc::clone(&host.clock), &host.spawner).await.map_err(named)?;
+        (Part::Member(member), handle)
+    } else if let Some(listener) = quorum.listener.as_ref().filter(|_| server.roles.controller) {
+        let meta = meta.ok_or_else(|| {
+            let first = first.display();
+            StartError(format!(
+                "{first} is not formatted, and a controller has to know its cluster before it votes: run firn cluster \
+                 format --config FILE --cluster-id ID, with the same id on every node"
+            ))
+        })?;
+        let socket = listeners::listen(host.network.as_ref(), listener).await?.socket;
+        let member = MemberConfig {
+            dir,
+            node_id,
+            directory: meta.directory_id,
+            cluster_id: cluster_id.clone(),
+            voters: quorum.voters.iter().map(|voter| (NodeId(voter.id), voter.address.clone())).collect(),
+            bootstrap: quorum.bootstrap.clone(),
+            timings: timings(config),
+            has_been_member: meta.member,
+        };
+        let (member, handle) =
+            ControllerNode::start_member(member, socket, machine(host)).await.map_err(named)?;
+        meta.clone().join(host.disk.as_ref(), first).await.map_err(StartError::because)?;
+        (Part::Member(member), handle)
+    } else {
+        let voters = quorum.voters.iter().map(|voter| voter.address.clone());
+        let bootstrap = voters.chain(quorum.bootstrap.iter().cloned()).collect();
+        let follow = FollowConfig { node_id, cluster_id: cluster_id.clone(), bootstrap };
+        let (follower, handle) = controller::Follower::start(follow, &machine(host));
+        (Part::Follower(follower), handle)
+    };
+    let patience = Duration::from_millis(config.registration_timeout_ms);
+    Ok(Joined { part, handle, cluster_id, shared: quorum.is_shared(), patience })
+}
+
+fn machine(host: &Host) -> Machine {
+    Machine {
+        clock: Arc::clone(&host.clock),
+        entropy: Arc::clone(&host.entropy),
+        spawner: host.spawner.clone(),
+        network: Arc::clone(&host.network),
+        wire: host.wire,
+    }
+}
+
+/// A leader that is heard of five times in the time that its silence may last; nobody votes against one that was heard of
+/// in the last three of them.
+fn timings(config: &ClusterConfig) -> Timings {
+    let silence_ms = config.quorum_fetch_timeout_ms.max(5);
+    Timings {
+        heartbeat_ms: silence_ms / 5,
+        lease_ms: silence_ms / 5 * 3,
+        silence_ms,
+        backoff_ms: config.election_backoff_max_ms.max(1),
+    }
+}
+
+impl Joined {
+    /// The cluster's id. A new cluster gets one: what its directories were formatted for, or one of its own if it has no
+    /// other node. An old one keeps what it has.
+    ///
+    /// # Errors
+    /// If the quorum cannot be reached for as long as a start may take.
+    pub(super) async fn cluster_id(&self, host: &Host) -> Result<String, StartError> {
+        let mut images = self.handle.watch();
+        if let Some(id) = images.borrow_and_update().cluster_id() {
+            return Ok(id.to_owned());
+        }
+        let form = match (&self.part, &self.cluster_id) {
+            (Part::Member(_), Some(id)) if self.shared => Some(id.clone()),
+            (Part::Member(_), _) if !self.shared => Some(proto::ids::TopicId(host.entropy.uuid()).to_string()),
+            _ => None,
+        };
+        let features = vec![("metadata.version".to_owned(), 27)];
+        let begun = Instant::now();
+        let mut told = begun;
+        loop {
+            let mut why = "it has not been formed".to_owned();
+            if let Some(cluster_id) = &form {
+                let form = FormCluster { cluster_id: cluster_id.clone(), features: features.clone() };
+                match tokio::time::timeout(PATIENCE, self.handle.form_cluster(form)).await {
+                    Ok(Ok(id)) => return Ok(id),
+                    Ok(Err(SubmitError::Refused(refusal))) => return Err(StartError::because(refusal)),
+                    Ok(Err(error)) => why = error.to_string(),
+                    Err(_) => "nobody leads it".clone_into(&mut why),
+                }
+            }
+            if let Some(id) = images.borrow_and_update().cluster_id() {
+                return Ok(id.to_owned());
+            }
+            if begun.elapsed() >= self.patience {
+                return Err(StartError(format!(
+                    "the metadata quorum could not be reached for {} s ({why}): are enough controllers running, and does \
+                     controller.quorum.voters or controller.quorum.bootstrap.servers name them?",
+                    self.patience.as_secs()
+                )));
+            }
+            if told.elapsed() >= PATIENCE {
+                told = Instant::now();
+                tracing::warn!(seconds = begun.elapsed().as_secs(), why, "waiting for the metadata quorum");
+            }
+            let _ = tokio::time::timeout(ASK_AGAIN, images.changed()).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lease_ends_before_the_silence() {
+        let config = |quorum_fetch_timeout_ms| ClusterConfig {
+            quorum_fetch_timeout_ms,
+            election_backoff_max_ms: 300,
+            session_timeout_ms: 3000,
+            heartbeat_interval_ms: 500,
+            registration_timeout_ms: 60_000,
+        };
+        assert_eq!(timings(&config(500)), Timings::default());
+        for fetch_timeout_ms in [0, 7, 200, 2000] {
+            let timings = timings(&config(fetch_timeout_ms));
+            assert!(timings.heartbeat_ms > 0 && timings.heartbeat_ms < timings.lease_ms, "{timings:?}");
+            assert!(timings.lease_ms < timings.silence_ms, "{timings:?}");
+        }
+    }
+}
