@@ -13,4 +13,5 @@ pub mod net;
 pub mod node;
 pub mod partition;
 pub mod process;
+pub mod replica;
 pub mod telemetry;

@@ -40,6 +40,8 @@ pub struct Services {
     pub fetch_memory: Budget,
     /// Memory of what fetch answers hold of records from the remote tier.
     pub cold_memory: Budget,
+    /// Memory of what answers to replicas hold.
+    pub replica_memory: Budget,
     /// Metadata offset up to which the partitions of this broker follow the image.
     pub applied: watch::Receiver<u64>,
     pub metrics: Arc<Metrics>,

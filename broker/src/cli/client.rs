@@ -1,19 +1,16 @@
 //! A small Kafka client for the command line: one connection per broker, requests pipelined by hand where it pays.
 
-use crate::net::connection::write_all;
-use bytes::BytesMut;
+use crate::net::wire_client::{self, CallError, Sent};
 use proto::errors::ErrorCode;
+use proto::host::{Network, ReadHalf, TcpNetwork, WriteHalf};
 use proto::messages::api_table::Request;
 use proto::messages::metadata_request::MetadataRequestTopic;
 use proto::messages::metadata_response::MetadataResponseTopic;
-use proto::messages::{ApiKey, ApiVersionsRequest, MetadataRequest, MetadataResponse};
-use proto::wire::{Chunks, Decoder, Encoder, RequestHeader, ResponseHeader, WireError};
+use proto::messages::{MetadataRequest, MetadataResponse};
+use proto::wire::WireError;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use uuid::Uuid;
 
 /// How long a broker may take to accept a connection.
@@ -68,53 +65,32 @@ pub struct Connection {
 /// The half of a connection that requests leave by.
 pub struct Sending {
     address: Arc<str>,
-    write: OwnedWriteHalf,
-    /// Lowest and highest version of each API the broker speaks.
-    spoken: HashMap<i16, (i16, i16)>,
-    next_id: i32,
+    sender: wire_client::Sender<WriteHalf>,
 }
 
 /// The half of a connection that answers come by, in the order of the requests.
 pub struct Receiving {
     address: Arc<str>,
-    read: OwnedReadHalf,
-    buffer: BytesMut,
-}
-
-/// A request under way: what its answer is read by.
-#[derive(Debug, Clone, Copy)]
-pub struct Sent {
-    id: i32,
-    key: ApiKey,
-    version: i16,
+    receiver: wire_client::Receiver<ReadHalf>,
 }
 
 impl Connection {
     /// Connects and asks what the broker speaks.
     pub async fn open(address: &str) -> Result<Connection, ClientError> {
-        let stream = tokio::time::timeout(CONNECT, TcpStream::connect(address)).await;
+        let stream = tokio::time::timeout(CONNECT, TcpNetwork.connect(address)).await;
         let stream = match stream {
             Ok(Ok(stream)) => stream,
             Ok(Err(_)) | Err(_) => return Err(ClientError::Unreachable(address.to_owned())),
         };
         stream.set_nodelay(true).map_err(|error| ClientError::Broken(address.to_owned(), error))?;
-        let (read, write) = stream.into_split();
+        let greeted = wire_client::greet(stream.split(), NAME, MAX_ANSWER_BYTES, ANSWER).await;
+        let (sender, receiver) = greeted.map_err(|error| failed(address, error))?;
         let address: Arc<str> = address.into();
-        let spoken = HashMap::from([(ApiKey::ApiVersions.code(), (0, 3))]);
-        let mut connection = Connection {
-            sending: Sending { address: Arc::clone(&address), write, spoken, next_id: 0 },
-            receiving: Receiving { address, read, buffer: BytesMut::new() },
+        Ok(Connection {
+            sending: Sending { address: Arc::clone(&address), sender },
+            receiving: Receiving { address, receiver },
             outstanding: VecDeque::new(),
-        };
-        let hello = ApiVersionsRequest {
-            client_software_name: NAME.to_owned(),
-            client_software_version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
-        let versions = connection.call(&hello).await?;
-        check("asking what the broker speaks", versions.error_code, None)?;
-        connection.sending.spoken =
-            versions.api_keys.iter().map(|api| (api.api_key, (api.min_version, api.max_version))).collect();
-        Ok(connection)
+        })
     }
 
     /// Sends a request and waits for its answer. Answers to earlier ones must have been received.
@@ -147,72 +123,29 @@ impl Connection {
 impl Sending {
     /// Sends a request; [`Receiving::receive`] takes the answers in the same order.
     pub async fn send<R: Request>(&mut self, request: &R) -> Result<Sent, ClientError> {
-        let (frame, version) = self.frame(request)?;
-        let sent = Sent { id: self.next_id, key: R::KEY, version };
-        self.next_id = self.next_id.wrapping_add(1);
-        let written = write_all(&mut self.write, frame.into_parts().into()).await;
-        written.map_err(|error| ClientError::Broken(self.address.to_string(), error))?;
-        Ok(sent)
-    }
-
-    fn frame<R: Request>(&self, request: &R) -> Result<(Chunks, i16), ClientError> {
-        let address = || self.address.to_string();
-        let ours = R::KEY.versions();
-        let highest = if R::KEY.latest_version_is_unstable() { ours.max - 1 } else { ours.max };
-        let version = match self.spoken.get(&R::KEY.code()) {
-            Some((low, high)) if (*low).max(ours.min) <= (*high).min(highest) => (*high).min(highest),
-            _ => return Err(ClientError::NotSpoken { address: address(), api: R::KEY.name() }),
-        };
-        let garbled = |error| ClientError::Garbled(address(), error);
-        let mut encoder = Encoder::frame();
-        RequestHeader {
-            api_key: R::KEY.code(),
-            api_version: version,
-            correlation_id: self.next_id,
-            client_id: Some(NAME.to_owned()),
-        }
-        .encode(&mut encoder)
-        .map_err(garbled)?;
-        request.encode_request(&mut encoder, version).map_err(garbled)?;
-        Ok((encoder.finish().map_err(garbled)?, version))
+        self.sender.send(request).await.map_err(|error| failed(&self.address, error))
     }
 }
 
 impl Receiving {
     /// The answer to `sent`, the oldest request that has none yet, which must have been an `R`.
     pub async fn receive<R: Request>(&mut self, sent: Sent) -> Result<R::Response, ClientError> {
-        debug_assert_eq!(sent.key, R::KEY, "answers come in the order of requests");
-        let read = tokio::time::timeout(ANSWER, self.read_frame()).await;
-        let frame = read.map_err(|_| ClientError::Silent(self.address.to_string(), ANSWER.as_secs()))?;
-        let frame = frame.map_err(|error| ClientError::Broken(self.address.to_string(), error))?;
-        let garbled = |error| ClientError::Garbled(self.address.to_string(), error);
-        let mut body = Decoder::new(frame.freeze());
-        let header = ResponseHeader::decode(&mut body, sent.key, sent.version).map_err(garbled)?;
-        if header.correlation_id != sent.id {
-            return Err(ClientError::Other(format!("{} answered another request than the one asked", self.address)));
-        }
-        R::decode_response(&mut body, sent.version).map_err(garbled)
+        self.receiver.receive::<R>(sent, ANSWER).await.map_err(|error| failed(&self.address, error))
     }
+}
 
-    async fn read_frame(&mut self) -> std::io::Result<BytesMut> {
-        self.fill(4).await?;
-        let length = self.buffer.split_to(4);
-        let length = i32::from_be_bytes([length[0], length[1], length[2], length[3]]);
-        let length = usize::try_from(length).ok().filter(|length| *length <= MAX_ANSWER_BYTES).ok_or_else(|| {
-            std::io::Error::new(std::io::ErrorKind::InvalidData, format!("an answer of {length} bytes was announced"))
-        })?;
-        self.fill(length).await?;
-        Ok(self.buffer.split_to(length))
-    }
-
-    async fn fill(&mut self, wanted: usize) -> std::io::Result<()> {
-        while self.buffer.len() < wanted {
-            self.buffer.reserve((wanted - self.buffer.len()).max(64 << 10));
-            if self.read.read_buf(&mut self.buffer).await? == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
-            }
+/// What a person is told of a call to `address` that failed.
+fn failed(address: &str, error: CallError) -> ClientError {
+    let address = address.to_owned();
+    match error {
+        CallError::Broken(error) => ClientError::Broken(address, error),
+        CallError::Silent(within) => ClientError::Silent(address, within.as_secs()),
+        CallError::NotSpoken(api) => ClientError::NotSpoken { address, api },
+        CallError::Garbled(error) => ClientError::Garbled(address, error),
+        CallError::Mismatched => ClientError::Other(format!("{address} answered another request than the one asked")),
+        CallError::Refused(code) => {
+            ClientError::Refused { what: "asking what the broker speaks".to_owned(), code, message: None }
         }
-        Ok(())
     }
 }
 

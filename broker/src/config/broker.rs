@@ -31,6 +31,8 @@ pub struct BrokerConfig {
     pub groups: GroupConfig,
     /// Producers.
     pub producers: ProducerConfig,
+    /// Following leaders on other brokers.
+    pub replication: ReplicationConfig,
     /// Memory, journal and tiering: what is Firn's own.
     pub firn: FirnConfig,
 }
@@ -101,6 +103,27 @@ pub struct ProducerConfig {
     pub id_expiration_ms: Millis,
 }
 
+/// How replicas follow their leaders (`replica.*`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReplicationConfig {
+    /// `num.replica.fetchers`: connections to each leader.
+    pub fetchers: usize,
+    /// `replica.fetch.backoff.ms`: the longest pause after a failure.
+    pub fetch_backoff_ms: Millis,
+    /// `replica.fetch.max.bytes`: of one partition.
+    pub fetch_partition_bytes: i32,
+    /// `replica.fetch.min.bytes`.
+    pub fetch_min_bytes: i32,
+    /// `replica.fetch.response.max.bytes`: of all partitions together.
+    pub fetch_response_bytes: i32,
+    /// `replica.fetch.wait.max.ms`.
+    pub fetch_wait_ms: i32,
+    /// `replica.socket.timeout.ms`.
+    pub socket_timeout_ms: u64,
+    /// `replica.selector.class` is Kafka's rack-aware one: leaders send consumers to a replica in their own rack (KIP-392).
+    pub nearest_replica: bool,
+}
+
 /// Firn's own settings (`firn.*`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct FirnConfig {
@@ -114,6 +137,8 @@ pub struct FirnConfig {
     pub chunk_cache_bytes: usize,
     /// Objects being uploaded: an eighth of `firn.memory.bytes`.
     pub upload_bytes: usize,
+    /// Each of answers to replicas and answers of leaders until they are copied: a 32nd of `firn.memory.bytes`.
+    pub replica_memory_bytes: usize,
     /// Each of what finds cold records (footers, roots, leaves), of manifests being changed, and of unused buffers of
     /// downloads: a 64th of `firn.memory.bytes`.
     pub index_bytes: usize,
@@ -166,6 +191,7 @@ impl BrokerConfig {
             net: NetConfig::read(&read),
             groups: GroupConfig::read(&read),
             producers: ProducerConfig::read(&read),
+            replication: ReplicationConfig::read(&read),
             firn: FirnConfig::read(&read),
         }
     }
@@ -208,6 +234,24 @@ impl ProducerConfig {
     }
 }
 
+/// The class of Kafka's that [`ReplicationConfig::nearest_replica`] stands for; its other one, and none, is the leader always.
+const RACK_AWARE: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
+
+impl ReplicationConfig {
+    fn read(read: &Read<'_>) -> Self {
+        Self {
+            fetchers: read.size("num.replica.fetchers").max(1),
+            fetch_backoff_ms: i64::from(read.value::<i32>("replica.fetch.backoff.ms")),
+            fetch_partition_bytes: read.value("replica.fetch.max.bytes"),
+            fetch_min_bytes: read.value("replica.fetch.min.bytes"),
+            fetch_response_bytes: read.value("replica.fetch.response.max.bytes"),
+            fetch_wait_ms: read.value("replica.fetch.wait.max.ms"),
+            socket_timeout_ms: u64::try_from(read.value::<i32>("replica.socket.timeout.ms")).unwrap_or(0),
+            nearest_replica: read.text("replica.selector.class").as_deref() == Some(RACK_AWARE),
+        }
+    }
+}
+
 impl FirnConfig {
     fn read(read: &Read<'_>) -> Self {
         let memory_bytes = read.size("firn.memory.bytes");
@@ -220,6 +264,7 @@ impl FirnConfig {
             request_memory_bytes: parts("firn.request.memory.bytes", 16),
             chunk_cache_bytes: parts("firn.chunk.cache.bytes", 3),
             upload_bytes: memory_bytes / 8,
+            replica_memory_bytes: memory_bytes / 32,
             index_bytes: memory_bytes / 64,
             remote_read_bytes: parts("firn.remote.read.bytes", 12),
             writeback_bytes: read.size_or("firn.writeback.bytes", tail_cache_bytes / 3 * 2),
@@ -242,6 +287,10 @@ struct Read<'a> {
 impl Read<'_> {
     fn value<T: FromConfig>(&self, name: &str) -> T {
         values::broker_value(self.layers, name)
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        values::broker_value_if_any(self.layers, name)
     }
 
     fn size(&self, name: &str) -> usize {

@@ -139,6 +139,7 @@ impl Making<'_> {
             decoded_memory: Budget::new(config.firn.request_memory_bytes / 8),
             fetch_memory: Budget::new(config.firn.request_memory_bytes / 4),
             cold_memory: Budget::new(config.firn.request_memory_bytes / 4),
+            replica_memory: Budget::new(config.firn.replica_memory_bytes),
             config: ArcSwap::from_pointee(config),
             applied: applied_seen,
             metrics: Arc::clone(self.metrics),

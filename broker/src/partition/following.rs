@@ -7,7 +7,7 @@ use proto::metadata::TierPointer;
 
 use super::core::{Contradiction, Event, IsrRefused, LeaderSaid, ReplicaFetched, ReplicaView, TierEnd, Truncation};
 use super::handle::{PartitionHandle, describe};
-use super::types::{Acks, Append, AppendError, Appended, Origin, ReadError, Reader};
+use super::types::{AckError, AckFuture, Acks, Append, AppendError, Appended, Origin, ReadError, Reader};
 
 /// What a follower's fetch says of itself, for one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +127,19 @@ impl PartitionHandle {
             log_start: offsets.log_start,
             high_watermark: offsets.high_watermark,
         }
+    }
+
+    /// Resolves when all that was appended so far is as durable here as the topic asks for.
+    pub fn settled(&self) -> AckFuture {
+        let mut inner = self.shared.inner.lock();
+        if inner.core.is_removed() {
+            return AckFuture::ready(Err(AckError::Deleted));
+        }
+        if !inner.core.is_good() {
+            return AckFuture::ready(Err(AckError::Offline));
+        }
+        let end = inner.core.offsets().log_end;
+        inner.wait_acked(end, Acks::Leader)
     }
 
     /// Appends what the leader answered; [`Appended::acked`] resolves when it is as durable here as the topic asks for, and

@@ -394,7 +394,7 @@ pub fn describe(batches: &Bytes) -> Result<Vec<BatchInfo>, proto::records::Batch
 }
 
 impl Inner {
-    fn wait_acked(&mut self, end: Offset, acks: Acks) -> AckFuture {
+    pub(super) fn wait_acked(&mut self, end: Offset, acks: Acks) -> AckFuture {
         let offsets = self.core.offsets();
         match acks {
             Acks::None => AckFuture::ready(Ok(())),

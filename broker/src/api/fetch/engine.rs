@@ -8,10 +8,11 @@ use super::super::errors::read_code;
 use super::super::partitions::{held, topic_named, topic_with_id};
 use super::super::services::Services;
 use super::cold::{Cold, Hot, with_cold};
+use super::follower;
 use super::session::{Key, TopicRef, Wanted};
 use crate::log::epochs::EpochEnd;
 use crate::metrics::SourceLabel;
-use crate::net::budget::Grant;
+use crate::net::budget::{Budget, Grant};
 use crate::partition::PartitionHandle;
 use crate::partition::types::{Isolation, Read, ReadData, ReadError, ReadResult, Reader};
 use crate::partition::waiters::FetchWaiter;
@@ -39,6 +40,7 @@ pub(super) struct Limits {
     pub min_bytes: usize,
     pub max_bytes: usize,
     pub isolation: Isolation,
+    pub reader: Reader,
 }
 
 impl Limits {
@@ -50,7 +52,22 @@ impl Limits {
             min_bytes: usize::try_from(request.min_bytes).unwrap_or(0).min(max_bytes),
             max_bytes,
             isolation: if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted },
+            reader: Reader::Consumer,
         }
+    }
+
+    fn is_follower(&self) -> bool {
+        matches!(self.reader, Reader::Follower(_))
+    }
+
+    /// What the answer's records take memory of. Replicas have some of their own: consumers who do not take their answers hold up no
+    /// acknowledgement.
+    fn memory<'a>(&self, services: &'a Services) -> &'a Budget {
+        if self.is_follower() { &services.replica_memory } else { &services.fetch_memory }
+    }
+
+    fn source(&self) -> SourceLabel {
+        SourceLabel { source: if self.is_follower() { "replica" } else { "local" } }
     }
 }
 
@@ -58,14 +75,29 @@ impl Limits {
 pub(super) struct Target {
     pub(super) wanted: Wanted,
     tp: Option<TopicPartition>,
-    partition: Result<PartitionHandle, ErrorCode>,
+    pub(super) partition: Result<PartitionHandle, ErrorCode>,
     leader: Option<(NodeId, LeaderEpoch)>,
+    /// Whether the image counts this broker as in sync.
+    pub(super) in_sync: bool,
+    /// Who should be asked instead, being nearer: nothing is read here then.
+    pub(super) preferred: Option<NodeId>,
 }
 
 impl Target {
+    /// Who leads, as the image says.
+    pub(super) fn leader(&self) -> Option<NodeId> {
+        self.leader.map(|(leader, _)| leader)
+    }
+
     /// `partition_max_bytes`.
     pub(super) fn max_bytes(&self) -> usize {
         usize::try_from(self.wanted.max_bytes).unwrap_or(0)
+    }
+
+    /// Whether a follower knows less of what is committed than there is.
+    pub(super) fn lags(&self) -> bool {
+        let committed = |partition: &PartitionHandle| partition.offsets().high_watermark;
+        self.partition.as_ref().is_ok_and(|partition| self.wanted.high_watermark < committed(partition))
     }
 
     /// There is no such partition. That is said with the rest and not at once, as in Kafka: a consumer that goes on asking for a
@@ -97,6 +129,8 @@ pub(super) struct Found {
     pub diverging: Option<EpochEnd>,
     /// Whom to ask instead, with an error that says so.
     pub leader: Option<(NodeId, LeaderEpoch)>,
+    /// Whom to ask from now on, being nearer (KIP-392).
+    pub preferred: Option<NodeId>,
 }
 
 /// What a fetch answers, and the memory it pins.
@@ -116,6 +150,8 @@ pub(super) fn resolve(services: &Services, image: &Image, key: &Key, wanted: &Wa
         wanted: wanted.clone(),
         tp: topic.ok().map(|topic| TopicPartition { topic: topic.id, partition: key.partition }),
         leader: state.and_then(|state| Some((state.leader?, state.leader_epoch))),
+        in_sync: state.is_some_and(|state| state.isr.contains(&services.node_id)),
+        preferred: None,
         partition: topic.and_then(|topic| held(services, topic, key.partition)),
     }
 }
@@ -131,7 +167,9 @@ pub(super) async fn gather(
     request: Option<&Grant>,
 ) -> Gathered {
     let deadline = Instant::now() + limits.max_wait;
-    let nothing_to_wait_for = targets.iter().all(Target::is_unknown);
+    // A follower whose leader does not know of a partition yet asks again by itself.
+    let nothing_to_wait_for = targets.iter().all(Target::is_unknown)
+        || (limits.is_follower() && targets.iter().any(Target::is_unknown));
     let mut estimate = Estimate::Available;
     let mut given_up = false;
     loop {
@@ -152,11 +190,15 @@ pub(super) async fn gather(
         let waiter = FetchWaiter::new(missing);
         for (target, seen) in targets.iter().zip(seen) {
             if let (Ok(partition), Some(seen)) = (&target.partition, seen) {
-                partition.subscribe(&waiter, Reader::Consumer, limits.isolation, seen);
+                partition.subscribe(&waiter, limits.reader, limits.isolation, seen);
             }
         }
         // At the deadline the last pass answers what is there.
-        given_up = !wait(&waiter, deadline, request).await;
+        given_up = if limits.is_follower() {
+            !follower::wait(&waiter, &targets, deadline).await
+        } else {
+            !wait(&waiter, deadline, request).await
+        };
     }
 }
 
@@ -203,13 +245,17 @@ async fn pass(services: &Services, targets: &[Target], limits: Limits, deadline:
     for (at, target) in targets.iter().enumerate() {
         let left = limits.max_bytes.saturating_sub(pass.bytes + promised);
         let min_one = pass.bytes == 0 && cold.is_empty();
-        let wanted = left.min(target.max_bytes());
+        let wanted = if target.preferred.is_some() { 0 } else { left.min(target.max_bytes()) };
         let max_bytes = wanted.min(room.left);
-        let read = read_local(target, max_bytes, min_one && !room.denied, limits.isolation).await;
-        let read = room.book(services, target, read, limits.isolation, memory_until).await;
+        let min_one = min_one && target.preferred.is_none();
+        let read = read_local(target, max_bytes, min_one && !room.denied, limits).await;
+        let read = room.book(services, target, read, limits, memory_until).await;
         pass.seen.push(read.as_ref().ok().map(|(result, _)| result.visible_end));
         let found = match read {
-            Err(code) => failed(code, target),
+            Err(error) => failed(error.code, target).at(error.ends.filter(|_| limits.is_follower())),
+            Ok((result, Local::Remote)) if limits.is_follower() => {
+                failed(ErrorCode::OffsetMovedToTieredStorage, target).at(Some(Ends::of(&result)))
+            }
             Ok((result, Local::Records(records))) => {
                 let more = result.visible_end > target.wanted.offset;
                 if more && max_bytes < wanted && records.len() < wanted {
@@ -232,7 +278,9 @@ async fn pass(services: &Services, targets: &[Target], limits: Limits, deadline:
                 from_result(result, RecordChunks::new(), limits.isolation)
             }
         };
+        let found = found.nearer_at(target.preferred);
         pass.urgent |= (found.error != ErrorCode::None && !target.is_unknown()) || found.diverging.is_some();
+        pass.urgent |= found.preferred.is_some();
         pass.found.push(found);
     }
     if !cold.is_empty() {
@@ -240,8 +288,7 @@ async fn pass(services: &Services, targets: &[Target], limits: Limits, deadline:
         with_cold(services, hot, cold, limits, deadline, &mut pass).await;
     }
     let local = pass.found.iter().map(|found| if found.cold { 0 } else { found.records.len() }).sum::<usize>();
-    let source = SourceLabel { source: "local" };
-    services.metrics.fetched_bytes.get_or_create(&source).inc_by(local as u64);
+    services.metrics.fetched_bytes.get_or_create(&limits.source()).inc_by(local as u64);
     let extra = room.extra.as_ref().map_or(0, Grant::bytes);
     if let Some(mut grant) = room.grant {
         grant.shrink_to(local.saturating_sub(extra));
@@ -297,7 +344,7 @@ impl Room {
         if wanted == 0 {
             return Room { grant: None, extra: None, left: 0, pressed: false, denied: false };
         }
-        let memory = &services.fetch_memory;
+        let memory = limits.memory(services);
         let share = (memory.free_bytes() / 4).max(LEAST_ROOM_BYTES);
         let grant = tokio::time::timeout_at(until, memory.admit(wanted.min(share))).await.ok();
         let left = grant.as_ref().map_or(0, Grant::bytes);
@@ -315,17 +362,17 @@ impl Room {
         &mut self,
         services: &Services,
         target: &Target,
-        read: Result<(ReadResult, Local), ErrorCode>,
-        isolation: Isolation,
+        read: Result<(ReadResult, Local), Refused>,
+        limits: Limits,
         until: Instant,
-    ) -> Result<(ReadResult, Local), ErrorCode> {
+    ) -> Result<(ReadResult, Local), Refused> {
         let size = match &read {
             Ok((_, Local::Records(records))) => records.len(),
             Ok((_, Local::Remote)) | Err(_) => return read,
         };
         let within = size.min(target.max_bytes()).min(self.left);
         if size > within {
-            let memory = &services.fetch_memory;
+            let memory = limits.memory(services);
             self.extra = memory.try_admit(size - within);
             if self.extra.is_none() {
                 drop(read);
@@ -334,7 +381,7 @@ impl Room {
                 self.grant = tokio::time::timeout_at(until, memory.admit(size)).await.ok();
                 (self.pressed, self.denied, self.left) = (true, self.grant.is_none(), 0);
                 let max_bytes = if self.denied { 0 } else { size };
-                return read_local(target, max_bytes, false, isolation).await;
+                return read_local(target, max_bytes, false, limits).await;
             }
         }
         self.left -= within;
@@ -355,26 +402,26 @@ pub(super) async fn read_local(
     target: &Target,
     max_bytes: usize,
     min_one: bool,
-    isolation: Isolation,
-) -> Result<(ReadResult, Local), ErrorCode> {
-    let partition = target.partition.as_ref().map_err(|code| *code)?;
+    limits: Limits,
+) -> Result<(ReadResult, Local), Refused> {
+    let partition = target.partition.as_ref().map_err(|code| Refused { code: *code, ends: None })?;
     let wanted = &target.wanted;
     let known = |epoch: LeaderEpoch| (epoch >= 0).then_some(epoch);
     let read = Read {
         offset: wanted.offset,
         max_bytes,
         min_one,
-        isolation,
+        isolation: limits.isolation,
         leader_epoch: known(wanted.current_leader_epoch),
         last_fetched_epoch: known(wanted.last_fetched_epoch),
-        reader: Reader::Consumer,
+        reader: limits.reader,
     };
-    let mut result = partition.read(read).map_err(|error| code_of(&error, partition))?;
+    let mut result = partition.read(read).map_err(|error| refused(&error, partition))?;
     let local = match std::mem::replace(&mut result.data, ReadData::Empty) {
         ReadData::Empty => Local::Records(RecordChunks::new()),
         ReadData::Ready(chunks) => Local::Records(chunks.into_iter().collect()),
         ReadData::Disk(read) => {
-            let chunks = read.run().await.map_err(|error| code_of(&error, partition))?;
+            let chunks = read.run().await.map_err(|error| refused(&error, partition))?;
             Local::Records(chunks.into_iter().collect())
         }
         ReadData::Remote => Local::Remote,
@@ -382,11 +429,53 @@ pub(super) async fn read_local(
     Ok((result, local))
 }
 
-fn code_of(error: &ReadError, partition: &PartitionHandle) -> ErrorCode {
+/// Where a log begins and ends for its readers: a follower goes by that when it cannot be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ends {
+    pub log_start: Offset,
+    pub high_watermark: Offset,
+}
+
+impl Ends {
+    fn of(result: &ReadResult) -> Ends {
+        Ends { log_start: result.log_start, high_watermark: result.high_watermark }
+    }
+}
+
+/// Why a partition cannot be read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refused {
+    pub code: ErrorCode,
+    /// Known where the offset is the trouble.
+    pub ends: Option<Ends>,
+}
+
+fn refused(error: &ReadError, partition: &PartitionHandle) -> Refused {
     if let ReadError::Corrupt(what) = error {
         tracing::error!(partition = %partition.tp(), %what, "a segment cannot be read");
     }
-    read_code(error)
+    let ends = match error {
+        ReadError::OffsetOutOfRange { log_start, high_watermark, .. } => {
+            Some(Ends { log_start: *log_start, high_watermark: *high_watermark })
+        }
+        _ => None,
+    };
+    Refused { code: read_code(error), ends }
+}
+
+impl Found {
+    /// Names a nearer replica, unless something is wrong here.
+    fn nearer_at(self, preferred: Option<NodeId>) -> Found {
+        if self.error == ErrorCode::None { Found { preferred, ..self } } else { self }
+    }
+
+    /// Says where the log begins and ends, too.
+    fn at(self, ends: Option<Ends>) -> Found {
+        match ends {
+            Some(Ends { log_start, high_watermark }) => Found { log_start, high_watermark, ..self },
+            None => self,
+        }
+    }
 }
 
 pub(super) fn failed(error: ErrorCode, target: &Target) -> Found {
@@ -401,6 +490,7 @@ pub(super) fn failed(error: ErrorCode, target: &Target) -> Found {
         aborted: None,
         diverging: None,
         leader: target.leader.filter(|_| elsewhere),
+        preferred: None,
     }
 }
 
@@ -418,5 +508,6 @@ fn from_result(result: ReadResult, records: RecordChunks, isolation: Isolation) 
         }),
         diverging: result.diverging,
         leader: None,
+        preferred: None,
     }
 }

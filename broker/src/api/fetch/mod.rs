@@ -1,18 +1,25 @@
 //! Fetch (KIP-74, KIP-227, KIP-320, KIP-516): records from wherever they are.
 //!
 //! `session` remembers what a consumer reads; `engine` gathers records from memory and disk, and `cold`
-//! from the remote tier, within the limits of the request. Here both meet the message.
+//! from the remote tier, within the limits of the request; `follower` is what is different for replicas. Here all meet the message.
 
 mod cold;
 mod engine;
+mod follower;
+mod nearest;
 pub mod session;
 #[cfg(test)]
 mod tests;
 
 use super::Context;
+use super::services::Services;
+use crate::partition::types::Reader;
 use engine::{Found, Limits, Target};
+use follower::Follower;
 use indexmap::IndexMap;
+use nearest::Near;
 use proto::errors::ErrorCode;
+use proto::ids::NodeId;
 use proto::messages::fetch_request::{FetchTopic, ForgottenTopic};
 use proto::messages::fetch_response::{
     AbortedTransaction, EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
@@ -23,6 +30,8 @@ use session::{Key, Request, Said, SessionError, TopicRef, Wanted};
 use std::collections::HashMap;
 use std::time::Instant;
 
+/// From this version on consumers say their rack, and can be sent to another replica (KIP-392).
+const NEAREST: i16 = 11;
 /// From this version on topics are named by id (KIP-516).
 const BY_ID: i16 = 13;
 /// From this version on an answer names the leader that a misdirected client should ask (KIP-595).
@@ -36,13 +45,20 @@ pub async fn handle(context: &Context<'_>, request: FetchRequest) -> FetchRespon
     let began = Instant::now();
     let services = context.services;
     let by_id = context.caller.version >= BY_ID;
-    let limits = Limits::of(&request, services.config.load().net.fetch_max_bytes);
+    let asker = Asker::of(context, &request);
+    if let Asker::Follower(follower) = &asker
+        && let Err(code) = follower.check(services)
+    {
+        return FetchResponse { error_code: code.code(), ..Default::default() };
+    }
+    let limits = asker.limits(&request, services.config.load().net.fetch_max_bytes);
     // A partition that is named twice is read once, as it was named last.
     let partitions: IndexMap<Key, Wanted> = request.topics.into_iter().flat_map(|topic| wanted(topic, by_id)).collect();
     let asked = Request {
         session_id: request.session_id,
         session_epoch: request.session_epoch,
         by_id,
+        replica: asker.replica(),
         partitions: partitions.into_iter().collect(),
         forgotten: request.forgotten_topics_data.into_iter().flat_map(|topic| forgotten(topic, by_id)).collect(),
     };
@@ -58,8 +74,9 @@ pub async fn handle(context: &Context<'_>, request: FetchRequest) -> FetchRespon
         }
     };
     let image = services.controller.image();
-    let targets: Vec<Target> =
+    let mut targets: Vec<Target> =
         plan.partitions.iter().map(|(key, wanted)| engine::resolve(services, &image, key, wanted)).collect();
+    targets.iter_mut().for_each(|target| asker.look(services, target));
     let gathered = engine::gather(services, targets, limits, context.memory.as_ref()).await;
     let mut response = FetchResponse { session_id: plan.session_id, ..Default::default() };
     let mut topics: HashMap<TopicRef, usize> = HashMap::new();
@@ -85,8 +102,58 @@ pub async fn handle(context: &Context<'_>, request: FetchRequest) -> FetchRespon
         response.responses.get_mut(at).expect("the index was just given").partitions.push(data);
     }
     context.hold_until_sent(gathered.grants);
-    services.metrics.fetch_latency.observe(began.elapsed().as_secs_f64());
+    if asker.replica().is_none() {
+        services.metrics.fetch_latency.observe(began.elapsed().as_secs_f64());
+    }
     response
+}
+
+/// Who fetches.
+enum Asker {
+    /// A consumer of the leader.
+    Consumer,
+    /// A consumer that says its rack.
+    Near(Near),
+    /// A replica.
+    Follower(Follower),
+}
+
+impl Asker {
+    fn of(context: &Context<'_>, request: &FetchRequest) -> Asker {
+        if let Some(follower) = Follower::of(request) {
+            return Asker::Follower(follower);
+        }
+        if context.caller.version < NEAREST || request.rack_id.is_empty() {
+            return Asker::Consumer;
+        }
+        let selects = context.services.config.load().replication.nearest_replica;
+        Asker::Near(Near { rack: request.rack_id.clone(), selects })
+    }
+
+    fn limits(&self, request: &FetchRequest, most: usize) -> Limits {
+        match self {
+            Asker::Consumer => Limits::of(request, most),
+            Asker::Near(_) => Limits { reader: Reader::NearConsumer, ..Limits::of(request, most) },
+            Asker::Follower(follower) => follower.limits(request, most),
+        }
+    }
+
+    /// The broker, and its epoch, if it is one.
+    fn replica(&self) -> Option<(NodeId, i64)> {
+        match self {
+            Asker::Consumer | Asker::Near(_) => None,
+            Asker::Follower(follower) => Some((follower.id, follower.broker_epoch)),
+        }
+    }
+
+    /// Done once with each partition, before any is read.
+    fn look(&self, services: &Services, target: &mut Target) {
+        match self {
+            Asker::Consumer => {}
+            Asker::Near(near) => near.look(services, target),
+            Asker::Follower(follower) => follower.fetched(target),
+        }
+    }
 }
 
 fn wanted(topic: FetchTopic, by_id: bool) -> Vec<(Key, Wanted)> {
@@ -98,6 +165,7 @@ fn wanted(topic: FetchTopic, by_id: bool) -> Vec<(Key, Wanted)> {
             current_leader_epoch: partition.current_leader_epoch,
             last_fetched_epoch: partition.last_fetched_epoch,
             log_start: partition.log_start_offset,
+            high_watermark: partition.high_watermark,
         };
         (Key { topic: name.clone(), partition: partition.partition }, wanted)
     });
@@ -118,7 +186,7 @@ fn said(found: &Found) -> Said {
         high_watermark: found.high_watermark,
         log_start: found.log_start,
         error: found.error != ErrorCode::None,
-        news: !found.records.is_empty() || found.diverging.is_some(),
+        news: !found.records.is_empty() || found.diverging.is_some() || found.preferred.is_some(),
     }
 }
 
@@ -143,6 +211,7 @@ fn partition_data(partition_index: i32, found: Found) -> PartitionData {
                 .map(|txn| AbortedTransaction { producer_id: txn.producer_id, first_offset: txn.first_offset })
                 .collect()
         }),
+        preferred_read_replica: found.preferred.map_or(-1, |id| id.0),
         // Clients expect an empty list of batches, not null.
         records: Some(found.records),
         ..Default::default()

@@ -6,7 +6,7 @@
 //! full fetch, which needs none.
 
 use parking_lot::Mutex;
-use proto::ids::{LeaderEpoch, Millis, Offset};
+use proto::ids::{LeaderEpoch, Millis, NodeId, Offset};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,6 +17,8 @@ pub const EVICT_AFTER_MS: Millis = 120_000;
 /// Partitions that all sessions may remember together, for each session there may be. One takes about 250 bytes: a thousand sessions
 /// take up to 50 MB.
 pub const PARTITIONS_PER_SLOT: usize = 200;
+/// Sessions that one broker may have as a replica: one for each of its fetchers, and those that a broken connection left behind.
+const SESSIONS_PER_REPLICA: usize = 64;
 /// Epoch of a request that starts a session.
 const INITIAL_EPOCH: i32 = 0;
 /// Epoch of a request that neither has nor wants a session.
@@ -44,6 +46,8 @@ pub struct Wanted {
     pub current_leader_epoch: LeaderEpoch,
     pub last_fetched_epoch: LeaderEpoch,
     pub log_start: Offset,
+    /// What a replica knows to be committed; [`Offset::MAX`] from who does not say (version 18).
+    pub high_watermark: Offset,
 }
 
 /// What an answer says of a partition, as far as it decides whether it must be said again.
@@ -133,6 +137,8 @@ struct Session {
     epoch: i32,
     used: Millis,
     by_id: bool,
+    /// The broker, and its epoch, that fetches as a replica in it.
+    replica: Option<(NodeId, i64)>,
     partitions: Remembers,
 }
 
@@ -142,6 +148,8 @@ pub struct Request {
     pub session_id: i32,
     pub session_epoch: i32,
     pub by_id: bool,
+    /// The broker that fetches as a replica, and its epoch.
+    pub replica: Option<(NodeId, i64)>,
     pub partitions: Vec<(Key, Wanted)>,
     pub forgotten: Vec<Key>,
 }
@@ -161,15 +169,20 @@ pub struct Plan {
 #[derive(Debug)]
 pub struct Sessions {
     slots: usize,
-    /// Partitions that all sessions remember.
+    /// Partitions that all sessions of consumers remember.
     remembered: Arc<AtomicUsize>,
-    known: Mutex<HashMap<i32, Arc<Mutex<Session>>>>,
+    /// Partitions that all sessions of replicas remember.
+    replicated: Arc<AtomicUsize>,
+    known: Mutex<Known>,
 }
+
+/// Sessions by their ids.
+type Known = HashMap<i32, Arc<Mutex<Session>>>;
 
 impl Sessions {
     /// `slots` is `max.incremental.fetch.session.cache.slots`.
     pub fn new(slots: usize) -> Sessions {
-        Sessions { slots, remembered: Arc::default(), known: Mutex::default() }
+        Sessions { slots, remembered: Arc::default(), replicated: Arc::default(), known: Mutex::default() }
     }
 
     /// Sessions open now.
@@ -197,7 +210,7 @@ impl Sessions {
     }
 
     fn full(&self, now: Millis, fresh_id: Option<u64>, request: Request) -> Plan {
-        let opened = fresh_id.and_then(|fresh_id| self.open(now, fresh_id, request.by_id, &request.partitions));
+        let opened = fresh_id.and_then(|fresh_id| self.open(now, fresh_id, &request));
         let (session_id, session) = opened.map_or((0, None), |(id, session)| (id, Some(session)));
         Plan { partitions: request.partitions, session, session_id, incremental: false }
     }
@@ -207,29 +220,23 @@ impl Sessions {
         self.remembered.load(Ordering::Relaxed).saturating_add(more) > self.slots.saturating_mul(PARTITIONS_PER_SLOT)
     }
 
-    fn open(
-        &self,
-        now: Millis,
-        fresh_id: u64,
-        by_id: bool,
-        wanted: &[(Key, Wanted)],
-    ) -> Option<(i32, Arc<Mutex<Session>>)> {
-        if wanted.len() > self.slots.saturating_mul(PARTITIONS_PER_SLOT) {
-            return None;
-        }
+    fn open(&self, now: Millis, fresh_id: u64, request: &Request) -> Option<(i32, Arc<Mutex<Session>>)> {
         let mut known = self.known.lock();
-        while known.len() >= self.slots || self.is_full(wanted.len()) {
-            let stalest = known.iter().map(|(id, session)| (session.lock().used, *id)).min();
-            match stalest {
-                Some((used, id)) if now - used > EVICT_AFTER_MS => known.remove(&id),
-                _ => return None,
-            };
-        }
-        let mut partitions = Remembers::none(&self.remembered);
-        for (key, wanted) in wanted {
+        let all = match request.replica {
+            Some(replica) => {
+                make_room_for(&mut known, replica);
+                &self.replicated
+            }
+            None => {
+                self.make_room(&mut known, now, request.partitions.len()).then_some(())?;
+                &self.remembered
+            }
+        };
+        let mut partitions = Remembers::none(all);
+        for (key, wanted) in &request.partitions {
             partitions.want(key.clone(), wanted.clone());
         }
-        let session = Session { epoch: 1, used: now, by_id, partitions };
+        let session = Session { epoch: 1, used: now, by_id: request.by_id, replica: request.replica, partitions };
         let mut id = i32::try_from(fresh_id & 0x7fff_ffff).expect("31 bits fit");
         while id == 0 || known.contains_key(&id) {
             id = id.wrapping_add(1) & i32::MAX;
@@ -237,6 +244,32 @@ impl Sessions {
         let session = Arc::new(Mutex::new(session));
         known.insert(id, Arc::clone(&session));
         Some((id, session))
+    }
+
+    /// Lets go of consumers' sessions until there is room for one more of `partitions`, if enough of them are idle.
+    fn make_room(&self, known: &mut Known, now: Millis, partitions: usize) -> bool {
+        if partitions > self.slots.saturating_mul(PARTITIONS_PER_SLOT) {
+            return false;
+        }
+        loop {
+            let mut consumers = 0;
+            let mut stalest = None;
+            for (id, session) in known.iter() {
+                let session = session.lock();
+                if session.replica.is_none() {
+                    consumers += 1;
+                    let this = (session.used, *id);
+                    stalest = Some(stalest.map_or(this, |other: (Millis, i32)| other.min(this)));
+                }
+            }
+            if consumers < self.slots && !self.is_full(partitions) {
+                return true;
+            }
+            match stalest {
+                Some((used, id)) if now - used > EVICT_AFTER_MS => known.remove(&id),
+                _ => return false,
+            };
+        }
     }
 
     fn resume(&self, now: Millis, request: Request) -> Result<Plan, SessionError> {
@@ -248,7 +281,11 @@ impl Sessions {
         if session.by_id != request.by_id {
             return Err(SessionError::MixedTopicIds);
         }
-        if self.is_full(request.partitions.len()) && request.partitions.iter().any(|(key, _)| !session.knows(key)) {
+        if session.replica != request.replica {
+            return Err(SessionError::NotFound);
+        }
+        let bounded = session.replica.is_none();
+        if bounded && self.is_full(request.partitions.len()) && request.partitions.iter().any(|(key, _)| !session.knows(key)) {
             // It starts again with a full fetch, and has no session then.
             drop(session);
             self.known.lock().remove(&request.session_id);
@@ -270,6 +307,22 @@ impl Sessions {
         let partitions = session.partitions.by_turn.values().map(|one| (one.key.clone(), one.wanted.clone())).collect();
         drop(session);
         Ok(Plan { partitions, session: Some(found), session_id: request.session_id, incremental: true })
+    }
+}
+
+/// Replicas have sessions of their own, which no consumer takes the place of. What they remember is bounded by the partitions there are. One broker
+/// has no more than a few: those of an earlier incarnation go, and then the stalest.
+fn make_room_for(known: &mut Known, (id, broker_epoch): (NodeId, i64)) {
+    known.retain(|_, session| !matches!(session.lock().replica, Some((of, epoch)) if of == id && epoch < broker_epoch));
+    let of_broker = |session: &Mutex<Session>| {
+        let session = session.lock();
+        session.replica.is_some_and(|(of, _)| of == id).then_some(session.used)
+    };
+    let mut used: Vec<_> = known.iter().filter_map(|(id, session)| Some((of_broker(session)?, *id))).collect();
+    used.sort_unstable();
+    let surplus = (used.len() + 1).saturating_sub(SESSIONS_PER_REPLICA);
+    for (_, id) in used.into_iter().take(surplus) {
+        known.remove(&id);
     }
 }
 
@@ -303,7 +356,14 @@ mod tests {
     }
 
     fn wanted(offset: Offset) -> Wanted {
-        Wanted { offset, max_bytes: 100, current_leader_epoch: -1, last_fetched_epoch: -1, log_start: -1 }
+        Wanted {
+            offset,
+            max_bytes: 100,
+            current_leader_epoch: -1,
+            last_fetched_epoch: -1,
+            log_start: -1,
+            high_watermark: Offset::MAX,
+        }
     }
 
     fn request(session_id: i32, session_epoch: i32, partitions: &[(i32, Offset)]) -> Request {
@@ -311,6 +371,7 @@ mod tests {
             session_id,
             session_epoch,
             by_id: true,
+            replica: None,
             partitions: partitions.iter().map(|(p, offset)| (key(*p), wanted(*offset))).collect(),
             forgotten: vec![],
         }
@@ -415,5 +476,45 @@ mod tests {
         assert_eq!(sessions.begin(0, 43, request(42, 0, &[(0, 0)])).expect("replaced").session_id, 43);
         assert_eq!(sessions.begin(0, 44, request(43, -1, &[(0, 0)])).expect("closed").session_id, 0);
         assert!(sessions.is_empty());
+    }
+
+    fn replica(broker: i32, epoch: i64, session_id: i32, session_epoch: i32) -> Request {
+        Request { replica: Some((NodeId(broker), epoch)), ..request(session_id, session_epoch, &[(0, 0)]) }
+    }
+
+    #[test]
+    fn replicas_find_room_whatever_consumers_take_and_take_none_of_theirs() {
+        let sessions = Sessions::new(1);
+        let begin = |now, id, request| sessions.begin(now, id, request).map(|plan| plan.session_id);
+        assert_eq!(begin(0, 42, request(0, 0, &[(0, 0)])), Ok(42));
+        assert_eq!(begin(0, 43, replica(1, 5, 0, 0)), Ok(43));
+        assert_eq!(begin(0, 44, replica(2, 5, 0, 0)), Ok(44));
+        let later = EVICT_AFTER_MS + 1;
+        assert_eq!(begin(later, 45, request(0, 0, &[(0, 0)])), Ok(45), "in place of the idle consumer");
+        assert_eq!(begin(later, 46, request(0, 0, &[(0, 0)])), Ok(0), "in place of nobody");
+        assert_eq!(begin(later, 1, replica(1, 5, 43, 1)), Ok(43));
+        assert_eq!(sessions.len(), 3);
+    }
+
+    #[test]
+    fn a_session_belongs_to_the_incarnation_that_began_it() {
+        let sessions = Sessions::new(1);
+        let begin = |id, request| sessions.begin(0, id, request).map(|plan| plan.session_id);
+        assert_eq!(begin(43, replica(1, 5, 0, 0)), Ok(43));
+        assert_eq!(begin(44, replica(1, 5, 0, 0)), Ok(44), "another fetcher of the same");
+        assert_eq!(begin(1, replica(2, 5, 43, 1)), Err(SessionError::NotFound));
+        assert_eq!(begin(1, request(43, 1, &[])), Err(SessionError::NotFound));
+        assert_eq!(begin(45, replica(1, 6, 0, 0)), Ok(45));
+        assert_eq!(begin(1, replica(1, 5, 43, 1)), Err(SessionError::NotFound), "its broker started anew");
+        assert_eq!(sessions.len(), 1);
+    }
+
+    #[test]
+    fn one_broker_has_no_more_than_a_few_sessions() {
+        let sessions = Sessions::new(1);
+        for at in 0..2 * SESSIONS_PER_REPLICA as i64 {
+            sessions.begin(at, at as u64 + 1, replica(1, 5, 0, 0)).expect("a session");
+        }
+        assert_eq!(sessions.len(), SESSIONS_PER_REPLICA);
     }
 }

@@ -3,7 +3,8 @@
 use super::pace::Pace;
 use super::report::{Moved, Progress};
 use crate::cli::args::BenchArgs;
-use crate::cli::client::{Client, ClientError, Connection, Receiving, Sending, Sent, TopicView, check};
+use crate::cli::client::{Client, ClientError, Connection, Receiving, Sending, TopicView, check};
+use crate::net::wire_client::Sent;
 use bytes::Bytes;
 use futures::future::try_join_all;
 use hdrhistogram::Histogram;
