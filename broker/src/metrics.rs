@@ -63,6 +63,14 @@ pub struct Gauges {
     pub tier_bytes: Family<TopicLabel, Gauge>,
     pub partitions: Gauge,
     pub partitions_offline: Gauge,
+    pub partitions_led: Gauge,
+    pub partitions_under_replicated: Gauge,
+    pub partitions_under_min_isr: Gauge,
+    pub partitions_without_leader: Gauge,
+    pub partitions_reassigning: Gauge,
+    pub brokers_active: Gauge,
+    pub brokers_fenced: Gauge,
+    pub metadata_offset: Gauge,
     pub journal_file_bytes: Family<DirectoryLabel, Gauge>,
     pub journal_unsettled_bytes: Family<DirectoryLabel, Gauge>,
     pub journal_unsynced_bytes: Family<DirectoryLabel, Gauge>,
@@ -241,6 +249,39 @@ impl Metrics {
         r.register("partitions", "Partitions served", g.partitions.clone());
         r.register("partitions_offline", "Partitions whose directory failed", g.partitions_offline.clone());
         register_directories(r, g);
+        register_cluster(r, g);
+    }
+}
+
+fn register_cluster(r: &mut Registry, g: &Gauges) {
+    let gauges = [
+        ("partitions_led", "Partitions that this broker leads", &g.partitions_led),
+        (
+            "partitions_under_replicated",
+            "Partitions led here with replicas that are not in sync",
+            &g.partitions_under_replicated,
+        ),
+        (
+            "partitions_under_min_isr",
+            "Partitions led here with fewer replicas in sync than min.insync.replicas asks for",
+            &g.partitions_under_min_isr,
+        ),
+        (
+            "partitions_without_leader",
+            "Partitions of the whole cluster that nobody leads, as this broker knows",
+            &g.partitions_without_leader,
+        ),
+        (
+            "partitions_reassigning",
+            "Partitions of the whole cluster whose replicas are moving",
+            &g.partitions_reassigning,
+        ),
+        ("brokers_active", "Brokers that serve, as this broker knows", &g.brokers_active),
+        ("brokers_fenced", "Brokers that are registered and do not serve", &g.brokers_fenced),
+        ("metadata_offset", "How far this broker knows the metadata of the cluster", &g.metadata_offset),
+    ];
+    for (name, help, gauge) in gauges {
+        r.register(name, help, gauge.clone());
     }
 }
 

@@ -4,18 +4,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::ids::{NodeId, TopicId, TopicPartition};
+use proto::ids::{DirectoryId, NodeId, TopicId, TopicPartition};
 use proto::metadata::{Image, TierPointer};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::command::{
-    AlterConfigs, AlterPartitions, Command, CreatePartitions, CreateTopics, CreatedTopic, DeleteRecords, DeleteTopics,
-    ElectLeaders, FormCluster, Outcome, ProducerIdBlock, Refusal, RegisterBroker, SetBrokerState, TierCommit,
-    TierRefusal,
+    AlterConfigs, AlterPartitions, AlterReassignments, AssignDirectories, Command, CreatePartitions, CreateTopics,
+    CreatedTopic, DeleteRecords, DeleteTopics, ElectLeaders, FormCluster, Outcome, ProducerIdBlock, Refusal,
+    RegisterBroker, SetBrokerState, TierCommit, TierRefusal, UpdateFeatures,
 };
+use crate::links::SessionLink;
+use crate::node::StartError;
 use crate::raft::Quorum;
 use crate::router::{Router, SUBMIT_WITHIN};
 use crate::task::Queued;
+use crate::view::{QuorumView, VoterChange, VoterError};
 
 /// Why a command has no outcome.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,6 +75,25 @@ impl Local {
         // The task answers whatever it takes; if it is gone, so may be our command with it.
         answered.await.unwrap_or(Err(SubmitError::Unknown))
     }
+
+    /// Changes the voters if this member leads. Which disk a new one has is looked at anew, and that of one that was removed
+    /// is forgotten.
+    pub(crate) async fn change_voters(&self, change: VoterChange) -> Result<(), VoterError> {
+        let unbind = |id| self.submit(Command::BindVoter { id, directory: DirectoryId::UNASSIGNED });
+        match change {
+            VoterChange::Add { id, .. } => {
+                // It fails where nothing can be bound at all, and then nothing was.
+                let _ = unbind(id).await;
+                self.quorum.change_voters(change).await
+            }
+            VoterChange::Remove { id, .. } => {
+                self.quorum.change_voters(change).await?;
+                let _ = unbind(id).await;
+                Ok(())
+            }
+            VoterChange::Move { .. } => self.quorum.change_voters(change).await,
+        }
+    }
 }
 
 /// Submits a command and takes the outcome of its name.
@@ -117,6 +139,34 @@ impl ControllerHandle {
     pub async fn read_linearizable(&self) -> Result<Arc<Image>, SubmitError> {
         self.router.read_linearizable(SUBMIT_WITHIN).await?;
         Ok(self.image())
+    }
+
+    /// Greets all controllers that are known. Fails with one line if one of them says that this node does not belong to
+    /// it: another cluster, another disk than the one its id is known with, another version. Who does not answer within
+    /// `within` does not count.
+    pub async fn introduce(&self, within: Duration) -> Result<(), StartError> {
+        self.router.introduce(within).await.map_err(StartError)
+    }
+
+    /// Opens a link to the leader of the quorum, over which this broker is to say that it lives. To be opened anew when it
+    /// has ended. There is none in a quorum of one without a control listener.
+    pub async fn session(&self, within: Duration) -> Result<SessionLink, SubmitError> {
+        self.router.session(within).await
+    }
+
+    /// The quorum as the member in this process sees it; nothing without one.
+    pub fn quorum(&self) -> QuorumView {
+        self.router.local.as_ref().map(|local| local.quorum.view()).unwrap_or_default()
+    }
+
+    /// The quorum as its leader sees it. If there is none within `within`, as the member in this process does.
+    pub async fn describe_quorum(&self, within: Duration) -> QuorumView {
+        self.router.describe(within).await
+    }
+
+    /// Changes the voters of the quorum. One change at a time; it may take as long as a new voter takes to catch up.
+    pub async fn change_voters(&self, change: VoterChange, within: Duration) -> Result<(), VoterError> {
+        self.router.change_voters(change, within).await
     }
 
     /// See [`Command::FormCluster`]. Returns the cluster's id.
@@ -185,6 +235,37 @@ impl ControllerHandle {
     /// See [`Command::AlterPartitions`]. Answers in the order asked.
     pub async fn alter_partitions(&self, alter: AlterPartitions) -> Result<Vec<Result<(), Refusal>>, SubmitError> {
         answer!(self, Command::AlterPartitions(alter), AlterPartitions)
+    }
+
+    /// See [`Command::AlterReassignments`]. Answers in the order asked.
+    pub async fn alter_reassignments(
+        &self,
+        alter: AlterReassignments,
+    ) -> Result<Vec<Result<(), Refusal>>, SubmitError> {
+        answer!(self, Command::AlterReassignments(alter), AlterReassignments)
+    }
+
+    /// See [`Command::AssignDirectories`]. Answers in the order asked.
+    pub async fn assign_directories(
+        &self,
+        assign: AssignDirectories,
+    ) -> Result<Vec<Result<(), Refusal>>, SubmitError> {
+        answer!(self, Command::AssignDirectories(assign), AssignDirectories)
+    }
+
+    /// See [`Command::UnregisterBroker`].
+    pub async fn unregister_broker(&self, id: NodeId) -> Result<(), SubmitError> {
+        self.submit(Command::UnregisterBroker(id)).await.map(drop)
+    }
+
+    /// See [`Command::SetDraining`].
+    pub async fn set_draining(&self, id: NodeId, draining: bool) -> Result<(), SubmitError> {
+        self.submit(Command::SetDraining { id, draining }).await.map(drop)
+    }
+
+    /// See [`Command::UpdateFeatures`]. Answers in the order asked.
+    pub async fn update_features(&self, update: UpdateFeatures) -> Result<Vec<Result<(), Refusal>>, SubmitError> {
+        answer!(self, Command::UpdateFeatures(update), UpdateFeatures)
     }
 
     /// See [`Command::ElectLeaders`].

@@ -8,11 +8,14 @@ use proto::ids::NodeId;
 use proto::metadata::Image;
 use tokio::sync::{mpsc, watch};
 
+use crate::duties::Sessions;
 use crate::follow::feed::Feed;
 use crate::handle::{Local, SubmitError};
+use crate::links;
 use crate::peers::Identity;
 use crate::raft::{Heard, Quorum};
 use crate::transport::{Channel, Envelope, Serve};
+use crate::view::VoterError;
 use crate::wire::calls::{Canvass, Hint, Kind, Members, Refused};
 use crate::wire::outcome::Answer;
 use crate::wire::{decode, encode};
@@ -27,6 +30,7 @@ pub(crate) struct Member {
     pub(crate) local: Local,
     pub(crate) images: watch::Receiver<Arc<Image>>,
     pub(crate) feed: Arc<Feed>,
+    pub(crate) sessions: Sessions,
 }
 
 #[async_trait]
@@ -56,6 +60,12 @@ impl Serve for Member {
                 }
                 Err(error) => Refused::Malformed(error.to_string()),
             },
+            (Ok(()), Some(Kind::Session)) if self.quorum.term_if_leader().is_none() => {
+                Refused::NotLeader(self.hint(self.quorum.leader()))
+            }
+            (Ok(()), Some(Kind::Session)) => {
+                return links::hold(&self.sessions, &self.identity, channel, self.quorum.leads_no_more()).await;
+            }
             (Ok(()), _) => Refused::Malformed(format!("kind {} is not a conversation", first.kind)),
         };
         // Who asked may be gone.
@@ -100,7 +110,15 @@ impl Member {
                 let voters = self.quorum.voters().into_iter().map(|(id, address)| Hint { id, address });
                 encode(&Members { leader: self.quorum.leader(), voters: voters.collect() })
             }
-            Kind::ChangeVoters | Kind::Follow | Kind::Session | Kind::Refused => {
+            Kind::Describe => encode(&self.quorum.view()),
+            Kind::ChangeVoters => {
+                let change = decode(body).map_err(|error| Refused::Malformed(error.to_string()))?;
+                match self.local.change_voters(change).await {
+                    Err(VoterError::NoLeader) => return Err(Refused::NotLeader(self.hint(self.quorum.leader()))),
+                    changed => encode(&changed.err()),
+                }
+            }
+            Kind::Follow | Kind::Session | Kind::Refused => {
                 return Err(Refused::Malformed(format!("{kind:?} is not a question")));
             }
         })

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use proto::host::{Clock, Entropy, Listener, Network, Spawner};
 use proto::ids::{DirectoryId, NodeId};
 use proto::metadata::Image;
@@ -11,6 +13,9 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::binder::Binder;
+use crate::decide::Policy;
+use crate::duties::{Parts, Settings, duties};
 use crate::handle::{ControllerHandle, Local, QUEUE_BYTES, QUEUE_COMMANDS};
 use crate::member::Member;
 use crate::peers::{Identity, Peers};
@@ -18,6 +23,10 @@ use crate::raft::{Electorate, Heard, Pacemaker, Quorum, Slack, Store, StoreError
 use crate::router::{Remote, Router};
 use crate::task::Task;
 use crate::transport::Wire;
+use crate::wire::calls::Kind;
+
+/// How long the successor of a leader that ends has to say that it was told.
+const CAMPAIGN_WITHIN: Duration = Duration::from_millis(500);
 
 /// What a controller is told at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +38,7 @@ pub struct NodeConfig {
 }
 
 /// What a member of a quorum is told at its start.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct MemberConfig {
     /// Directory of the quorum's store. Made if it is not there.
     pub dir: PathBuf,
@@ -47,6 +56,10 @@ pub struct MemberConfig {
     pub bootstrap: Vec<String>,
     /// How long things take.
     pub timings: Timings,
+    /// What holds where neither a topic nor the cluster says otherwise: the same at all members.
+    pub policy: Policy,
+    /// What the leader of the quorum does by itself.
+    pub duties: Settings,
     /// Whether this directory has belonged to a quorum before. If its store holds none it was lost, and this node does
     /// not start: it could vote a second time in an election.
     pub has_been_member: bool,
@@ -82,6 +95,7 @@ impl From<StoreError> for StartError {
 #[derive(Debug)]
 pub struct ControllerNode {
     quorum: Quorum,
+    peers: Option<Peers>,
     tasks: Vec<JoinHandle<()>>,
     stop: CancellationToken,
 }
@@ -108,9 +122,9 @@ impl ControllerNode {
     ) -> Result<(Self, ControllerHandle), StartError> {
         let slack = Arc::clone(store.slack());
         let (quorum, images) = Quorum::start_alone(node_id, store, spawner).await?;
-        let (local, task) = queue(quorum.clone(), images.clone(), clock, slack, spawner);
+        let (local, task) = queue(quorum.clone(), images.clone(), (clock, Policy::default()), slack, spawner);
         let router = Arc::new(Router { local: Some(local), remote: None, images: images.clone() });
-        let node = Self { quorum, tasks: vec![task], stop: CancellationToken::new() };
+        let node = Self { quorum, peers: None, tasks: vec![task], stop: CancellationToken::new() };
         Ok((node, ControllerHandle { router, images }))
     }
 
@@ -136,7 +150,8 @@ impl ControllerNode {
         listener: Listener,
         machine: Machine,
     ) -> Result<(Self, ControllerHandle), StartError> {
-        let MemberConfig { dir, node_id, directory, cluster_id, voters, bootstrap, timings, has_been_member } = config;
+        let MemberConfig { dir, node_id, directory, cluster_id, voters, bootstrap, timings, policy, duties: settings, has_been_member } =
+            config;
         let Machine { clock, entropy, spawner, network, wire } = machine;
         if has_been_member && !store.holds_a_quorum().await? {
             return Err(StartError(format!(
@@ -154,6 +169,7 @@ impl ControllerNode {
         let peers = Peers { transport: wire.transport(Arc::clone(&network)), identity: Arc::clone(&identity) };
         let bootstrap: Vec<String> =
             voters.iter().filter(|(id, _)| **id != node_id).map(|(_, at)| at.clone()).chain(bootstrap).collect();
+        let listens_at = voters.get(&node_id).cloned().unwrap_or_default();
         let voters =
             voters.into_iter().map(|(id, address)| (id, Voter { address, directory: DirectoryId::UNASSIGNED }));
         let electorate = Electorate { voters: voters.collect(), peers: peers.clone(), timings };
@@ -161,42 +177,69 @@ impl ControllerNode {
 
         let stop = CancellationToken::new();
         let (call, called) = mpsc::channel(1);
+        let (leads, leading) = watch::channel(false);
         let heard = Arc::new(Heard::default());
-        let (local, task) = queue(quorum.clone(), images.clone(), clock, slack, &spawner);
+        let (local, queue) =
+            queue(quorum.clone(), images.clone(), (Arc::clone(&clock), policy), slack, &spawner);
         let pacemaker = Pacemaker {
             quorum: quorum.clone(),
             peers: peers.clone(),
-            network,
+            network: Arc::clone(&network),
             entropy: Arc::clone(&entropy),
             timings,
             heard: Arc::clone(&heard),
             called,
+            listens_at,
+            leading: leads,
         };
-        let member = Member {
-            identity,
-            quorum: quorum.clone(),
-            heard,
-            call,
+        let binder = Binder {
             local: local.clone(),
+            peers: peers.clone(),
             images: images.clone(),
-            feed,
+            leading: leading.clone(),
         };
+        let known = Default::default();
+        let remote = Remote { id: Some(node_id), peers: peers.clone(), bootstrap, entropy, known };
+        let router = Arc::new(Router { local: Some(local.clone()), remote: Some(remote), images: images.clone() });
+        let handle = ControllerHandle { router, images: images.clone() };
+        let parts = Parts { controller: handle.clone(), leading, network, clock, settings, stop: stop.clone() };
+        let (duties, sessions) = duties(parts);
+        let member = Member { identity, quorum: quorum.clone(), heard, call, local, images, feed, sessions };
         let serving = wire.serve(listener, Arc::new(member), stop.clone());
-        let serving = spawner.spawn_hot(async move {
+        let serving = async move {
             if let Err(error) = serving.await {
                 tracing::error!(%error, "the control listener ended");
             }
-        });
-        let tasks = vec![task, spawner.spawn_hot(pacemaker.run()), serving];
-        let remote = Remote { id: Some(node_id), peers, bootstrap, entropy, known: Default::default() };
-        let router = Arc::new(Router { local: Some(local), remote: Some(remote), images: images.clone() });
-        Ok((Self { quorum, tasks, stop }, ControllerHandle { router, images }))
+        };
+        let tasks = vec![
+            queue,
+            spawner.spawn_hot(pacemaker.run()),
+            spawner.spawn_hot(binder.run()),
+            spawner.spawn_hot(duties),
+            spawner.spawn_hot(serving),
+        ];
+        Ok((Self { quorum, peers: Some(peers), tasks, stop }, handle))
     }
 
     /// Returns when the quorum member has stopped by itself, with the reason: its store failed. The
     /// process cannot go on then.
     pub async fn ended(&self) -> String {
         self.quorum.ended().await
+    }
+
+    /// Hands the lead of the quorum over to another member, if this one has it and there is another: so that nobody has
+    /// to miss it first. Takes about a lease. Commands go to the other member from here on.
+    pub async fn hand_over(&self) {
+        let Some(peers) = &self.peers else {
+            return;
+        };
+        let call = |id, address: String| async move {
+            let campaign = peers.ask(&address, Some(id), (Kind::Campaign, Bytes::new()), CAMPAIGN_WITHIN);
+            if let Err(error) = campaign.await {
+                tracing::debug!(%error, successor = %id, "the quorum elects by itself");
+            }
+        };
+        self.quorum.hand_over(call).await;
     }
 
     /// Ends the controller. What was answered stays; commands still queued end as unknown.
@@ -219,12 +262,12 @@ async fn open(dir: PathBuf, node_id: NodeId, spawner: &Spawner) -> Result<Store,
 fn queue(
     quorum: Quorum,
     images: watch::Receiver<Arc<Image>>,
-    clock: Arc<dyn Clock>,
+    (clock, policy): (Arc<dyn Clock>, Policy),
     slack: Arc<Slack>,
     spawner: &Spawner,
 ) -> (Local, JoinHandle<()>) {
     let (queue, queued) = mpsc::channel(QUEUE_COMMANDS);
-    let task = Task { quorum: quorum.clone(), images, queue: queued, clock, slack, spawner: spawner.clone() };
+    let task = Task { quorum: quorum.clone(), images, queue: queued, clock, slack, spawner: spawner.clone(), policy };
     let task = spawner.spawn_hot(task.run());
     (Local { queue, budget: Arc::new(Semaphore::new(QUEUE_BYTES)), quorum }, task)
 }

@@ -148,7 +148,10 @@ impl Peers {
         if let Some(to) = to.filter(|to| to.0 != answer.from) {
             return Err(CallError::Unreachable(format!("node {} listens at {address}, not node {to}", answer.from)));
         }
-        self.identity.accepts(&answer)?;
+        self.identity.accepts(&answer).map_err(|refused| match refused {
+            Refused::Cluster { .. } => Refused::Cluster { theirs: answer.cluster.clone() },
+            other => other,
+        })?;
         if answer.kind != kind as u32 {
             return Err(CallError::Unknown(format!("{address} answered with kind {}", answer.kind)));
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use parking_lot::Mutex;
 use proto::host::Entropy;
 use proto::ids::NodeId;
@@ -17,7 +18,9 @@ use tokio::time::Instant;
 
 use crate::command::{Command, Outcome};
 use crate::handle::{Local, SubmitError};
+use crate::links::SessionLink;
 use crate::peers::{CallError, Peers};
+use crate::view::{QuorumView, VoterChange, VoterError};
 use crate::wire::calls::{Hint, Kind, Members, Refused};
 use crate::wire::outcome::Answer;
 use crate::wire::{decode, encode};
@@ -170,7 +173,7 @@ impl Router {
         let answer = tokio::select! {
             biased;
             answer = asking => answer,
-            () = self.another_leads(leader.id) => return Attempt::Unknown,
+            () = self.another_leads(remote, leader) => return Attempt::Unknown,
         };
         match answer {
             Ok(answer) => Attempt::Done(answer.body),
@@ -184,11 +187,19 @@ impl Router {
         }
     }
 
-    /// Returns when the member in this process knows another leader than `leader`. Never, without such a member.
-    async fn another_leads(&self, leader: NodeId) {
-        match &self.local {
-            Some(local) => local.quorum.another_leads(leader).await,
-            None => std::future::pending().await,
+    /// Returns when the member in this process, or one that is asked from time to time, comes to know another leader.
+    async fn another_leads(&self, remote: &Remote, leader: &Hint) {
+        if let Some(local) = &self.local {
+            return local.quorum.another_leads(leader.id).await;
+        }
+        loop {
+            tokio::time::sleep(MEMBERS_WITHIN).await;
+            for address in remote.addresses().iter().filter(|address| **address != leader.address) {
+                let members = remote.members(address).await;
+                if members.and_then(|members| members.leader).is_some_and(|other| other != leader.id) {
+                    return;
+                }
+            }
         }
     }
 
@@ -250,6 +261,127 @@ impl Router {
         }
     }
 
+    /// See `ControllerHandle::change_voters`.
+    pub(crate) async fn change_voters(&self, change: VoterChange, within: Duration) -> Result<(), VoterError> {
+        let Some(remote) = &self.remote else {
+            return match &self.local {
+                Some(local) => local.change_voters(change).await,
+                None => Err(VoterError::NoLeader),
+            };
+        };
+        let deadline = Instant::now() + within;
+        let body = encode(&change);
+        loop {
+            let hint = match (self.path(remote).await, &self.local) {
+                (Some(Path::Here), Some(local)) => {
+                    let changed = local.change_voters(change.clone());
+                    match tokio::time::timeout_at(deadline, changed).await {
+                        Ok(Err(VoterError::NoLeader)) => None,
+                        Ok(changed) => return changed,
+                        Err(_) => return Err(VoterError::Unknown),
+                    }
+                }
+                (Some(Path::There(leader)), _) => {
+                    let within = deadline.saturating_duration_since(Instant::now());
+                    let call = (Kind::ChangeVoters, body.clone());
+                    match remote.peers.ask(&leader.address, Some(leader.id), call, within).await {
+                        Ok(answer) => match decode::<Option<VoterError>>(&answer.body) {
+                            Ok(None) => return Ok(()),
+                            Ok(Some(error)) => return Err(error),
+                            Err(_) => return Err(VoterError::Unknown),
+                        },
+                        Err(CallError::Refused(Refused::NotLeader(hint))) => hint,
+                        Err(CallError::Refused(_) | CallError::Unreachable(_)) => None,
+                        Err(CallError::Unknown(_)) => return Err(VoterError::Unknown),
+                    }
+                }
+                (Some(Path::Here) | None, _) => None,
+            };
+            remote.note(hint);
+            if !remote.pause(deadline).await {
+                return Err(VoterError::NoLeader);
+            }
+        }
+    }
+
+    /// See `ControllerHandle::introduce`.
+    pub(crate) async fn introduce(&self, within: Duration) -> Result<(), String> {
+        let Some(remote) = &self.remote else {
+            return Ok(());
+        };
+        let addresses = remote.addresses();
+        let asked = addresses.iter().map(|address| remote.peers.ask(address, None, (Kind::Hello, Bytes::new()), within));
+        for (address, answer) in addresses.iter().zip(futures::future::join_all(asked).await) {
+            match answer {
+                Err(CallError::Refused(
+                    refused @ (Refused::Cluster { .. } | Refused::Disk { .. } | Refused::Version { .. }),
+                )) => return Err(format!("the controller at {address} does not accept this node: {refused}")),
+                Err(error) => tracing::debug!(%error, %address, "a controller did not answer a greeting"),
+                Ok(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// See `ControllerHandle::session`.
+    pub(crate) async fn session(&self, within: Duration) -> Result<SessionLink, SubmitError> {
+        let no_leader = SubmitError::NotLeader { leader: None };
+        let remote = self.remote.as_ref().ok_or_else(|| no_leader.clone())?;
+        let deadline = Instant::now() + within;
+        loop {
+            let leader = match (self.path(remote).await, &self.local) {
+                (Some(Path::Here), Some(local)) => {
+                    // Over the network like everybody else: it is the process that is looked after.
+                    let own = local.quorum.voters().into_iter().find(|(id, _)| Some(*id) == remote.id);
+                    own.map(|(id, address)| Hint { id, address })
+                }
+                (Some(Path::There(leader)), _) => Some(leader),
+                (Some(Path::Here) | None, _) => None,
+            };
+            if let Some(leader) = leader {
+                match tokio::time::timeout_at(deadline, remote.link(leader)).await {
+                    Ok(Ok(link)) => return Ok(link),
+                    Ok(Err(CallError::Refused(Refused::NotLeader(hint)))) => remote.note(hint),
+                    Ok(Err(error)) => {
+                        tracing::debug!(%error, "no session with the quorum's leader yet");
+                        remote.note(None);
+                    }
+                    Err(_) => return Err(no_leader),
+                }
+            }
+            if !remote.pause(deadline).await {
+                return Err(no_leader);
+            }
+        }
+    }
+
+    /// The quorum as its leader sees it, or as much as can be found out.
+    pub(crate) async fn describe(&self, within: Duration) -> QuorumView {
+        let here = self.local.as_ref().map(|local| local.quorum.view());
+        let Some(remote) = &self.remote else {
+            return here.unwrap_or_default();
+        };
+        let deadline = Instant::now() + within;
+        loop {
+            match self.path(remote).await {
+                Some(Path::Here) => return here.unwrap_or_default(),
+                Some(Path::There(leader)) => {
+                    let asked = self.ask_leader(remote, &leader, Kind::Describe, Bytes::new(), deadline).await;
+                    if let Attempt::Done(body) = asked
+                        && let Ok(view) = decode(&body)
+                    {
+                        return view;
+                    }
+                    remote.note(None);
+                }
+                None => {}
+            }
+            if !remote.pause(deadline).await {
+                return here.unwrap_or_default();
+            }
+        }
+    }
+
     /// Returns when the image shows `offset`. Never, if images have ended before that.
     pub(crate) async fn caught_up(&self, offset: u64) {
         let mut images = self.images.clone();
@@ -291,14 +423,19 @@ impl Remote {
         addresses
     }
 
+    /// Opens a link to `leader`.
+    async fn link(&self, leader: Hint) -> Result<SessionLink, CallError> {
+        let mut channel = self.peers.open(&leader.address, Kind::Session, Bytes::new()).await?;
+        let greeting = channel.from.next().await;
+        let greeting = greeting.ok_or_else(|| CallError::Unreachable(format!("{} hung up", leader.address)))?;
+        self.peers.check(&leader.address, Some(leader.id), Kind::Session, greeting)?;
+        Ok(SessionLink::new(leader, self.peers.clone(), channel))
+    }
+
     /// Asks the members who leads, one after the other, until one knows.
     async fn look_around(&self) {
         for address in self.addresses() {
-            let ask = self.peers.ask(&address, None, (Kind::Members, Bytes::new()), MEMBERS_WITHIN);
-            let Ok(answer) = ask.await else {
-                continue;
-            };
-            let Ok(members) = decode::<Members>(&answer.body) else {
+            let Some(members) = self.members(&address).await else {
                 continue;
             };
             let found = members.leader.is_some_and(|leader| Some(leader) != self.id);
@@ -309,6 +446,12 @@ impl Remote {
                 return;
             }
         }
+    }
+
+    /// What the member at `address` says of the quorum; nothing if it does not answer.
+    async fn members(&self, address: &str) -> Option<Members> {
+        let asked = self.peers.ask(address, None, (Kind::Members, Bytes::new()), MEMBERS_WITHIN).await;
+        asked.ok().and_then(|answer| decode(&answer.body).ok())
     }
 
     /// Waits a little; whether there is time left then.

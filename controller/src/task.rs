@@ -9,7 +9,7 @@ use proto::metadata::{Batch, Image};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use crate::command::{Command, Outcome, Refusal};
-use crate::decide::decide;
+use crate::decide::{Policy, decide};
 use crate::handle::SubmitError;
 use crate::raft::{Level, ProposeError, Quorum, Slack};
 
@@ -34,6 +34,7 @@ pub(crate) struct Task {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) slack: Arc<Slack>,
     pub(crate) spawner: Spawner,
+    pub(crate) policy: Policy,
 }
 
 impl Task {
@@ -110,7 +111,7 @@ impl Task {
         let answers = queued
             .iter()
             .map(|queued| {
-                let decision = decide(&image, &queued.command, now)?;
+                let decision = decide(&image, &queued.command, now, &self.policy)?;
                 for record in &decision.records {
                     image.apply(record);
                 }

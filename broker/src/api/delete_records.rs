@@ -14,10 +14,15 @@ use proto::messages::delete_records_request::DeleteRecordsPartition;
 use proto::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
 use proto::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use proto::metadata::Topic;
+use std::time::Duration;
+use tokio::time::Instant;
 
-/// Answers the new log start of each partition asked for. What takes time is waited for together.
+/// Answers the new log start of each partition asked for. What takes time is waited for together, for as long as the
+/// request says: a replica that is alive and lags holds deletions up (KIP-107).
 pub(super) async fn handle(context: &Context<'_>, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
     let services = context.services;
+    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let deadline = Instant::now() + timeout;
     let image = services.controller.image();
     let mut begun = Vec::with_capacity(request.topics.len());
     for asked in request.topics {
@@ -35,7 +40,10 @@ pub(super) async fn handle(context: &Context<'_>, request: DeleteRecordsRequest)
         let mut results = Vec::with_capacity(partitions.len());
         for (partition_index, begun) in partitions {
             let deleted = match begun {
-                Ok(Begun::Local(done, log_start)) => done.await.map(|()| log_start).map_err(ack_code),
+                Ok(Begun::Local(done, log_start)) => match tokio::time::timeout_at(deadline, done).await {
+                    Ok(done) => done.map(|()| log_start).map_err(ack_code),
+                    Err(_) => Err(ErrorCode::RequestTimedOut),
+                },
                 Ok(Begun::ViaPointer(..)) => pointers.next().unwrap_or(Err(ErrorCode::UnknownServerError)),
                 Err(code) => Err(code),
             };

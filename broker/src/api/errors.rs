@@ -66,6 +66,13 @@ pub(super) fn refusal_code(refusal: &Refusal) -> ErrorCode {
         Refusal::ElectionNotNeeded => ErrorCode::ElectionNotNeeded,
         Refusal::PreferredLeaderNotAvailable => ErrorCode::PreferredLeaderNotAvailable,
         Refusal::EligibleLeadersNotAvailable => ErrorCode::EligibleLeadersNotAvailable,
+        Refusal::DuplicateBroker { .. } => ErrorCode::DuplicateBrokerRegistration,
+        Refusal::UnsupportedVersion(_) => ErrorCode::UnsupportedVersion,
+        Refusal::FeatureUpdateFailed(_) => ErrorCode::FeatureUpdateFailed,
+        Refusal::NoReassignmentInProgress => ErrorCode::NoReassignmentInProgress,
+        Refusal::UnknownLeaderEpoch { .. } => ErrorCode::NotController,
+        Refusal::StaleDuty { .. } => ErrorCode::InvalidRequest,
+        Refusal::VoterBound { .. } => ErrorCode::DuplicateVoter,
     }
 }
 

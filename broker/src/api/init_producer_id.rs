@@ -59,7 +59,7 @@ pub async fn handle(context: &Context<'_>, request: InitProducerIdRequest) -> In
 #[cfg(test)]
 mod tests {
     use super::*;
-    use controller::command::RegisterBroker;
+    use controller::command::{Clean, RegisterBroker};
     use controller::{ControllerNode, NodeConfig};
     use proto::host::{ManualClock, Spawner};
     use std::sync::Arc;
@@ -78,7 +78,10 @@ mod tests {
             endpoints: vec![],
             rack: None,
             directories: vec![],
-            ready: true,
+            previous_epoch: None,
+            clean: Clean::Yes,
+            offline_directories: 0,
+            features: controller::supported_features(),
         };
         let epoch = handle.register_broker(broker).await.expect("registered");
         assert_eq!(ProducerIds::new(handle.clone(), NodeId(0), epoch).next().await, Ok(0));

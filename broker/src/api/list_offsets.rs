@@ -28,6 +28,8 @@ const EARLIEST_LOCAL: Millis = -4;
 const LATEST_TIERED: Millis = -5;
 /// From this version on an answer carries the leader epoch of the record found (KIP-320).
 const NAMES_EPOCH: i16 = 4;
+/// From this version on a client knows that a new leader may not know its end yet (KIP-207).
+const KNOWS_UNAVAILABLE: i16 = 5;
 /// From this version on a request says how long to wait for the remote tier.
 const WAITS: i16 = 10;
 
@@ -137,15 +139,23 @@ async fn one(
     if !supported {
         return Err(ErrorCode::UnsupportedVersion);
     }
+    // The last leader may have shown more than this one knows to be committed.
+    let settled = |listed: Listed| {
+        if (listed.offset >= 0 && wanted.timestamp != LATEST) || partition.watermark_is_known() {
+            return Ok(listed);
+        }
+        let known = version >= KNOWS_UNAVAILABLE;
+        Err(if known { ErrorCode::OffsetNotAvailable } else { ErrorCode::LeaderNotAvailable })
+    };
     Ok(match wanted.timestamp {
-        LATEST if isolation == Isolation::ReadCommitted => at(ends.last_stable),
-        LATEST => at(ends.high_watermark),
+        LATEST if isolation == Isolation::ReadCommitted => settled(at(ends.last_stable))?,
+        LATEST => settled(at(ends.high_watermark))?,
         EARLIEST => at(ends.log_start),
         EARLIEST_LOCAL => at(ends.local_start.max(ends.log_start)),
         LATEST_TIERED if ends.tier_end > ends.log_start => at(ends.tier_end - 1),
         LATEST_TIERED => Listed { offset: -1, timestamp: -1, leader_epoch: -1 },
-        MAX_TIMESTAMP => found(newest(services, partition, ask).await?),
-        timestamp => found(first_since(services, partition, timestamp, ask).await?),
+        MAX_TIMESTAMP => settled(found(newest(services, partition, ask).await?))?,
+        timestamp => settled(found(first_since(services, partition, timestamp, ask).await?))?,
     })
 }
 

@@ -5,6 +5,7 @@ use crate::config::{BrokerConfig, TopicConfig};
 use crate::group::GroupHandle;
 use crate::metrics::Metrics;
 use crate::net::budget::Budget;
+use crate::replica::Replication;
 use crate::partition::Partitions;
 use arc_swap::ArcSwap;
 use controller::ControllerHandle;
@@ -42,6 +43,8 @@ pub struct Services {
     pub cold_memory: Budget,
     /// Memory of what answers to replicas hold.
     pub replica_memory: Budget,
+    /// What replicas here fetch from leaders elsewhere.
+    pub replication: Replication,
     /// Metadata offset up to which the partitions of this broker follow the image.
     pub applied: watch::Receiver<u64>,
     pub metrics: Arc<Metrics>,

@@ -7,7 +7,7 @@ use crate::config;
 use crate::config::internal::{self, is_internal};
 use crate::node::settings::with_layers;
 use controller::command::{
-    CreatePartitions, CreateTopics, CreatedTopic, DeleteTopics, Mode, NewPartitions, NewTopic, TopicSelector,
+    CreatePartitions, CreateTopics, CreatedTopic, DeleteTopics, Mode, NewPartitions, NewTopic, Shortage, TopicSelector,
 };
 use proto::errors::ErrorCode;
 use proto::ids::{NodeId, TopicId};
@@ -71,20 +71,40 @@ pub(super) async fn auto_create(services: &Arc<Services>, names: &[&str]) -> Vec
 }
 
 /// What an internal topic is made with; the broker's defaults for any other.
-fn template(services: &Services, name: &str) -> (i32, BTreeMap<String, String>) {
+fn template(services: &Services, name: &str) -> Made {
     let image = services.controller.image();
     let template =
         with_layers(&image, services.node_id, &services.static_config, |layers| internal::template(name, layers));
-    template.map_or((-1, BTreeMap::new()), |template| (template.partitions, template.settings))
+    template.map_or(Made::default(), |template| Made {
+        partitions: template.partitions,
+        factor: template.replication_factor,
+        shortage: Shortage::Shrink,
+        configs: template.settings,
+    })
+}
+
+/// What a topic is made with that does not say it itself.
+struct Made {
+    partitions: i32,
+    factor: i16,
+    shortage: Shortage,
+    configs: BTreeMap<String, String>,
+}
+
+impl Default for Made {
+    fn default() -> Self {
+        Self { partitions: -1, factor: -1, shortage: Shortage::Refuse, configs: BTreeMap::new() }
+    }
 }
 
 fn internal_or_default(services: &Services, name: &str) -> NewTopic {
-    let (partitions, configs) = template(services, name);
+    let Made { partitions, factor, shortage, configs } = template(services, name);
     NewTopic {
         id: TopicId(services.entropy.uuid()),
         name: name.to_owned(),
         partitions,
-        replication_factor: -1,
+        replication_factor: factor,
+        shortage,
         assignments: BTreeMap::new(),
         configs,
     }
@@ -92,7 +112,8 @@ fn internal_or_default(services: &Services, name: &str) -> NewTopic {
 
 /// What the controller is asked for, once the settings were found valid.
 fn plan(services: &Services, topic: &CreatableTopic) -> Result<NewTopic, (ErrorCode, String)> {
-    let (default_partitions, mut configs) = template(services, &topic.name);
+    let made = template(services, &topic.name);
+    let mut configs = made.configs;
     for config in &topic.configs {
         let value = config.value.as_deref().ok_or_else(|| {
             (
@@ -126,10 +147,14 @@ fn plan(services: &Services, topic: &CreatableTopic) -> Result<NewTopic, (ErrorC
         id: TopicId(services.entropy.uuid()),
         name: topic.name.clone(),
         partitions: match topic.num_partitions {
-            -1 if assignments.is_empty() => default_partitions,
+            -1 if assignments.is_empty() => made.partitions,
             partitions => partitions,
         },
-        replication_factor: topic.replication_factor,
+        replication_factor: match topic.replication_factor {
+            -1 if assignments.is_empty() => made.factor,
+            factor => factor,
+        },
+        shortage: if topic.replication_factor == -1 { made.shortage } else { Shortage::Refuse },
         assignments,
         configs,
     })

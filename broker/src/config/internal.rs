@@ -28,6 +28,8 @@ pub fn is_internal(topic: &str) -> bool {
 pub struct Template {
     /// How many partitions it has.
     pub partitions: i32,
+    /// How many replicas each of them has, if there are as many brokers.
+    pub replication_factor: i16,
     /// What is set for it.
     pub settings: Settings,
 }
@@ -38,18 +40,21 @@ pub fn template(topic: &str, broker: &BrokerLayers<'_>) -> Option<Template> {
     let own = match topic {
         OFFSETS => Own {
             partitions: "offsets.topic.num.partitions",
+            factor: "offsets.topic.replication.factor",
             segment_bytes: "offsets.topic.segment.bytes",
             min_isr: None,
             compression: "producer",
         },
         TRANSACTIONS => Own {
             partitions: "transaction.state.log.num.partitions",
+            factor: "transaction.state.log.replication.factor",
             segment_bytes: "transaction.state.log.segment.bytes",
             min_isr: Some("transaction.state.log.min.isr"),
             compression: "uncompressed",
         },
         _ => Own {
             partitions: "share.coordinator.state.topic.num.partitions",
+            factor: "share.coordinator.state.topic.replication.factor",
             segment_bytes: "share.coordinator.state.topic.segment.bytes",
             min_isr: Some("share.coordinator.state.topic.min.isr"),
             compression: "producer",
@@ -72,6 +77,7 @@ pub fn template(topic: &str, broker: &BrokerLayers<'_>) -> Option<Template> {
     }
     Some(Template {
         partitions: broker_value(broker, own.partitions),
+        replication_factor: broker_value(broker, own.factor),
         settings: settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
     })
 }
@@ -79,6 +85,7 @@ pub fn template(topic: &str, broker: &BrokerLayers<'_>) -> Option<Template> {
 /// Which broker configs an internal topic's settings come from.
 struct Own {
     partitions: &'static str,
+    factor: &'static str,
     segment_bytes: &'static str,
     min_isr: Option<&'static str>,
     compression: &'static str,

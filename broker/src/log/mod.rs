@@ -10,6 +10,7 @@ pub mod epochs;
 pub mod folder;
 pub mod index;
 pub mod layout;
+pub mod life;
 pub mod observer;
 pub mod producers;
 pub mod recovery;

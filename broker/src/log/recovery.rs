@@ -17,6 +17,7 @@ use proto::ids::{Offset, TopicPartition};
 
 use super::dir::{LogDir, Sink};
 use super::folder::{Folder, Recovery};
+use super::life::{Life, Stop};
 use crate::disk::{DiskError, EntryKind};
 use crate::journal::{self, Checkpoint, CheckpointError, Journal, Lsn, Mark, OpenError, OwnedRecord};
 use crate::partition::core::Restored;
@@ -77,18 +78,22 @@ pub struct Opened {
     pub checkpoint: Checkpoint,
     /// Records that were repeated from the journal.
     pub replayed: u64,
+    /// How the last life of the directory ended.
+    pub stop: Stop,
 }
 
-/// Recovers `dir` and starts its journal.
+/// Recovers `dir` and starts its journal, in the boot `boot` of the machine.
 ///
 /// # Errors
 /// See [`RecoveryError`]. The directory is as it was, or further on the same way.
-pub(crate) async fn open(dir: &Arc<LogDir>, config: journal::Config) -> Result<Opened, RecoveryError> {
+pub(crate) async fn open(dir: &Arc<LogDir>, config: journal::Config, boot: &str) -> Result<Opened, RecoveryError> {
     let disk = dir.disk();
     // The last process may have been killed in the middle of storing it.
     disk.sync_dir(dir.path()).await?;
     let checkpoint = Checkpoint::load(&**disk, dir.path(), dir.id()).await?;
     let logs = load_folders(dir, &checkpoint).await?;
+    let life = Life::load(&**disk, dir.path()).await?;
+    let blank = logs.is_empty() && checkpoint.partitions.is_empty();
     let missing = checkpoint.partitions.keys().filter(|tp| !logs.contains_key(tp)).copied().collect();
     let mut replay = Journal::open(Arc::clone(disk), dir.path(), dir.id(), config, checkpoint.clone()).await?;
     let mut repeating = Repeating { dir: Arc::clone(dir), logs, missing, checkpoint: checkpoint.clone() };
@@ -120,12 +125,14 @@ pub(crate) async fn open(dir: &Arc<LogDir>, config: journal::Config) -> Result<O
         settled.store(&**disk, dir.path(), dir.id()).await?;
     }
     journal.checkpointed(next.previous());
+    let stop = Life::stop(life.as_ref(), boot, blank && replayed == 0);
+    Life::begin(&**disk, dir.path(), boot).await?;
     dir.started(journal);
     for log in logs.values() {
         log.sweep().await?;
     }
     let partitions = logs.into_values().map(|log| log.into_found(next.previous())).collect();
-    Ok(Opened { partitions, checkpoint: settled, replayed })
+    Ok(Opened { partitions, checkpoint: settled, replayed, stop })
 }
 
 async fn load_folders(

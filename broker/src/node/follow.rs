@@ -6,10 +6,12 @@ use crate::api::services::Services;
 use crate::config::internal::is_internal;
 use crate::group::OFFSETS_TOPIC;
 use crate::group::log::PartitionLog;
-use crate::log::epochs::EpochEntry;
 use crate::partition::{Contradiction, Leadership, PartitionHandle, ReplicaInfo, RewindError};
+use crate::replica::core::Because;
+use crate::replica::start_over::{StartOverError, Tier, start_over};
+use crate::replica::{Following, Replication};
 use proto::ids::{NodeId, TopicPartition};
-use proto::metadata::{Image, PartitionState, Topic, TopicChange};
+use proto::metadata::{Image, PartitionState, Recovery, Topic, TopicChange};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,15 +26,32 @@ const ASK_AGAIN: [Duration; 2] = [Duration::from_millis(100), Duration::from_sec
 pub(super) struct Follower {
     services: Arc<Services>,
     tier: RunnerHandle,
+    /// What the tier holds, for logs that lack it.
+    truth: Arc<dyn Tier>,
     images: watch::Receiver<Arc<Image>>,
     /// The image that the partitions already follow.
     seen: Arc<Image>,
     /// Tells how far the partitions have come.
     applied: watch::Sender<u64>,
-    /// Partitions whose log ends before the tier does: they are not led before it starts over there (TIER-IS-TRUTH).
+    /// Partitions to lead whose log is not what the tier holds: it starts over there first (TIER-IS-TRUTH).
     behind: BTreeSet<TopicPartition>,
     /// What lets them start over; each ends with its partition.
     leveling: JoinSet<TopicPartition>,
+}
+
+/// What an image means for replication: told to it all at once.
+#[derive(Default)]
+struct Moves {
+    follow: Vec<Following>,
+    unfollow: Vec<TopicPartition>,
+}
+
+impl Moves {
+    fn tell(self, replication: &Replication) {
+        // Nobody waits for the last touch: what an answer still brings is refused by its leader epoch.
+        drop(replication.drop(self.unfollow));
+        replication.assign(self.follow);
+    }
 }
 
 impl Follower {
@@ -40,20 +59,23 @@ impl Follower {
     pub(super) fn new(
         services: Arc<Services>,
         tier: RunnerHandle,
-        images: watch::Receiver<Arc<Image>>,
+        truth: Arc<dyn Tier>,
         applied: watch::Sender<u64>,
     ) -> Follower {
+        let images = services.controller.watch();
         let seen = Arc::new(Image::default());
-        Follower { services, tier, images, seen, applied, behind: BTreeSet::new(), leveling: JoinSet::new() }
+        Follower { services, tier, truth, images, seen, applied, behind: BTreeSet::new(), leveling: JoinSet::new() }
     }
 
-    /// Drops what lies on the disks of topics that were deleted while this broker was down. The image must be complete.
+    /// Drops what lies on the disks of replicas that were deleted or moved away while this broker was down. The image must
+    /// be at or past this broker's registration: an older one does not know what it was given since.
     pub(super) async fn drop_strays(&self, image: &Image) {
         let partitions = &self.services.partitions;
         for partition in partitions.all() {
             let tp = partition.tp();
-            if image.partition(tp).is_none() {
-                tracing::info!(%tp, "dropping a partition whose topic was deleted");
+            let held = image.partition(tp).is_some_and(|state| state.replicas.contains(&self.services.node_id));
+            if !held {
+                tracing::info!(%tp, "dropping a replica whose topic was deleted, or that was moved away");
                 partitions.remove(tp).await;
             }
         }
@@ -84,12 +106,15 @@ impl Follower {
         }
     }
 
-    /// A log started over at the end of the tier: it may be led now.
+    /// A log started over at the end of the tier: it may be led now, or followed, if another broker leads by now.
     fn is_level(&mut self, tp: TopicPartition) {
         self.behind.remove(&tp);
-        let (Some(state), Some(handle)) = (self.seen.partition(tp), self.services.partitions.get(tp)) else { return };
-        handle.lead(leadership(&self.services, &self.seen, state));
-        if let Some(pointer) = self.seen.tier(tp) {
+        let seen = Arc::clone(&self.seen);
+        let (Some(state), Some(handle)) = (seen.partition(tp), self.services.partitions.get(tp)) else { return };
+        let mut moves = Moves::default();
+        self.lead_one(&seen, &handle, state, &mut moves);
+        moves.tell(&self.services.replication);
+        if let Some(pointer) = seen.tier(tp) {
             handle.apply_pointer(pointer, self.services.clock.now_ms());
         }
         self.tier.nudge(tp);
@@ -104,22 +129,23 @@ impl Follower {
         }
         let topics_same = topics.is_empty();
         let mut removed = BTreeSet::new();
+        let mut moves = Moves::default();
         for change in topics {
             match change {
-                TopicChange::Added(topic) => self.take(image, topic, 0).await,
-                TopicChange::Changed { old, new } => {
-                    self.lead(image, old, new);
-                    self.take(image, new, old.partitions.len()).await;
-                }
+                TopicChange::Added(topic) => self.take(image, topic, &mut moves).await,
+                TopicChange::Changed { old, new } => self.change(image, old, new, &mut moves).await,
                 TopicChange::Removed(topic) => {
                     removed.insert(topic.name.to_string());
-                    self.drop_topic(topic).await;
+                    for (partition, _) in topic.indexed() {
+                        self.leave(TopicPartition { topic: topic.id, partition }, &mut moves).await;
+                    }
                 }
             }
         }
         if !image.brokers().eq(seen.brokers()) {
-            self.tell_of_brokers(image);
+            self.tell_of_brokers(image, &mut moves);
         }
+        moves.tell(&self.services.replication);
         if configs_changed {
             self.configure(image);
         }
@@ -158,73 +184,105 @@ impl Follower {
         }
     }
 
-    /// Takes on the partitions of `topic` from index `first` on that this broker holds.
-    async fn take(&mut self, image: &Image, topic: &Topic, first: usize) {
-        let expiration = self.services.config.load().producers.id_expiration_ms;
-        let settings = self.services.topic_config(topic.id);
-        if settings.cleanup.compact && !is_internal(&topic.name) {
+    /// Takes on the replicas of a new topic that this broker holds.
+    async fn take(&mut self, image: &Image, topic: &Topic, moves: &mut Moves) {
+        if self.services.topic_config(topic.id).cleanup.compact && !is_internal(&topic.name) {
             let topic = &*topic.name;
             tracing::warn!(
                 topic,
                 "cleanup.policy=compact is not carried out yet: the topic stays on local disk and keeps its records"
             );
         }
-        let config = settings::log(&settings, expiration);
-        for (partition, state) in topic.indexed().skip(first) {
-            let tp = TopicPartition { topic: topic.id, partition };
-            let Some(directory) = directory_of(self.services.node_id, state) else { continue };
-            let taken = self.services.partitions.create(tp, &topic.name, directory, config.clone()).await;
-            match taken {
-                Ok(handle) => self.lead_one(image, &handle, state),
-                Err(error) => tracing::error!(partition = %tp, %error, "a partition could not be made"),
+        for (partition, state) in topic.indexed() {
+            self.take_one(image, topic, (partition, state), moves).await;
+        }
+    }
+
+    async fn take_one(
+        &mut self,
+        image: &Image,
+        topic: &Topic,
+        (partition, state): (i32, &PartitionState),
+        moves: &mut Moves,
+    ) {
+        let tp = TopicPartition { topic: topic.id, partition };
+        let Some(directory) = directory_of(self.services.node_id, state) else { return };
+        let expiration = self.services.config.load().producers.id_expiration_ms;
+        let config = settings::log(&self.services.topic_config(topic.id), expiration);
+        match self.services.partitions.create(tp, &topic.name, directory, config).await {
+            Ok(handle) => self.lead_one(image, &handle, state, moves),
+            Err(error) => tracing::error!(partition = %tp, %error, "a partition could not be made"),
+        }
+    }
+
+    /// Replicas of a topic came, went, or have another leader.
+    async fn change(&mut self, image: &Image, old: &Topic, new: &Topic, moves: &mut Moves) {
+        let held = |state: &PartitionState| state.replicas.contains(&self.services.node_id);
+        let mut changed = Vec::new();
+        for (partition, after) in new.indexed() {
+            let before = old.partition(partition);
+            if before.is_none_or(|before| !Arc::ptr_eq(before, after) && before != after) {
+                changed.push((partition, before.is_some_and(|before| held(before)), held(after), after));
+            }
+        }
+        for (partition, was_held, is_held, state) in changed {
+            let tp = TopicPartition { topic: new.id, partition };
+            match (self.services.partitions.get(tp), was_held, is_held) {
+                (Some(handle), true, true) => self.lead_one(image, &handle, state, moves),
+                (_, true, false) => self.leave(tp, moves).await,
+                (_, _, true) => self.take_one(image, new, (partition, state), moves).await,
+                (_, false, false) => {}
             }
         }
     }
 
-    fn lead(&mut self, image: &Image, old: &Topic, new: &Topic) {
-        for ((partition, before), (_, after)) in old.indexed().zip(new.indexed()) {
-            if Arc::ptr_eq(before, after) || before == after {
-                continue;
-            }
-            let tp = TopicPartition { topic: new.id, partition };
-            if let Some(handle) = self.services.partitions.get(tp) {
-                self.lead_one(image, &handle, after);
-            }
-        }
+    /// This broker holds the replica no more.
+    async fn leave(&mut self, tp: TopicPartition, moves: &mut Moves) {
+        moves.unfollow.push(tp);
+        self.services.partitions.remove(tp).await;
+        self.services.remote.forget(tp);
     }
 
     /// Brokers came, went, or came again: leaders go by that when they let replicas join.
-    fn tell_of_brokers(&mut self, image: &Image) {
+    fn tell_of_brokers(&mut self, image: &Image, moves: &mut Moves) {
         for handle in self.services.partitions.all() {
             if let Some(state) = image.partition(handle.tp()).filter(|state| state.replicas.len() > 1) {
-                self.lead_one(image, &handle, state);
+                self.lead_one(image, &handle, state, moves);
             }
         }
     }
 
-    /// Tells a partition who leads it; one that this broker leads must hold all that the tier does first.
-    fn lead_one(&mut self, image: &Image, handle: &PartitionHandle, state: &PartitionState) {
+    /// Tells a partition who leads it, and what follows from it: one that this broker leads must hold all that the tier does
+    /// first, one that another leads is fetched from there.
+    fn lead_one(&mut self, image: &Image, handle: &PartitionHandle, state: &PartitionState, moves: &mut Moves) {
         let tp = handle.tp();
+        // Still in the making: the newest state is looked up once it is done.
+        if self.behind.contains(&tp) {
+            return;
+        }
         let leadership = leadership(&self.services, image, state);
+        let (epoch, leads) = (leadership.epoch, leadership.leads);
         let lacks = |pointer| {
             matches!(handle.contradiction(pointer, None), Contradiction::EndsBefore | Contradiction::OtherEpoch)
         };
-        let behind = leadership.leads && image.tier(tp).is_some_and(|pointer| lacks(pointer));
-        if !behind {
-            // Still in the making, then: the newest state is looked up once it is done.
-            if !self.behind.contains(&tp) {
+        match state.leader.filter(|_| !leads) {
+            Some(leader) => {
                 handle.lead(leadership);
+                moves.follow.push(Following { tp, leader, epoch, partition: handle.clone() });
+                return;
             }
+            None => moves.unfollow.push(tp),
+        }
+        if !(leads && image.tier(tp).is_some_and(|pointer| lacks(pointer))) {
+            handle.lead(leadership);
             return;
         }
-        if self.behind.insert(tp) {
-            let (services, images) = (Arc::clone(&self.services), self.images.clone());
-            let handle = handle.clone();
-            self.leveling.spawn(async move {
-                start_over(&services, &images, &handle).await;
-                handle.tp()
-            });
-        }
+        self.behind.insert(tp);
+        let (truth, handle) = (Arc::clone(&self.truth), handle.clone());
+        self.leveling.spawn(async move {
+            level(truth.as_ref(), &handle).await;
+            tp
+        });
     }
 
     /// Groups live in the partitions of one topic: whoever leads one coordinates its groups.
@@ -249,40 +307,19 @@ impl Follower {
             }
         }
     }
-
-    async fn drop_topic(&self, topic: &Topic) {
-        for (partition, _) in topic.indexed() {
-            let tp = TopicPartition { topic: topic.id, partition };
-            self.services.partitions.remove(tp).await;
-            self.services.remote.forget(tp);
-        }
-    }
 }
 
 /// Starts a log over at the end of the tier, for as long as it takes until the object store says what is known there.
-async fn start_over(services: &Services, images: &watch::Receiver<Arc<Image>>, handle: &PartitionHandle) {
+async fn level(truth: &dyn Tier, handle: &PartitionHandle) {
     let tp = handle.tp();
     let [mut pause, longest] = ASK_AGAIN;
     loop {
-        let Some(pointer) = images.borrow().tier(tp).cloned() else { return };
-        let why = match services.remote.tier_end(tp, &pointer).await {
-            Ok(Some(end)) => {
-                let entry = |(epoch, start): &(_, _)| EpochEntry { epoch: *epoch, start: *start };
-                let epochs: Vec<EpochEntry> = end.epochs.entries.iter().map(entry).collect();
-                match handle.reset(end.end, &epochs, &end.producers).await {
-                    Ok(()) => {
-                        tracing::warn!(%tp, offset = end.end, "the local log lacked what is tiered and goes on behind it");
-                        return;
-                    }
-                    // The directory failed: it answers for the partition from here on.
-                    Err(RewindError::Lost(_)) => return,
-                    Err(error) => error.to_string(),
-                }
-            }
-            Ok(None) => "nothing is there".to_owned(),
-            Err(error) => error.to_string(),
+        let why = match start_over(handle, truth, Because::OfTier).await {
+            // The directory failed: it answers for the partition from here on.
+            Ok(_) | Err(StartOverError::Local(RewindError::Lost(_))) => return,
+            Err(error) => error,
         };
-        tracing::error!(%tp, why, "the local log lacks what is tiered, and the end of the tier cannot be read: not led");
+        tracing::error!(%tp, %why, "the local log is not what is tiered, and cannot start over behind it yet: not led");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(longest);
     }
@@ -306,6 +343,6 @@ fn leadership(services: &Services, image: &Image, state: &PartitionState) -> Lea
         leads: state.leader == Some(services.node_id),
         isr: state.isr.clone(),
         replicas: state.replicas.iter().map(info).collect(),
-        recovering: false,
+        recovering: state.recovery == Recovery::Recovering,
     }
 }

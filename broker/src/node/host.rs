@@ -17,6 +17,8 @@ pub struct Host {
     pub network: Arc<dyn Network>,
     /// What carries calls of the quorum over it: the same on all nodes.
     pub wire: Wire,
+    /// Tells this boot of the machine from others; empty if nothing does.
+    pub boot: String,
     /// Where tasks run.
     pub spawner: Spawner,
     /// Data directories and the metadata lie here.
@@ -42,6 +44,7 @@ impl Host {
             entropy: Arc::new(SystemEntropy),
             network: Arc::new(TcpNetwork),
             wire: Wire::default(),
+            boot: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
             disk: Arc::new(LocalDisk::new(spawner.blocking().clone())),
             objects: Objects::Configured,
             spawner,

@@ -22,6 +22,7 @@ use crate::disk::DirectoryGuard;
 use crate::net::connection::Limits;
 use crate::net::frame::FrameBudget;
 use crate::net::server;
+use crate::replica::start_over::Tier;
 use control::NodeControl;
 use follow::Follower;
 use front::HttpSide;
@@ -66,6 +67,8 @@ struct Broker {
     services: Arc<Services>,
     control: Arc<NodeControl>,
     tier: RunnerHandle,
+    /// What the tier holds, for logs that lack it.
+    truth: Arc<dyn Tier>,
     /// Tells how far the partitions have followed the image.
     applied: watch::Sender<u64>,
     stop: CancellationToken,
@@ -87,9 +90,9 @@ impl Broker {
             },
             requests,
         };
-        let images = self.services.controller.watch();
+        let truth = Arc::clone(&self.truth);
         let mut follower =
-            Follower::new(Arc::clone(&self.services), self.tier.clone(), images, self.applied.clone());
+            Follower::new(Arc::clone(&self.services), self.tier.clone(), truth, self.applied.clone());
         follower.drop_strays(&self.services.controller.image()).await;
         follower.catch_up().await;
         self.tasks.spawn(follower.run());
@@ -105,6 +108,7 @@ impl Broker {
     /// Stops serving, syncs and checkpoints every log.
     async fn end(&self) {
         self.stop.cancel();
+        self.services.replication.stop().await;
         self.tier.stop().await;
         for partition in self.services.groups.led() {
             self.services.groups.resigned(partition);

@@ -98,9 +98,37 @@ pub(super) fn install(services: &Arc<Services>, requests: &Budget, tier: &Runner
         gauges.partitions.set(i64::try_from(partitions.len()).unwrap_or(i64::MAX));
         let offline = partitions.iter().filter(|partition| partition.dir().is_offline()).count();
         gauges.partitions_offline.set(i64::try_from(offline).unwrap_or(i64::MAX));
+        cluster(&services, gauges);
         directories(&services, gauges);
         tier_lags(&services, &tier, gauges);
     });
+}
+
+fn cluster(services: &Services, gauges: &crate::metrics::Gauges) {
+    let image = services.controller.image();
+    let [mut led, mut under_replicated, mut under_min, mut leaderless, mut moving] = [0; 5];
+    for topic in image.topics() {
+        let least = services.topic_config(topic.id).min_insync_replicas;
+        for (_, state) in topic.indexed() {
+            leaderless += i64::from(state.leader.is_none());
+            moving += i64::from(!state.adding.is_empty() || !state.removing.is_empty());
+            if state.leader == Some(services.node_id) {
+                led += 1;
+                under_replicated += i64::from(state.isr.len() < state.replicas.len());
+                // A partition cannot have more in sync than it has.
+                under_min += i64::from(state.isr.len() < least.min(state.replicas.len()));
+            }
+        }
+    }
+    gauges.partitions_led.set(led);
+    gauges.partitions_under_replicated.set(under_replicated);
+    gauges.partitions_under_min_isr.set(under_min);
+    gauges.partitions_without_leader.set(leaderless);
+    gauges.partitions_reassigning.set(moving);
+    let count = |brokers: usize| i64::try_from(brokers).unwrap_or(i64::MAX);
+    gauges.brokers_active.set(count(image.brokers().filter(|broker| broker.is_active()).count()));
+    gauges.brokers_fenced.set(count(image.brokers().filter(|broker| broker.fenced).count()));
+    gauges.metadata_offset.set(i64::try_from(image.offset()).unwrap_or(i64::MAX));
 }
 
 fn directories(services: &Services, gauges: &crate::metrics::Gauges) {

@@ -1,11 +1,11 @@
 //! The tier's pointers, as the metadata quorum keeps them.
 
 use async_trait::async_trait;
-use controller::command::{TierCommit, TierRefusal};
+use controller::command::{FinishDeletions, TierCommit, TierRefusal};
 use controller::{Command, ControllerHandle, SubmitError};
 use parking_lot::Mutex;
 use proto::ids::TopicPartition;
-use proto::metadata::{DeletedTopic, Image, TierPointer};
+use proto::metadata::{DeletedTopic, Duty, Image, TierPointer};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tiering::ports::{Commit, CommitError, DeletedPartition, PointerError, Pointers};
@@ -96,7 +96,9 @@ impl Pointers for QuorumPointers {
         if done.is_empty() {
             return;
         }
-        if let Err(error) = self.controller.submit(Command::FinishDeletions(done.clone())).await {
+        let duty_epoch = self.controller.image().duty_epoch(Duty::Sweeper);
+        let finish = FinishDeletions { topics: done.clone(), duty_epoch };
+        if let Err(error) = self.controller.submit(Command::FinishDeletions(finish)).await {
             tracing::warn!(%error, "a finished deletion could not be recorded; it will be tried again");
             self.swept.lock().retain(|tp| !done.contains(&tp.topic));
         }
@@ -124,7 +126,7 @@ fn unfinished(error: &SubmitError) -> CommitError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use controller::command::{CreateTopics, DeleteTopics, Mode, NewTopic, RegisterBroker, TopicSelector};
+    use controller::command::{Clean, CreateTopics, DeleteTopics, Mode, NewTopic, RegisterBroker, Shortage, TopicSelector};
     use controller::{ControllerNode, NodeConfig};
     use proto::host::{ManualClock, Spawner};
     use proto::ids::{NodeId, TopicId};
@@ -145,7 +147,10 @@ mod tests {
             endpoints: vec![],
             rack: None,
             directories: vec![],
-            ready: true,
+            previous_epoch: None,
+            clean: Clean::Yes,
+            offline_directories: 0,
+            features: controller::supported_features(),
         };
         handle.register_broker(broker).await.expect("registered");
         let topic = |id: u128, name: &str, configs: &[(&str, &str)]| NewTopic {
@@ -153,6 +158,7 @@ mod tests {
             name: name.to_owned(),
             partitions: 2,
             replication_factor: 1,
+            shortage: Shortage::Refuse,
             assignments: BTreeMap::new(),
             configs: configs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         };

@@ -17,9 +17,12 @@ use crate::config::server::ServerConfig;
 use crate::group::GroupHandle;
 use crate::metrics::Metrics;
 use crate::net::budget::Budget;
+use crate::partition::isr::AskController;
 use crate::partition::{DirSpec, Open, Partitions};
+use crate::replica::start_over::{QuorumTier, Tier};
+use crate::replica::{self, ImageBrokers, Replication};
 use arc_swap::ArcSwap;
-use controller::command::RegisterBroker;
+use controller::command::{Clean, RegisterBroker};
 use proto::ids::{DirectoryId, NodeId};
 use proto::metadata::Endpoint;
 use std::path::Path;
@@ -117,6 +120,21 @@ impl Making<'_> {
         let pointers = Arc::new(QuorumPointers::new(handle.clone()));
         let remote = cold::reader(&config, &store, &pointers, host);
         let tier = cold::start_tier(&config, store, &pointers, &partitions, host);
+        let truth: Arc<dyn Tier> =
+            Arc::new(QuorumTier::new(handle.clone(), remote.clone(), host.spawner.clone()));
+        let replication = Replication::start(replica::Parts {
+            node: node_id,
+            broker_epoch,
+            network: Arc::clone(&host.network),
+            brokers: Arc::new(ImageBrokers::new(handle.clone(), &server.inter_broker)),
+            tier: Arc::clone(&truth),
+            spawner: host.spawner.clone(),
+            memory: Budget::new(config.firn.replica_memory_bytes),
+            settings: replica::Settings::of(&config.replication),
+        });
+        let authority = AskController { controller: handle.clone(), broker: node_id, broker_epoch };
+        partitions.registered(broker_epoch);
+        partitions.propose_to(Arc::new(authority), &host.spawner);
         let (applied, applied_seen) = watch::channel(0);
         let groups = GroupHandle::new(
             config.groups.clone(),
@@ -139,6 +157,7 @@ impl Making<'_> {
             decoded_memory: Budget::new(config.firn.request_memory_bytes / 8),
             fetch_memory: Budget::new(config.firn.request_memory_bytes / 4),
             cold_memory: Budget::new(config.firn.request_memory_bytes / 4),
+            replication,
             replica_memory: Budget::new(config.firn.replica_memory_bytes),
             config: ArcSwap::from_pointee(config),
             applied: applied_seen,
@@ -153,6 +172,7 @@ impl Making<'_> {
             control: Arc::new(NodeControl::new(Arc::clone(&services), tier.clone())),
             services,
             tier,
+            truth,
             applied,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -172,6 +192,7 @@ impl Making<'_> {
             dirs,
             journal,
             dir,
+            boot: self.host.boot.clone(),
             clock: Arc::clone(&self.host.clock),
             observer: Arc::new(observe::LogReports::new(Arc::clone(self.metrics))),
             spawner: self.host.spawner.clone(),
@@ -186,7 +207,10 @@ impl Making<'_> {
             endpoints,
             rack: self.server.rack.clone(),
             directories,
-            ready: true,
+            previous_epoch: None,
+            clean: Clean::Yes,
+            offline_directories: 0,
+            features: controller::supported_features(),
         };
         self.joined.handle.register_broker(broker).await.map_err(StartError::because)
     }

@@ -176,20 +176,22 @@ impl PartitionHandle {
         self.on(Event::LeaderSaid(LeaderSaid { epoch: leader_epoch, high_watermark, log_start }));
     }
 
-    /// What to do when the leader says that its history leaves ours: `leader_epoch` is the greatest epoch it knows up to our
-    /// last one, and ends at `end` there (KIP-279).
-    pub fn truncation_point(&self, leader_epoch: LeaderEpoch, end: Offset) -> Truncation {
-        self.shared.inner.lock().core.truncation_point(leader_epoch, end)
+    /// What to do when the leader of `term`, the one that the fetch was sent under, says that its history leaves ours:
+    /// `leader_epoch` is the greatest epoch it knows up to our last one, and ends at `end` there (KIP-279).
+    pub fn truncation_point(&self, term: LeaderEpoch, leader_epoch: LeaderEpoch, end: Offset) -> Truncation {
+        self.shared.inner.lock().core.truncation_point(term, leader_epoch, end)
     }
 
     /// Whether the log has to start over at the tier's end before anything is appended (TIER-IS-TRUTH). `end_epoch` is
-    /// the epoch of the tier's last record, if known.
+    /// the epoch of the tier's last record, where its footer was read; else what the pointer says of it counts.
     pub fn contradiction(&self, pointer: &TierPointer, end_epoch: Option<LeaderEpoch>) -> Contradiction {
-        self.shared.inner.lock().core.contradiction(tier_end(pointer, end_epoch))
+        let end = tier_end(pointer);
+        let end = TierEnd { epoch: end_epoch.unwrap_or(end.epoch), ..end };
+        self.shared.inner.lock().core.contradiction(end)
     }
 }
 
 /// Where the tier ends, as a pointer says.
-pub(super) fn tier_end(pointer: &TierPointer, end_epoch: Option<LeaderEpoch>) -> TierEnd {
-    TierEnd { offset: pointer.tier_end, epoch: end_epoch.unwrap_or(-1) }
+pub(super) fn tier_end(pointer: &TierPointer) -> TierEnd {
+    TierEnd { offset: pointer.tier_end, epoch: pointer.end_epoch }
 }

@@ -283,7 +283,7 @@ impl PartitionHandle {
     /// contradicts it takes nothing from it before it has started over.
     pub fn apply_pointer(&self, pointer: &TierPointer, now_ms: Millis) {
         let TierPointer { generation, log_start, .. } = *pointer;
-        self.on(Event::Pointer { generation, log_start, end: tier_end(pointer, None), now_ms });
+        self.on(Event::Pointer { generation, log_start, end: tier_end(pointer), now_ms });
     }
 
     /// Drops what retention no longer wants on local disk, and producers that were silent for too long.

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use controller::command::{AlterPartitions, IsrChange};
-use controller::{ControllerHandle, SubmitError};
+use controller::{ControllerHandle, Refusal, SubmitError};
 use parking_lot::Mutex;
 use proto::ids::{Millis, NodeId, TopicPartition};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::core::{IsrProposal, IsrRefused};
-use super::registry::Partitions;
+use super::handle::PartitionHandle;
 
 /// How long the first proposal waits for others: fencing a broker concerns many partitions at once.
 const LINGER: Duration = Duration::from_millis(5);
@@ -60,18 +60,21 @@ impl IsrAuthority for AskController {
         let outcome = self.controller.alter_partitions(command).await;
         let refused = match outcome {
             Ok(outcomes) => {
-                let told = |(outcome, (tp, proposal)): (Result<(), controller::Refusal>, &(_, IsrProposal))| {
+                let told = |(outcome, (tp, proposal)): (Result<(), Refusal>, &(_, IsrProposal))| {
                     outcome.map_err(|refusal| {
                         tracing::info!(%tp, ?proposal, %refusal, "in-sync replicas were not changed");
-                        IsrRefused::Stale
+                        // Terms and versions are compared before anything else.
+                        let outdated =
+                            matches!(refusal, Refusal::FencedLeaderEpoch { .. } | Refusal::InvalidUpdateVersion);
+                        if outdated { IsrRefused::Outdated } else { IsrRefused::Ineligible }
                     })
                 };
                 return outcomes.into_iter().zip(changes).map(told).collect();
             }
-            // This registration is over, or nothing in the command can be carried out.
+            // This registration is over: others lead, or will.
             Err(SubmitError::Refused(refusal)) => {
                 tracing::warn!(%refusal, "in-sync replicas cannot be changed");
-                IsrRefused::Stale
+                IsrRefused::Outdated
             }
             Err(SubmitError::NotLeader { .. } | SubmitError::Unknown | SubmitError::NoSpace | SubmitError::Ended) => {
                 IsrRefused::Unknown
@@ -121,8 +124,12 @@ impl Outbox {
     }
 }
 
-/// Sends proposals for as long as it is let.
-pub(super) async fn run(outbox: Arc<Outbox>, partitions: Partitions, authority: Arc<dyn IsrAuthority>) {
+/// Sends proposals for as long as it is let; `find` finds a partition.
+pub(super) async fn run(
+    outbox: Arc<Outbox>,
+    find: impl Fn(TopicPartition) -> Option<PartitionHandle>,
+    authority: Arc<dyn IsrAuthority>,
+) {
     let [first_pause, longest] = ASK_AGAIN;
     let mut pause = first_pause;
     loop {
@@ -137,7 +144,7 @@ pub(super) async fn run(outbox: Arc<Outbox>, partitions: Partitions, authority: 
         let answers = answers.into_iter().chain(std::iter::repeat(Err(IsrRefused::Unknown)));
         for ((tp, proposal), outcome) in changes.into_iter().zip(answers) {
             unknown |= outcome == Err(IsrRefused::Unknown);
-            if let Some(partition) = partitions.get(tp) {
+            if let Some(partition) = find(tp) {
                 partition.isr_answered(proposal.partition_epoch, outcome);
             }
         }

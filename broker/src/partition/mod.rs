@@ -14,7 +14,7 @@ mod tier_port;
 pub mod types;
 pub mod waiters;
 
-pub use core::{Contradiction, Cut, Leadership, ReplicaInfo, ReplicaView, Truncation};
+pub use core::{Contradiction, Cut, Leadership, Loss, ReplicaInfo, ReplicaView, Truncation};
 pub use following::{FetchPosition, FollowerAppend, ReplicaFetch};
 pub use handle::{Deletion, PartitionHandle, describe};
 pub use registry::{DirSpec, Directory, NoDirectory, Open, Partitions};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -21,6 +22,7 @@ use crate::disk::Disk;
 use crate::journal;
 use crate::log::config::LogConfig;
 use crate::log::dir::{DirConfig, DirOffline, LogDir};
+use crate::log::life::{Life, Stop};
 use crate::log::observer::Observer;
 use crate::log::recovery::{self, Found, RecoveryError};
 use crate::log::writer::Writer;
@@ -53,6 +55,8 @@ pub struct Open {
     pub journal: journal::Config,
     /// Sizes of each directory's memory.
     pub dir: DirConfig,
+    /// The boot of this machine, as it says; empty if it does not.
+    pub boot: String,
     /// Wall clock.
     pub clock: Arc<dyn Clock>,
     /// Who counts what happens in all of them.
@@ -115,6 +119,11 @@ struct Registry {
     writers: Mutex<Vec<(Arc<LogDir>, JoinHandle<()>)>>,
     /// Proposals for the controller.
     outbox: Arc<Outbox>,
+    boot: String,
+    /// How the last life of the directories ended.
+    stop: Stop,
+    /// Epoch of this broker's registration, -1 before it.
+    broker_epoch: AtomicI64,
     duties: Mutex<Vec<JoinHandle<()>>>,
     /// Directories that have not failed.
     online: watch::Sender<usize>,
@@ -137,12 +146,13 @@ impl Partitions {
                 open.dir.clone(),
             );
             let journal = open.journal.clone();
+            let boot = &open.boot;
             async move {
                 if let Some(cause) = &spec.broken {
                     dir.fail(cause.clone());
                     return (dir, None);
                 }
-                let opened = recovery::open(&dir, journal).await;
+                let opened = recovery::open(&dir, journal, boot).await;
                 (dir, Some(opened))
             }
         });
@@ -172,6 +182,9 @@ impl Partitions {
             leaving: Mutex::default(),
             writers: Mutex::default(),
             outbox: Outbox::new(),
+            boot: open.boot,
+            stop: opened.iter().map(|(_, found)| found.stop).fold(Stop::Clean(-1), Stop::worst),
+            broker_epoch: AtomicI64::new(-1),
             duties: Mutex::default(),
             online: watch::Sender::new(opened.len()),
         });
@@ -202,9 +215,21 @@ impl Partitions {
         Ok(Self { shared: registry })
     }
 
+    /// How the last life of the data directories ended; those that are offline do not count.
+    pub fn last_stop(&self) -> Stop {
+        self.shared.stop
+    }
+
+    /// This broker is registered under `broker_epoch`: a clean stop will say so.
+    pub fn registered(&self, broker_epoch: i64) {
+        self.shared.broker_epoch.store(broker_epoch, Ordering::Relaxed);
+    }
+
     /// Lets leaders propose changes of who is in sync to `authority`, until the close. Before that proposals wait.
     pub fn propose_to(&self, authority: Arc<dyn IsrAuthority>, spawner: &Spawner) {
-        let run = isr::run(Arc::clone(&self.shared.outbox), self.clone(), authority);
+        let registry = Arc::downgrade(&self.shared);
+        let find = move |tp| registry.upgrade()?.partitions.read().get(&tp).cloned();
+        let run = isr::run(Arc::clone(&self.shared.outbox), find, authority);
         self.shared.duties.lock().push(spawner.spawn_hot(run));
     }
 
@@ -313,7 +338,7 @@ impl Partitions {
     }
 
     /// Takes no more records, settles everything and stores checkpoints, so that the next start has nothing to
-    /// repeat.
+    /// repeat, and knows that ([`Partitions::last_stop`]).
     ///
     /// # Errors
     /// The first directory that could not be closed; it recovers at the next start.
@@ -333,7 +358,15 @@ impl Partitions {
             if writer.await.is_err() {
                 dir.fail("its writer ended early");
             }
-            if dir.is_offline() { Err(dir.offline()) } else { Ok(()) }
+            if dir.is_offline() {
+                return Err(dir.offline());
+            }
+            let broker_epoch = self.shared.broker_epoch.load(Ordering::Relaxed);
+            if let Err(error) = Life::end(&**dir.disk(), dir.path(), &self.shared.boot, broker_epoch).await {
+                let directory = dir.path().display();
+                tracing::warn!(%directory, %error, "closed, but the next start will not know that");
+            }
+            Ok(())
         });
         futures::future::join_all(closing).await.into_iter().collect()
     }

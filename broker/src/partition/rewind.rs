@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proto::ids::{LeaderEpoch, Offset};
 
-use super::core::Cut;
+use super::core::{Cut, Uncuttable};
 use super::handle::PartitionHandle;
 use super::read::scan;
 use super::shared::{Inner, OpKind, SavePoint, Shared};
@@ -23,7 +23,7 @@ pub enum RewindError {
     /// The log could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The data directory failed, or the partition went away.
+    /// The data directory failed, the partition went away, or the term is over in which it was to be cut.
     #[error(transparent)]
     Lost(#[from] AckError),
     /// What was committed is not cut.
@@ -136,8 +136,8 @@ impl PartitionHandle {
     }
 
     /// Cuts the log to end at `to`, a batch border; durable on return. For a follower, whose leader's history says so
-    /// ([`PartitionHandle::truncation_point`]): nobody else may append meanwhile. Below the high watermark only after an
-    /// unclean election.
+    /// ([`PartitionHandle::truncation_point`]): nobody else may append meanwhile. Only in the term that it was decided in,
+    /// and below the high watermark only after an unclean election.
     ///
     /// # Errors
     /// See [`RewindError`]; nothing is cut then, unless the directory failed.
@@ -225,7 +225,10 @@ impl PartitionHandle {
 impl Inner {
     fn may_cut(&self, to: Offset, why: Cut) -> Result<(), RewindError> {
         let high_watermark = self.core.offsets().high_watermark;
-        if self.core.may_cut(to, why) { Ok(()) } else { Err(RewindError::Committed { to, high_watermark }) }
+        self.core.may_cut(to, why).map_err(|refused| match refused {
+            Uncuttable::Moved => RewindError::Lost(AckError::NotLeader),
+            Uncuttable::Committed => RewindError::Committed { to, high_watermark },
+        })
     }
 
     /// Forgets batches at or above `end`, and files after that of `segment`: one of the same name may come again,

@@ -1,14 +1,15 @@
-//! Brokers: registered, fenced, in service, on their way out.
+//! Brokers: registered, fenced, in service, on their way out, gone.
 //!
-//! A new incarnation of a broker is fenced first, and every partition it led gets a new leader epoch
-//! even if the same broker leads it again: what the old incarnation still sends is told apart.
+//! A new process of a broker is fenced first, and every partition it led gets a new leader epoch even if the same broker
+//! leads it again: what the old process still sends is told apart. The only broker of a cluster is taken into service as
+//! it registers: there is nobody who could lead instead of it.
 
 use proto::ids::NodeId;
-use proto::metadata::{Broker, Image, MetadataRecord};
+use proto::metadata::{Broker, Endpoint, FEATURE, Image, MetadataRecord, NEWEST_LEVEL};
 
 use super::Draft;
-use super::partitions::{Incarnation, bring_in, move_away};
-use crate::command::{BrokerState, Outcome, Refusal, RegisterBroker, SetBrokerState};
+use super::partitions::{Arrival, broker_changed};
+use crate::command::{BrokerState, Clean, Outcome, Refusal, RegisterBroker, SetBrokerState};
 
 /// Refuses a broker that is not registered with that epoch.
 pub(super) fn check_epoch(image: &Image, id: NodeId, epoch: i64) -> Result<(), Refusal> {
@@ -16,13 +17,17 @@ pub(super) fn check_epoch(image: &Image, id: NodeId, epoch: i64) -> Result<(), R
     if broker.epoch == epoch { Ok(()) } else { Err(Refusal::StaleBrokerEpoch { asked: epoch, current: broker.epoch }) }
 }
 
-pub(super) fn register(draft: &mut Draft, register: &RegisterBroker) -> Outcome {
-    if let Some(broker) = draft.image.broker(register.id)
-        && broker.incarnation == register.incarnation
-    {
-        return Outcome::RegisterBroker(broker.epoch);
+pub(super) fn register(draft: &mut Draft<'_>, register: &RegisterBroker) -> Result<Outcome, Refusal> {
+    let old = draft.image.broker(register.id).cloned();
+    if let Some(broker) = &old {
+        if broker.incarnation == register.incarnation {
+            return Ok(Outcome::RegisterBroker(broker.epoch));
+        }
+        check_successor(broker, register)?;
     }
-    // The offset of its registration: greater than that of any incarnation before it.
+    let alone = draft.image.brokers().all(|broker| broker.id == register.id);
+    check_features(draft, register, alone)?;
+    // The offset of its registration: greater than that of any process before it.
     let epoch = i64::try_from(draft.image.offset()).unwrap_or(i64::MAX);
     draft.push(MetadataRecord::BrokerSet(Broker {
         id: register.id,
@@ -31,35 +36,86 @@ pub(super) fn register(draft: &mut Draft, register: &RegisterBroker) -> Outcome 
         endpoints: register.endpoints.clone(),
         rack: register.rack.clone(),
         directories: register.directories.clone(),
-        fenced: !register.ready,
+        fenced: !alone,
         shutting_down: false,
-        features: Vec::new(),
-        draining: false,
+        features: register.features.clone(),
+        draining: old.is_some_and(|broker| broker.draining),
     }));
-    move_away(draft, register.id, Incarnation::New);
-    if register.ready {
-        bring_in(draft, register.id);
-    }
-    Outcome::RegisterBroker(epoch)
+    let arrival = Arrival { all_online: register.offline_directories == 0, power_lost: register.clean == Clean::No };
+    broker_changed(draft, register.id, Some(arrival));
+    Ok(Outcome::RegisterBroker(epoch))
 }
 
-pub(super) fn set_state(draft: &mut Draft, change: &SetBrokerState) -> Result<Outcome, Refusal> {
+/// Refuses a second process under the id of one that runs. A directory is open in one process at a time: whoever has one of
+/// the old process's directories comes after it. Without one it has to wait until the old process is known to be
+/// gone, that is, fenced.
+fn check_successor(old: &Broker, register: &RegisterBroker) -> Result<(), Refusal> {
+    let on_its_disks =
+        old.directories.is_empty() || register.directories.iter().any(|directory| old.directories.contains(directory));
+    // Two disks with one id are copies: the one with the newest registration on it counts.
+    let original = register.previous_epoch.is_none_or(|epoch| epoch == old.epoch);
+    if old.fenced || (on_its_disks && original) {
+        return Ok(());
+    }
+    let address = old.endpoints.first().map(|Endpoint { host, port, .. }| format!("{host}:{port}"));
+    Err(Refusal::DuplicateBroker { id: register.id, address })
+}
+
+/// Refuses a process that does not understand what the cluster has settled on. The only broker settles for it.
+fn check_features(draft: &mut Draft<'_>, register: &RegisterBroker, alone: bool) -> Result<(), Refusal> {
+    let range = register.features.iter().find(|range| range.name == FEATURE);
+    let level = draft.image.level();
+    if let Some(range) = range.filter(|range| alone && range.min <= range.max) {
+        let best = range.max.min(NEWEST_LEVEL);
+        if best > level {
+            draft.push(MetadataRecord::FeatureSet { name: FEATURE.to_owned(), level: best });
+            return Ok(());
+        }
+    }
+    let (min, max) = range.map_or((0, 0), |range| (range.min, range.max));
+    if (min..=max).contains(&level) {
+        return Ok(());
+    }
+    Err(Refusal::UnsupportedVersion(format!(
+        "broker {} understands levels {min} to {max} of the feature {FEATURE}, the cluster is at {level}",
+        register.id
+    )))
+}
+
+pub(super) fn set_state(draft: &mut Draft<'_>, change: &SetBrokerState) -> Result<Outcome, Refusal> {
     check_epoch(&draft.image, change.id, change.broker_epoch)?;
     let old = draft.image.broker(change.id).ok_or(Refusal::BrokerNotRegistered(change.id))?;
     let mut new = Broker::clone(old);
     (new.fenced, new.shutting_down) = match change.state {
         BrokerState::Active => (false, false),
-        BrokerState::ShuttingDown => (false, true),
-        BrokerState::Fenced => (true, false),
+        BrokerState::ShuttingDown => (old.fenced, true),
+        BrokerState::Fenced => (true, old.shutting_down),
     };
     if let Some(directories) = &change.directories {
         new.directories.clone_from(directories);
     }
-    if new == **old {
-        return Ok(Outcome::SetBrokerState);
+    if new != **old {
+        draft.push(MetadataRecord::BrokerSet(new));
+        broker_changed(draft, change.id, None);
     }
-    draft.push(MetadataRecord::BrokerSet(new));
-    move_away(draft, change.id, Incarnation::Same);
-    bring_in(draft, change.id);
     Ok(Outcome::SetBrokerState)
+}
+
+pub(super) fn unregister(draft: &mut Draft<'_>, id: NodeId) -> Result<Outcome, Refusal> {
+    if draft.image.broker(id).is_none() {
+        return Err(Refusal::BrokerNotRegistered(id));
+    }
+    draft.push(MetadataRecord::BrokerRemoved { id });
+    broker_changed(draft, id, None);
+    Ok(Outcome::UnregisterBroker)
+}
+
+pub(super) fn set_draining(draft: &mut Draft<'_>, id: NodeId, draining: bool) -> Result<Outcome, Refusal> {
+    let old = draft.image.broker(id).ok_or(Refusal::BrokerNotRegistered(id))?;
+    if old.draining != draining {
+        draft.needs_level(1)?;
+        let broker = Broker { draining, ..Broker::clone(old) };
+        draft.push(MetadataRecord::BrokerSet(broker));
+    }
+    Ok(Outcome::SetDraining)
 }

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 
 use proto::metadata::{ConfigKind, ConfigResource, MetadataRecord};
 
-use super::Draft;
+use super::policy::MIN_IN_SYNC;
+use super::topics::more_than_replicas;
+use super::{Draft, partitions};
 use crate::command::{AlterConfigs, ConfigChange, ConfigOp, Mode, Outcome, Refusal};
 
 type Values = BTreeMap<String, String>;
 
-pub(super) fn alter(draft: &mut Draft, alter: &AlterConfigs) -> Outcome {
+pub(super) fn alter(draft: &mut Draft<'_>, alter: &AlterConfigs) -> Outcome {
     let answers = alter
         .resources
         .iter()
@@ -18,8 +20,15 @@ pub(super) fn alter(draft: &mut Draft, alter: &AlterConfigs) -> Outcome {
             check_resource(draft, resource)?;
             let old = draft.image.configs(resource).map(|set| (**set).clone()).unwrap_or_default();
             let new = changed(&old, change);
+            let min_in_sync_changes = old.get(MIN_IN_SYNC) != new.get(MIN_IN_SYNC);
+            if min_in_sync_changes {
+                check_min_in_sync(draft, resource, &new)?;
+            }
             if alter.mode == Mode::Commit {
                 push_difference(draft, resource, &old, &new);
+                if min_in_sync_changes {
+                    min_in_sync_changed(draft, resource);
+                }
             }
             Ok(())
         })
@@ -27,7 +36,25 @@ pub(super) fn alter(draft: &mut Draft, alter: &AlterConfigs) -> Outcome {
     Outcome::AlterConfigs(answers)
 }
 
-fn check_resource(draft: &Draft, resource: &ConfigResource) -> Result<(), Refusal> {
+/// Refuses more replicas in sync than the topic has.
+fn check_min_in_sync(draft: &Draft<'_>, resource: &ConfigResource, new: &Values) -> Result<(), Refusal> {
+    let topic = draft.image.topic_named(&resource.name).filter(|_| resource.kind == ConfigKind::Topic);
+    let required = new.get(MIN_IN_SYNC).and_then(|value| value.trim().parse().ok());
+    let (Some(topic), Some(required)) = (topic, required) else { return Ok(()) };
+    let factor = topic.partitions.iter().map(|state| state.replicas.len() - state.removing.len()).min();
+    factor.map_or(Ok(()), |factor| more_than_replicas(required, factor))
+}
+
+/// Replicas that were eligible may not be so any more.
+fn min_in_sync_changed(draft: &mut Draft<'_>, resource: &ConfigResource) {
+    match resource.kind {
+        ConfigKind::Topic => partitions::min_in_sync_changed(draft, Some(&resource.name)),
+        ConfigKind::Broker if resource.name.is_empty() => partitions::min_in_sync_changed(draft, None),
+        ConfigKind::Broker | ConfigKind::BrokerLogger | ConfigKind::ClientMetrics | ConfigKind::Group => {}
+    }
+}
+
+fn check_resource(draft: &Draft<'_>, resource: &ConfigResource) -> Result<(), Refusal> {
     match resource.kind {
         ConfigKind::Topic if draft.image.topic_named(&resource.name).is_none() => Err(Refusal::UnknownTopic),
         ConfigKind::Broker if !resource.name.is_empty() && resource.name.parse::<i32>().is_err() => {
@@ -87,7 +114,7 @@ fn split(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
-fn push_difference(draft: &mut Draft, resource: &ConfigResource, old: &Values, new: &Values) {
+fn push_difference(draft: &mut Draft<'_>, resource: &ConfigResource, old: &Values, new: &Values) {
     for key in old.keys().filter(|key| !new.contains_key(*key)) {
         draft.push(MetadataRecord::ConfigSet { resource: resource.clone(), key: key.clone(), value: None });
     }

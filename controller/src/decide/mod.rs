@@ -5,10 +5,14 @@
 //! items before it leave it.
 
 mod brokers;
+mod change;
+mod cluster;
 mod configs;
 mod names;
 mod partitions;
 mod placement;
+mod policy;
+mod reassign;
 mod tier;
 mod topics;
 
@@ -16,11 +20,13 @@ mod topics;
 mod tests;
 
 use proto::ids::Millis;
-use proto::metadata::{Image, MetadataRecord};
+use proto::metadata::{FEATURE, FeatureRange, Image, MetadataRecord, NEWEST_LEVEL};
 
-use crate::command::{Command, FormCluster, Outcome, PRODUCER_ID_BLOCK, ProducerIdBlock, Refusal};
+use crate::command::{Command, Outcome, Refusal};
 
+pub(crate) use change::can_lead as can_take_over;
 pub use names::check_topic_name;
+pub use policy::{Flush, Policy};
 
 /// Partitions that one command may create.
 pub const MAX_PARTITIONS_PER_COMMAND: usize = 10_000;
@@ -36,47 +42,61 @@ pub struct Decision {
     pub outcome: Outcome,
 }
 
+/// Features this Firn understands, as a broker tells when it registers.
+pub fn supported_features() -> Vec<FeatureRange> {
+    vec![FeatureRange { name: FEATURE.to_owned(), min: 0, max: NEWEST_LEVEL }]
+}
+
 /// Decides `command` on `image` at the controller's time `now`.
-pub fn decide(image: &Image, command: &Command, now: Millis) -> Result<Decision, Refusal> {
-    let mut draft = Draft::new(image, now);
+pub fn decide(image: &Image, command: &Command, now: Millis, policy: &Policy) -> Result<Decision, Refusal> {
+    let mut draft = Draft { image: image.clone(), records: Vec::new(), now, policy };
     let outcome = match command {
-        Command::FormCluster(form) => form_cluster(&mut draft, form),
-        Command::RegisterBroker(broker) => brokers::register(&mut draft, broker),
+        Command::FormCluster(form) => cluster::form(&mut draft, form),
+        Command::RegisterBroker(broker) => brokers::register(&mut draft, broker)?,
         Command::SetBrokerState(change) => brokers::set_state(&mut draft, change)?,
+        Command::UnregisterBroker(id) => brokers::unregister(&mut draft, *id)?,
+        Command::SetDraining { id, draining } => brokers::set_draining(&mut draft, *id, *draining)?,
         Command::CreateTopics(create) => topics::create(&mut draft, create)?,
         Command::DeleteTopics(delete) => topics::delete(&mut draft, delete),
         Command::CreatePartitions(create) => topics::create_partitions(&mut draft, create)?,
         Command::AlterConfigs(alter) => configs::alter(&mut draft, alter),
         Command::AllocateProducerIds { broker, broker_epoch } => {
             brokers::check_epoch(&draft.image, *broker, *broker_epoch)?;
-            allocate_producer_ids(&mut draft)
+            cluster::allocate_producer_ids(&mut draft)
         }
         Command::CommitTier(commits) => tier::commit(&mut draft, commits),
         Command::DeleteRecords(deletes) => tier::delete_records(&mut draft, deletes),
         Command::AlterPartitions(alter) => partitions::alter(&mut draft, alter)?,
+        Command::AssignDirectories(assign) => partitions::assign_directories(&mut draft, assign)?,
         Command::ElectLeaders(elect) => partitions::elect(&mut draft, elect),
-        Command::FinishDeletions(topics) => {
-            for id in topics {
-                if draft.image.pending_delete(*id).is_some() {
-                    draft.push(MetadataRecord::DeletionFinished { id: *id });
-                }
-            }
-            Outcome::FinishDeletions
-        }
+        Command::Sweep(elections) => partitions::sweep(&mut draft, *elections),
+        Command::AlterReassignments(alter) => reassign::alter(&mut draft, alter)?,
+        Command::FinishDeletions(finish) => cluster::finish_deletions(&mut draft, finish)?,
+        Command::UpdateFeatures(update) => cluster::update_features(&mut draft, update),
+        Command::AssignDuties(duties) => cluster::assign_duties(&mut draft, duties)?,
+        Command::BindVoter { id, directory } => cluster::bind_voter(&mut draft, *id, *directory)?,
     };
     Ok(Decision { records: draft.records, outcome })
 }
 
 /// Records decided so far, and the image as they leave it.
-struct Draft {
+struct Draft<'a> {
     image: Image,
     records: Vec<MetadataRecord>,
     now: Millis,
+    policy: &'a Policy,
 }
 
-impl Draft {
-    fn new(image: &Image, now: Millis) -> Self {
-        Self { image: image.clone(), records: Vec::new(), now }
+impl Draft<'_> {
+    /// Refuses what can only be said at `level` of the feature [`FEATURE`] or above.
+    fn needs_level(&self, level: i16) -> Result<(), Refusal> {
+        if self.image.level() >= level {
+            return Ok(());
+        }
+        Err(Refusal::UnsupportedVersion(format!(
+            "the cluster is at level {} of the feature {FEATURE}; this needs level {level}",
+            self.image.level()
+        )))
     }
 
     /// Decides `record`, less what older members of the cluster could not read of it.
@@ -88,26 +108,4 @@ impl Draft {
         self.image.apply(&record);
         self.records.push(record);
     }
-}
-
-fn form_cluster(draft: &mut Draft, form: &FormCluster) -> Outcome {
-    if draft.image.cluster_id().is_none() {
-        draft.push(MetadataRecord::ClusterFormed { cluster_id: form.cluster_id.clone() });
-    }
-    for (name, level) in &form.features {
-        if draft.image.feature(name) != *level {
-            draft.push(MetadataRecord::FeatureSet { name: name.clone(), level: *level });
-        }
-    }
-    let cluster_id = draft.image.cluster_id().unwrap_or(&form.cluster_id).to_owned();
-    Outcome::FormCluster(cluster_id)
-}
-
-fn allocate_producer_ids(draft: &mut Draft) -> Outcome {
-    let first = draft.image.next_producer_id();
-    // 2^63 ids at a thousand a time are never used up; a saturated counter would hand out no id twice
-    // only because the block would be empty.
-    let next = first.saturating_add(PRODUCER_ID_BLOCK);
-    draft.push(MetadataRecord::ProducerIdsAllocated { next });
-    Outcome::AllocateProducerIds(ProducerIdBlock { first, count: next - first })
 }

@@ -18,10 +18,10 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// The brokers of `image` that may lead.
+    /// The brokers of `image` that may lead and are not being drained.
     pub(super) fn new(image: &Image) -> Self {
         let mut racks: BTreeMap<Option<&str>, Vec<NodeId>> = BTreeMap::new();
-        for broker in image.brokers().filter(|broker| broker.is_active()) {
+        for broker in image.brokers().filter(|broker| broker.is_active() && !broker.draining) {
             racks.entry(broker.rack.as_deref()).or_default().push(broker.id);
         }
         let deepest = racks.values().map(Vec::len).max().unwrap_or(0);
@@ -36,9 +36,14 @@ impl Ring {
             return Ok(());
         }
         Err(Refusal::InvalidReplicationFactor(format!(
-            "Replication factor {replication_factor} cannot be reached: {} broker(s) available",
+            "Replication factor: {replication_factor} larger than available brokers: {}.",
             self.brokers.len()
         )))
+    }
+
+    /// How many brokers there are to place replicas on.
+    pub(super) fn len(&self) -> usize {
+        self.brokers.len()
     }
 
     /// Replicas of the `number`th partition. At most as many as there are brokers.
@@ -79,21 +84,37 @@ pub(super) fn new_partition(image: &Image, replicas: Vec<NodeId>, number: usize)
     }
 }
 
-fn directory(broker: &Broker, number: usize) -> DirectoryId {
+pub(super) fn directory(broker: &Broker, number: usize) -> DirectoryId {
     match broker.directories.len() {
         0 => DirectoryId::UNASSIGNED,
         count => broker.directories.get(number % count).copied().unwrap_or(DirectoryId::UNASSIGNED),
     }
 }
 
-/// Checks the replicas that someone chose by hand for one partition.
+/// Checks the replicas that someone chose by hand for one new partition.
 pub(super) fn check_manual(image: &Image, replicas: &[NodeId]) -> Result<(), Refusal> {
+    check_replicas(image, replicas)?;
+    if !replicas.iter().any(|id| image.broker(*id).is_some_and(|broker| broker.is_active())) {
+        return Err(Refusal::InvalidReplicaAssignment(
+            "All brokers of the manual partition assignment are fenced.".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// Checks the replicas that someone chose by hand: each of them known, none twice, one at least.
+pub(super) fn check_replicas(image: &Image, replicas: &[NodeId]) -> Result<(), Refusal> {
     let refuse = |why: String| Err(Refusal::InvalidReplicaAssignment(why));
     if replicas.is_empty() {
         return refuse("The manual partition assignment includes an empty replica list.".to_owned());
     }
     let mut sorted = replicas.to_vec();
     sorted.sort_unstable();
+    if let Some(negative) = sorted.first().filter(|id| id.0 < 0) {
+        return refuse(format!(
+            "The manual partition assignment includes the broker id {negative}, which is negative."
+        ));
+    }
     if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
         return refuse(format!("The manual partition assignment includes broker {} more than once.", twice[0]));
     }
@@ -101,9 +122,6 @@ pub(super) fn check_manual(image: &Image, replicas: &[NodeId]) -> Result<(), Ref
         return refuse(format!(
             "The manual partition assignment includes broker {unknown}, but no such broker is registered."
         ));
-    }
-    if !replicas.iter().any(|id| image.broker(*id).is_some_and(|broker| broker.is_active())) {
-        return refuse("All brokers of the manual partition assignment are fenced.".to_owned());
     }
     Ok(())
 }

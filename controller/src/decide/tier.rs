@@ -9,7 +9,7 @@ use proto::metadata::{Image, MetadataRecord, TierPointer};
 use super::Draft;
 use crate::command::{DeleteRecords, Outcome, Refusal, TierCommit, TierRefusal};
 
-pub(super) fn commit(draft: &mut Draft, commits: &[TierCommit]) -> Outcome {
+pub(super) fn commit(draft: &mut Draft<'_>, commits: &[TierCommit]) -> Outcome {
     let answers = commits
         .iter()
         .map(|commit| {
@@ -92,7 +92,7 @@ fn check(new: &TierPointer, old: Option<&TierPointer>) -> Result<(), &'static st
     Ok(())
 }
 
-pub(super) fn delete_records(draft: &mut Draft, deletes: &[DeleteRecords]) -> Outcome {
+pub(super) fn delete_records(draft: &mut Draft<'_>, deletes: &[DeleteRecords]) -> Outcome {
     let answers = deletes
         .iter()
         .map(|delete| {

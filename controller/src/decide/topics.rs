@@ -7,13 +7,14 @@ use proto::metadata::{ConfigResource, Image, MetadataRecord, Topic};
 
 use super::names::check_topic_name;
 use super::placement::{Ring, check_manual, new_partition};
+use super::policy::MIN_IN_SYNC;
 use super::{Draft, MAX_PARTITIONS, MAX_PARTITIONS_PER_COMMAND};
 use crate::command::{
     CreatePartitions, CreateTopics, CreatedTopic, DeleteTopics, Mode, NewPartitions, NewTopic, Outcome, Refusal,
-    TopicSelector,
+    Shortage, TopicSelector,
 };
 
-pub(super) fn create(draft: &mut Draft, create: &CreateTopics) -> Result<Outcome, Refusal> {
+pub(super) fn create(draft: &mut Draft<'_>, create: &CreateTopics) -> Result<Outcome, Refusal> {
     let asked: usize = create.topics.iter().map(|topic| partitions_asked(create, topic)).sum();
     check_room(&draft.image, asked)?;
 
@@ -71,7 +72,7 @@ fn occurrences<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, us
 }
 
 fn create_one(
-    draft: &mut Draft,
+    draft: &mut Draft<'_>,
     ring: &Ring,
     create: &CreateTopics,
     topic: &NewTopic,
@@ -93,6 +94,8 @@ fn create_one(
     let replicas =
         if topic.assignments.is_empty() { placed(draft, ring, create, topic)? } else { assigned(&draft.image, topic)? };
 
+    check_min_in_sync(topic, &replicas)?;
+
     draft.push(MetadataRecord::TopicCreated { id: topic.id, name: topic.name.clone(), created_at: draft.now });
     let resource = ConfigResource::topic(&topic.name);
     for (key, value) in &topic.configs {
@@ -105,6 +108,27 @@ fn create_one(
     push_partitions(draft, topic.id, 0, replicas);
     let topic = draft.image.topic(topic.id).expect("its record was just applied");
     Ok(created(topic))
+}
+
+/// Refuses a topic that says itself that it needs more replicas in sync than it has. (A cluster-wide setting is clamped.)
+fn check_min_in_sync(topic: &NewTopic, replicas: &[Vec<NodeId>]) -> Result<(), Refusal> {
+    let factor = replicas.iter().map(Vec::len).min().unwrap_or(0);
+    let says_factor = topic.replication_factor != -1 || !topic.assignments.is_empty();
+    let required = topic.configs.get(MIN_IN_SYNC).and_then(|value| value.trim().parse().ok());
+    match required {
+        Some(required) if says_factor && topic.shortage == Shortage::Refuse => more_than_replicas(required, factor),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Refuses `required` replicas in sync of `factor`.
+pub(super) fn more_than_replicas(required: usize, factor: usize) -> Result<(), Refusal> {
+    if required <= factor {
+        return Ok(());
+    }
+    Err(Refusal::InvalidConfig(format!(
+        "{MIN_IN_SYNC} is {required}, but there are only {factor} replica(s): records could never be acknowledged with acks=all"
+    )))
 }
 
 fn created(topic: &Topic) -> CreatedTopic {
@@ -120,7 +144,12 @@ fn created(topic: &Topic) -> CreatedTopic {
 }
 
 /// Replicas of a topic that leaves them to the controller.
-fn placed(draft: &Draft, ring: &Ring, create: &CreateTopics, topic: &NewTopic) -> Result<Vec<Vec<NodeId>>, Refusal> {
+fn placed(
+    draft: &Draft<'_>,
+    ring: &Ring,
+    create: &CreateTopics,
+    topic: &NewTopic,
+) -> Result<Vec<Vec<NodeId>>, Refusal> {
     let partitions = match topic.partitions {
         -1 => create.default_partitions,
         count => count,
@@ -138,6 +167,10 @@ fn placed(draft: &Draft, ring: &Ring, create: &CreateTopics, topic: &NewTopic) -
         return Err(Refusal::InvalidReplicationFactor(
             "Replication factor must be larger than 0, or -1 for the default.".to_owned(),
         ));
+    };
+    let factor = match topic.shortage {
+        Shortage::Refuse => factor,
+        Shortage::Shrink => factor.min(ring.len()).max(1),
     };
     ring.check(factor)?;
     let start = draft.image.partition_count() as usize;
@@ -180,7 +213,7 @@ fn check_all_manual(image: &Image, replicas: &[Vec<NodeId>], factor: usize) -> R
     Ok(())
 }
 
-fn push_partitions(draft: &mut Draft, topic: TopicId, first: usize, replicas: Vec<Vec<NodeId>>) {
+fn push_partitions(draft: &mut Draft<'_>, topic: TopicId, first: usize, replicas: Vec<Vec<NodeId>>) {
     for (index, replicas) in (first..).zip(replicas) {
         let partition = i32::try_from(index).expect("bounded by the partitions of a cluster");
         let number = draft.image.partition_count() as usize;
@@ -190,7 +223,7 @@ fn push_partitions(draft: &mut Draft, topic: TopicId, first: usize, replicas: Ve
     }
 }
 
-pub(super) fn delete(draft: &mut Draft, delete: &DeleteTopics) -> Outcome {
+pub(super) fn delete(draft: &mut Draft<'_>, delete: &DeleteTopics) -> Outcome {
     let answers = delete
         .topics
         .iter()
@@ -208,7 +241,7 @@ pub(super) fn delete(draft: &mut Draft, delete: &DeleteTopics) -> Outcome {
     Outcome::DeleteTopics(answers)
 }
 
-pub(super) fn create_partitions(draft: &mut Draft, create: &CreatePartitions) -> Result<Outcome, Refusal> {
+pub(super) fn create_partitions(draft: &mut Draft<'_>, create: &CreatePartitions) -> Result<Outcome, Refusal> {
     let asked = create
         .topics
         .iter()
@@ -240,11 +273,11 @@ pub(super) fn create_partitions(draft: &mut Draft, create: &CreatePartitions) ->
     Ok(Outcome::CreatePartitions(answers))
 }
 
-fn grow(draft: &mut Draft, ring: &Ring, more: &NewPartitions) -> Result<(), Refusal> {
+fn grow(draft: &mut Draft<'_>, ring: &Ring, more: &NewPartitions) -> Result<(), Refusal> {
     let topic = draft.image.topic_named(&more.name).ok_or(Refusal::UnknownTopic)?;
     let id = topic.id;
     let has = topic.partitions.len();
-    let factor = topic.partitions.first().map_or(1, |state| state.replicas.len());
+    let factor = topic.partitions.first().map_or(1, |state| state.replicas.len() - state.removing.len());
     let count = usize::try_from(more.count).unwrap_or(0);
     if count == has {
         return Err(Refusal::InvalidPartitions(format!("Topic already has {has} partition(s).")));

@@ -6,6 +6,7 @@
 
 mod elections;
 mod encoding;
+mod members;
 mod network;
 mod pacemaker;
 mod rpc;
@@ -19,10 +20,10 @@ mod tests;
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use openraft::error::{CheckIsLeaderError, ClientWriteError, ForwardToLeader, RaftError};
+use openraft::error::{CheckIsLeaderError, ForwardToLeader, RaftError};
 use openraft::{Config, Raft, SnapshotPolicy};
 use proto::host::Spawner;
 use proto::ids::{DirectoryId, NodeId};
@@ -114,6 +115,8 @@ pub(crate) struct Quorum {
     store: Store,
     bytes_since_snapshot: Arc<AtomicU64>,
     lease_ms: u64,
+    /// It hands the lead over: it takes no commands any more.
+    resigning: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Quorum {
@@ -208,7 +211,7 @@ impl Quorum {
             .await
             .map_err(|error| StoreError::Raft(error.to_string()))?
             .map_err(|error| StoreError::Raft(error.to_string()))?;
-        Ok(Self { raft, id, store, bytes_since_snapshot: Arc::default(), lease_ms })
+        Ok(Self { raft, id, store, bytes_since_snapshot: Arc::default(), lease_ms, resigning: Arc::default() })
     }
 
     async fn take_the_lead(&self) -> Result<(), StoreError> {
@@ -239,12 +242,19 @@ impl Quorum {
     pub(crate) fn term_if_leader(&self) -> Option<u64> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
-        if metrics.current_leader != Some(self.id) {
+        if metrics.current_leader != Some(self.id) || self.resigning.load(Ordering::Relaxed) {
             return None;
         }
         let alone = metrics.membership_config.membership().voter_ids().count() <= 1;
         let silent_ms = metrics.millis_since_quorum_ack.unwrap_or(0);
         (alone || silent_ms <= LEASES_WITHOUT_QUORUM * self.lease_ms).then_some(metrics.current_term)
+    }
+
+    /// Whether this member leads, and has applied an entry of its own term: its image shows all that was committed before.
+    pub(crate) fn leads_for_sure(&self) -> bool {
+        let term = self.term_if_leader();
+        let applied = self.raft.metrics().borrow().last_applied;
+        term.is_some() && applied.map(|applied| applied.leader_id.term) == term
     }
 
     /// Who leads, as far as this member knows. Not itself if it does not take commands.
@@ -265,23 +275,43 @@ impl Quorum {
         membership.voter_ids().filter_map(voter).collect()
     }
 
-    /// Returns when this member knows another leader than `leader`.
+    /// Returns when this member comes to know another leader than `leader`, and than the one it knows now.
     pub(crate) async fn another_leads(&self, leader: NodeId) {
         let mut metrics = self.raft.metrics();
         let known = |metrics: &Metrics| metrics.current_leader.and_then(node_id);
-        if metrics.wait_for(|metrics| known(metrics).is_some_and(|known| known != leader)).await.is_err() {
+        let now = known(&metrics.borrow());
+        let another = |metrics: &Metrics| known(metrics).is_some_and(|known| known != leader && Some(known) != now);
+        if metrics.wait_for(another).await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Returns a while after this member knows another leader.
+    async fn another_leads_for_long(&self) {
+        if let Some(id) = node_id(self.id) {
+            self.another_leads(id).await;
+        }
+        tokio::time::sleep(Duration::from_millis(LEASES_WITHOUT_QUORUM * self.lease_ms)).await;
+    }
+
+    /// Returns when this member does not lead any more.
+    pub(crate) async fn leads_no_more(&self) {
+        // An end of the metrics is the end of the member.
+        let mut metrics = self.raft.metrics();
+        let _ = metrics.wait_for(|metrics| metrics.current_leader != Some(self.id)).await;
     }
 
     /// Has the quorum agree on `batch`, and applies it here.
     pub(crate) async fn propose(&self, batch: Batch) -> Result<(), ProposeError> {
         let bytes = batch.records.len() as u64 * 128;
-        let written = self.raft.client_write(batch).await.map_err(|error| match error {
-            // Said at once, or after the entry was written and another leader turned up, who may commit it.
-            RaftError::APIError(ClientWriteError::ForwardToLeader(_) | ClientWriteError::ChangeMembershipError(_))
-            | RaftError::Fatal(_) => ProposeError::Unknown,
-        })?;
+        let writing = self.raft.client_write(batch);
+        let written = tokio::select! {
+            biased;
+            // An error is said at once, or after the entry was written and another leader turned up, who may commit it.
+            written = writing => written.map_err(|_| ProposeError::Unknown)?,
+            // Nobody says what became of entries that a snapshot of another leader's has taken the place of.
+            () = self.another_leads_for_long() => return Err(ProposeError::Unknown),
+        };
         self.count(bytes).await;
         match written.data {
             Applied::Nothing | Applied::Batch => Ok(()),
@@ -302,6 +332,9 @@ impl Quorum {
 
     /// Returns when this member, as the leader, has applied all that was committed before the call.
     pub(crate) async fn ensure_linearizable(&self) -> Result<(), SubmitError> {
+        if self.resigning.load(Ordering::Relaxed) {
+            return Err(SubmitError::NotLeader { leader: None });
+        }
         match self.raft.ensure_linearizable().await {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward))) => {
@@ -341,6 +374,13 @@ impl Quorum {
         self.raft.trigger().snapshot().await.expect("raft runs");
         let done = |metrics: &Metrics| metrics.snapshot >= applied;
         self.raft.wait(None).metrics(done, "snapshot").await.expect("raft runs");
+    }
+
+    /// Returns when entries behind a snapshot are gone.
+    #[cfg(test)]
+    pub(crate) async fn purged(&self) {
+        let purged = |metrics: &Metrics| metrics.purged.is_some();
+        self.raft.wait(None).metrics(purged, "purged").await.expect("raft runs");
     }
 }
 

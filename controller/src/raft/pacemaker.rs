@@ -4,17 +4,19 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use proto::host::{Entropy, Network};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::elections::{Command, Event, Pacer, Role, Timings};
 use super::{Metrics, Quorum, node_id};
 use crate::peers::Peers;
-use crate::transport::{Evidence, probe};
+use crate::session::Evidence;
+use crate::transport::probe;
 use crate::wire::calls::{Canvass, Kind};
 
 /// How often the pacer is asked.
@@ -25,6 +27,11 @@ const TICK_ALONE: Duration = Duration::from_secs(1);
 const CANVASS_WITHIN: Duration = Duration::from_millis(100);
 /// How long a leader's host has to say that nobody listens.
 const PROBE_WITHIN: Duration = Duration::from_millis(50);
+
+/// How long a change of the voters that was left half done may take to be finished, before it is tried again.
+const TIDY_WITHIN: Duration = Duration::from_secs(1);
+/// How often it is said that nobody leads.
+const COMPLAIN: Duration = Duration::from_secs(5);
 
 /// When the leader was heard, and which.
 #[derive(Debug, Default)]
@@ -56,6 +63,10 @@ pub(crate) struct Pacemaker {
     pub(crate) heard: Arc<Heard>,
     /// The leader hands over.
     pub(crate) called: mpsc::Receiver<()>,
+    /// `host:port` of this member's control listener, as others are to reach it; empty if it was not told.
+    pub(crate) listens_at: String,
+    /// Told whether this member leads and its image shows all that was committed before.
+    pub(crate) leading: watch::Sender<bool>,
 }
 
 impl Pacemaker {
@@ -65,12 +76,30 @@ impl Pacemaker {
         let ms = |at: Instant| at.saturating_duration_since(start).as_millis() as u64;
         let mut pacer = Pacer::new(self.timings, 0, self.entropy.next_u64());
         let mut fed = None;
+        let mut without_leader = start;
         loop {
             let role = match self.role() {
                 Some(role) => role,
                 None => return,
             };
-            let tick = if self.is_only_voter() { TICK_ALONE } else { TICK };
+            let leads = self.quorum.leads_for_sure();
+            self.leading.send_if_modified(|known| std::mem::replace(known, leads) != leads);
+            if role != Role::Leader {
+                self.quorum.has_resigned();
+            }
+            if role == Role::Leader && self.quorum.is_untidy(&self.listens_at) {
+                // Without a majority it would take for ever, and this task with it.
+                let _ = tokio::time::timeout(TIDY_WITHIN, self.quorum.tidy_up(&self.listens_at)).await;
+            }
+            if self.metrics().current_leader.is_some() && role != Role::Follower
+                || self.heard.within(COMPLAIN.as_millis() as u64)
+            {
+                without_leader = Instant::now();
+            } else if without_leader.elapsed() >= COMPLAIN {
+                without_leader = Instant::now();
+                self.complain().await;
+            }
+            let tick = if leads && self.is_only_voter() { TICK_ALONE } else { TICK };
             let heard = self.heard.last();
             if heard != fed {
                 fed = heard;
@@ -154,6 +183,25 @@ impl Pacemaker {
         let metrics = self.metrics();
         let node = metrics.membership_config.membership().get_node(&id)?;
         (!node.address.is_empty()).then(|| node.address.clone())
+    }
+
+    /// Says which voters cannot be reached, and why.
+    async fn complain(&self) {
+        let metrics = self.metrics();
+        let membership = metrics.membership_config.membership();
+        let others = membership.nodes().filter(|(id, _)| **id != self.quorum.id);
+        let asked = others.map(|(id, node)| async move {
+            let call = self.peers.ask(&node.address, node_id(*id), (Kind::Hello, Bytes::new()), CANVASS_WITHIN);
+            call.await.err().map(|why| format!("{id} at {} ({why})", node.address))
+        });
+        let silent: Vec<String> = futures::future::join_all(asked).await.into_iter().flatten().collect();
+        if membership.nodes().next().is_none() {
+            tracing::warn!("this controller waits to be made a member of the quorum");
+        } else if silent.is_empty() {
+            tracing::warn!("the quorum of the metadata has no leader yet, though all voters can be reached");
+        } else {
+            tracing::warn!("the quorum of the metadata has no leader; no answer from voter {}", silent.join(", voter "));
+        }
     }
 
     /// Whether a majority of the voters, of both sets while they change, would vote for this member.

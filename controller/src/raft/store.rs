@@ -155,7 +155,7 @@ impl Store {
     /// Whether it holds a vote, a log or a snapshot.
     pub(crate) async fn holds_a_quorum(&self) -> Result<bool, StoreError> {
         let db = Arc::clone(&self.db);
-        let looking = self.spawner.spawn_blocking(move || {
+        let looking = self.spawner.spawn_blocking(move || -> Result<bool, StoreError> {
             let read = db.begin_read()?;
             let meta = read.open_table(META)?;
             let said = meta.get(VOTE)?.is_some() || meta.get(SNAPSHOT_META)?.is_some() || meta.get(PURGED)?.is_some();

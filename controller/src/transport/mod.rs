@@ -23,6 +23,8 @@ use proto::host::{Listener, Network};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::session::Evidence;
+
 mod generated {
     #![allow(
         missing_docs,
@@ -125,17 +127,6 @@ impl Wire {
             }
         }
     }
-}
-
-/// What an attempt to connect says about the process that should listen there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Evidence {
-    /// It accepts connections.
-    Alive,
-    /// Its host is there, and nobody listens: the process is gone.
-    Refused,
-    /// Nothing, or something that proves nothing.
-    Silent,
 }
 
 /// Connects to `address` and hangs up.

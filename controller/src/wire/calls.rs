@@ -34,6 +34,8 @@ pub(crate) enum Kind {
     Session = 11,
     /// A change of the voters, for the leader.
     ChangeVoters = 12,
+    /// The quorum as the one asked sees it.
+    Describe = 13,
     /// The answer to what is not done. See [`Refused`].
     Refused = 255,
 }
@@ -41,7 +43,7 @@ pub(crate) enum Kind {
 impl Kind {
     /// The kind with that number.
     pub(crate) fn of(number: u32) -> Option<Self> {
-        const ALL: [Kind; 13] = [
+        const ALL: [Kind; 14] = [
             Kind::Hello,
             Kind::Append,
             Kind::Vote,
@@ -54,6 +56,7 @@ impl Kind {
             Kind::Follow,
             Kind::Session,
             Kind::ChangeVoters,
+            Kind::Describe,
             Kind::Refused,
         ];
         ALL.into_iter().find(|kind| *kind as u32 == number)
@@ -149,7 +152,7 @@ mod tests {
 
     #[test]
     fn kinds_have_their_numbers() {
-        for number in (1..=12).chain([255]) {
+        for number in (1..=13).chain([255]) {
             assert_eq!(Kind::of(number).map(|kind| kind as u32), Some(number));
         }
         assert_eq!(Kind::of(0), None);

@@ -4,9 +4,10 @@ use proto::{durable_enum, durable_struct};
 
 use super::durable_union;
 use crate::command::{
-    AlterConfigs, AlterPartitions, BrokerState, Command, ConfigChange, ConfigOp, CreatePartitions, CreateTopics,
-    DeleteRecords, DeleteTopics, ElectLeaders, Election, FormCluster, IsrChange, Mode, NewPartitions, NewTopic,
-    RegisterBroker, SetBrokerState, TierCommit, TopicSelector,
+    AlterConfigs, AlterPartitions, AlterReassignments, AssignDirectories, BrokerState, Clean, Command, ConfigChange,
+    ConfigOp, CreatePartitions, CreateTopics, DeleteRecords, DeleteTopics, Direction, ElectLeaders, Election,
+    Elections, FeatureUpdate, FinishDeletions, FormCluster, IsrChange, Mode, NewPartitions, NewTopic, RegisterBroker,
+    SetBrokerState, Shortage, TierCommit, TopicSelector, UpdateFeatures,
 };
 
 durable_union!(
@@ -23,7 +24,15 @@ durable_union!(
         10 = DeleteRecords(deletes),
         11 = AlterPartitions(alter),
         12 = ElectLeaders(elect),
-        13 = FinishDeletions(topics),
+        13 = FinishDeletions(finish),
+        14 = AlterReassignments(alter),
+        15 = AssignDirectories(assign),
+        16 = UnregisterBroker(id),
+        17 = SetDraining { id, draining },
+        18 = UpdateFeatures(update),
+        19 = BindVoter { id, directory },
+        20 = AssignDuties(duties),
+        21 = Sweep(elections),
     }
     TopicSelector { 1 = Id(id), 2 = Name(name) }
     ConfigChange { 1 = Replace(values), 2 = Incremental(ops) }
@@ -32,16 +41,21 @@ durable_union!(
 
 durable_enum!(
     BrokerState { Active = 1, ShuttingDown = 2, Fenced = 3 }
-    Mode { Commit = 1, Validate = 2 }
+    Clean { Yes = 1, SameBoot = 2, No = 3 }
+    Direction { Upgrade = 1, SafeDowngrade = 2, UnsafeDowngrade = 3 }
     Election { Preferred = 1, Unclean = 2 }
+    Mode { Commit = 1, Validate = 2 }
+    Shortage { Refuse = 1, Shrink = 2 }
 );
 
 durable_struct!(
     FormCluster { cluster_id, features }
-    RegisterBroker { id, incarnation, endpoints, rack, directories, ready }
+    RegisterBroker {
+        id, incarnation, previous_epoch, clean, endpoints, rack, directories, offline_directories, features
+    }
     SetBrokerState { id, broker_epoch, state, directories }
     CreateTopics { topics, default_partitions, default_replication_factor, mode }
-    NewTopic { id, name, partitions, replication_factor, assignments, configs }
+    NewTopic { id, name, partitions, replication_factor, shortage, assignments, configs }
     DeleteTopics { topics }
     CreatePartitions { topics, mode }
     NewPartitions { name, count, assignments }
@@ -49,6 +63,12 @@ durable_struct!(
     TierCommit { tp, leader_epoch, expected_generation, request, pointer }
     DeleteRecords { tp, leader_epoch, log_start }
     AlterPartitions { broker, broker_epoch, partitions }
-    IsrChange { tp, leader_epoch, partition_epoch, isr }
+    IsrChange { tp, leader_epoch, partition_epoch, isr, recovered }
     ElectLeaders { election, partitions }
+    Elections { unclean, preferred }
+    FinishDeletions { topics, duty_epoch }
+    AlterReassignments { changes, allow_factor_change }
+    AssignDirectories { broker, broker_epoch, places }
+    UpdateFeatures { updates, mode }
+    FeatureUpdate { name, level, direction }
 );

@@ -6,6 +6,9 @@
 pub(crate) mod calls;
 mod command;
 pub(crate) mod outcome;
+mod session;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 use proto::metadata::{DecodeError, Durable};

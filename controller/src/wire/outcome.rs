@@ -60,6 +60,13 @@ durable_union!(
         17 = ElectionNotNeeded,
         18 = PreferredLeaderNotAvailable,
         19 = EligibleLeadersNotAvailable,
+        20 = DuplicateBroker { id, address },
+        21 = UnsupportedVersion(why),
+        22 = FeatureUpdateFailed(why),
+        23 = NoReassignmentInProgress,
+        24 = UnknownLeaderEpoch { asked, current },
+        25 = StaleDuty { asked, current },
+        26 = VoterBound { id, known },
     }
 );
 
@@ -119,6 +126,14 @@ impl Durable for Outcome {
                 numbered(12, &answers, out);
             }
             Self::FinishDeletions => 13u64.put(out),
+            Self::AlterReassignments(answers) => put_units(14, answers, out),
+            Self::AssignDirectories(answers) => put_units(15, answers, out),
+            Self::UnregisterBroker => 16u64.put(out),
+            Self::SetDraining => 17u64.put(out),
+            Self::UpdateFeatures(answers) => put_units(18, answers, out),
+            Self::BindVoter => 19u64.put(out),
+            Self::AssignDuties(epochs) => numbered(20, epochs, out),
+            Self::Sweep(elections) => numbered(21, elections, out),
         }
     }
 
@@ -141,6 +156,14 @@ impl Durable for Outcome {
                 Self::ElectLeaders(answers.into_iter().map(|(tp, refusal)| (tp, unit(refusal))).collect())
             }
             13 => Self::FinishDeletions,
+            14 => Self::AlterReassignments(take_units(input)?),
+            15 => Self::AssignDirectories(take_units(input)?),
+            16 => Self::UnregisterBroker,
+            17 => Self::SetDraining,
+            18 => Self::UpdateFeatures(take_units(input)?),
+            19 => Self::BindVoter,
+            20 => Self::AssignDuties(Durable::take(input)?),
+            21 => Self::Sweep(Durable::take(input)?),
             number => return Err(DecodeError::UnknownVariant { what: "outcome of a command", number }),
         })
     }

@@ -5,7 +5,7 @@
 
 use proto::ids::{LeaderEpoch, Offset};
 
-use super::{Command, Core};
+use super::{Command, Core, Leadership};
 
 /// What a leader says beside records. Only an answer that found no divergence counts, to a fetch at the log end: below
 /// that the histories are the same then.
@@ -19,13 +19,31 @@ pub struct LeaderSaid {
     pub log_start: Offset,
 }
 
-/// Why a log is cut.
+/// Why a log is cut: what the leader of one term has, and what this replica loses by that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cut {
-    /// Its tail was never committed.
-    Divergence,
-    /// It was, as far as this replica knows, but a leader elected uncleanly does not have it.
-    AfterUncleanElection,
+pub struct Cut {
+    /// The leader's term. In another one the log may not be cut for it: what it lacks may have been committed since.
+    pub term: LeaderEpoch,
+    /// What goes.
+    pub loss: Loss,
+}
+
+/// What a replica loses when its log is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// A tail that was never committed.
+    Uncommitted,
+    /// Records that were committed as far as this replica knows: a leader elected uncleanly does not have them.
+    Committed,
+}
+
+/// Why a log may not be cut there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uncuttable {
+    /// Another term began, or this replica leads.
+    Moved,
+    /// What lies there is committed.
+    Committed,
 }
 
 /// What a follower does about the end of an epoch that its leader named.
@@ -76,7 +94,7 @@ impl Core {
         // What deletions or retention took from the leader's log goes here, too. The log start of a tiered partition is
         // in its pointer, for all replicas alike.
         let start = said.log_start.min(self.synced_end);
-        if !self.is_tiered() && start > self.log_start.max(self.local_start) {
+        if !self.is_tiered() && start > self.local_start {
             commands.extend(self.raise_high_watermark(start));
             commands.extend(self.delete_to(start));
         }
@@ -90,9 +108,9 @@ impl Core {
         if end > 0 { self.epochs.epoch_at(end - 1) } else { None }
     }
 
-    /// What to do when the leader says that `leader_epoch`, the greatest it knows up to our last one, ends at `end`
-    /// there.
-    pub fn truncation_point(&self, leader_epoch: LeaderEpoch, end: Offset) -> Truncation {
+    /// What to do when the leader of `term` says that `leader_epoch`, the greatest it knows up to our last one, ends at
+    /// `end` there.
+    pub fn truncation_point(&self, term: LeaderEpoch, leader_epoch: LeaderEpoch, end: Offset) -> Truncation {
         let log_end = self.layout.end();
         let parts_at = match self.epochs.end_of(leader_epoch, log_end) {
             Some(ours) if ours.epoch == leader_epoch => ours.end.min(end),
@@ -107,16 +125,23 @@ impl Core {
         if to < self.local_start || to < self.tier_end {
             return Truncation::StartOver;
         }
-        let why = if to < self.high_watermark { Cut::AfterUncleanElection } else { Cut::Divergence };
-        Truncation::Cut { to, why }
+        let loss = if to < self.high_watermark { Loss::Committed } else { Loss::Uncommitted };
+        Truncation::Cut { to, why: Cut { term, loss } }
     }
 
     /// Whether the log may be cut to end at `to`. What counts as committed here goes only after an unclean election: the
     /// image says that the leader recovers, or the high watermark was learnt under an earlier leader (ACKED).
-    pub fn may_cut(&self, to: Offset, why: Cut) -> bool {
-        let unclean = self.leadership.recovering || self.leadership.epoch > self.watermark_epoch;
-        to >= self.high_watermark
-            || (why == Cut::AfterUncleanElection && !self.leadership.leads && unclean && to >= self.tier_end)
+    ///
+    /// # Errors
+    /// See [`Uncuttable`].
+    pub fn may_cut(&self, to: Offset, why: Cut) -> Result<(), Uncuttable> {
+        let Leadership { epoch, leads, recovering, .. } = self.leadership;
+        if leads || epoch != why.term {
+            return Err(Uncuttable::Moved);
+        }
+        let unclean = recovering || epoch > self.watermark_epoch;
+        let may_lose = why.loss == Loss::Committed && unclean && to >= self.tier_end;
+        if to >= self.high_watermark || may_lose { Ok(()) } else { Err(Uncuttable::Committed) }
     }
 
     /// Whether the log has to start over at the tier's end.

@@ -42,8 +42,11 @@ pub struct IsrProposal {
 /// Why the controller did not change the replicas in sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IsrRefused {
-    /// The proposal was planned on another state, or a replica may not join: the image will tell, or has told.
-    Stale,
+    /// The partition has gone on from the version that it was planned on: the image will tell. If the proposal was asked
+    /// before, with no known outcome, it may be what the partition went on by.
+    Outdated,
+    /// It was planned on the version that stands, and may not be: nothing was done.
+    Ineligible,
     /// It may or may not have been carried out: to be asked again as it is, as that cannot succeed twice.
     Unknown,
 }
@@ -144,7 +147,12 @@ impl Core {
             return Vec::new();
         }
         let isr = leadership.isr.iter().copied().chain([id]).collect();
-        self.propose(isr, vec![id])
+        let commands = self.propose(isr, vec![id]);
+        if let (false, Some(replica)) = (commands.is_empty(), self.replicas.get_mut(&id)) {
+            // Having what is committed is enough to join: the time to reach the log end begins here.
+            replica.caught_up = replica.caught_up.max(replica.last_fetch);
+        }
+        commands
     }
 
     /// Proposes to drop those from the replicas in sync that lag.
@@ -193,14 +201,24 @@ impl Core {
             return Vec::new();
         };
         match outcome {
-            Ok(()) => Vec::new(),
+            // Whom it lets in may be in: the image says so, or that it is not.
+            Ok(()) | Err(IsrRefused::Outdated) => Vec::new(),
             Err(IsrRefused::Unknown) => vec![Command::ProposeIsr(proposed.proposal.clone())],
-            Err(IsrRefused::Stale) => {
+            Err(IsrRefused::Ineligible) => {
                 self.proposed = None;
                 self.refused = true;
                 self.advance_high_watermark()
             }
         }
+    }
+
+    /// What an incarnation told that is over by the image counts no more: the next one may have less.
+    pub(super) fn forget_incarnations(&mut self) {
+        let leadership = &self.leadership;
+        self.replicas.retain(|id, replica| {
+            let current = leadership.replica(*id).map(|info| info.broker_epoch);
+            current.is_some_and(|current| replica.broker_epoch < 0 || replica.broker_epoch >= current)
+        });
     }
 
     /// First offset that some live replica has not deleted (Kafka's low watermark). A live replica that was not heard of

@@ -29,7 +29,7 @@ use crate::log::layout::Layout;
 use crate::log::producers::Producers;
 pub use append::Check;
 use append::Pending;
-pub use follow::{Contradiction, Cut, LeaderSaid, TierEnd, Truncation};
+pub use follow::{Contradiction, Cut, LeaderSaid, Loss, TierEnd, Truncation, Uncuttable};
 pub use isr::{IsrProposal, IsrRefused, ReplicaFetched, ReplicaView};
 use isr::{Proposed, Replica};
 
@@ -350,6 +350,7 @@ impl Core {
         if new_term {
             self.begin_term();
         }
+        self.forget_incarnations();
         let mut commands = Vec::new();
         if lost && !self.leadership.leads {
             commands.push(Command::FailAcks(AckError::NotLeader));

@@ -12,10 +12,10 @@ impl Core {
     /// The log ends at `state.offset` from here on; `state` is what was known there.
     ///
     /// # Panics
-    /// If [`Core::may_cut`] says no: what readers saw is not taken back.
+    /// If [`Core::may_cut`] refuses: what readers saw is not taken back.
     pub fn truncate(&mut self, state: Snapshot, why: Cut) -> Vec<Command> {
         let (end, was) = (state.offset, self.high_watermark);
-        assert!(self.may_cut(end, why), "committed records are not cut (ACKED)");
+        assert_eq!(self.may_cut(end, why), Ok(()), "committed records are not cut (ACKED)");
         self.layout.truncate(end, state.segment_base, state.position);
         self.pending.retain(|pending| pending.end <= end);
         self.appended_at.retain(|(base, _)| *base < end);

@@ -5,6 +5,9 @@ use super::*;
 use crate::log::batch::BatchMeta;
 use crate::log::snapshot::Snapshot;
 
+mod follow;
+mod isr;
+
 const ME: NodeId = NodeId(1);
 const OTHER: NodeId = NodeId(2);
 const NOW: Millis = 1_000_000;
@@ -65,21 +68,14 @@ fn filled(core: &mut Core, count: u64) {
     core.on(Event::Written(10 * count as Offset));
 }
 
-/// The other replica fetches from `offset` on.
-fn fetched(offset: Offset) -> Event {
-    fetched_at(offset, 0)
+/// What the other replica's fetch from `offset` on says, at time 0.
+fn fetch(offset: Offset) -> ReplicaFetched {
+    let last_fetched_epoch = (offset > 0).then_some(5);
+    ReplicaFetched { replica: OTHER, broker_epoch: 1, offset, last_fetched_epoch, log_start: 0, now_ms: 0 }
 }
 
-fn fetched_at(offset: Offset, now_ms: Millis) -> Event {
-    let last_fetched_epoch = (offset > 0).then_some(5);
-    Event::ReplicaFetched(ReplicaFetched {
-        replica: OTHER,
-        broker_epoch: 1,
-        offset,
-        last_fetched_epoch,
-        log_start: 0,
-        now_ms,
-    })
+fn fetched(offset: Offset) -> Event {
+    Event::ReplicaFetched(fetch(offset))
 }
 
 fn pointer(generation: u64, log_start: Offset, tier_end: Offset) -> Event {

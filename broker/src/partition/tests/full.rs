@@ -38,6 +38,7 @@ async fn with_tiny_journals(seed: u64, count: u32) -> World {
         dir: DirConfig { max_backlog_bytes: 1 << 20, ..small_dir() },
         clock: Arc::clone(&world.clock) as Arc<dyn Clock>,
         observer: Arc::new(Unobserved),
+        boot: "boot".to_owned(),
         spawner: Spawner::single(Handle::current()),
     });
     world.partitions = opened.await.expect("well");

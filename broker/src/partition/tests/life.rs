@@ -115,6 +115,8 @@ struct Log {
     dir: usize,
     manner: Manner,
     loose: bool,
+    /// The term it is led in.
+    epoch: i32,
     /// Its topic was deleted.
     deleted: bool,
     /// It was looked for since, and is not on disk any more.
@@ -150,6 +152,7 @@ impl Log {
             dir: slot % 2,
             manner,
             loose: matches!(manner, Manner::Os | Manner::TieredOs),
+            epoch: 0,
             deleted: false,
             gone: false,
             lossy: false,
@@ -179,7 +182,6 @@ pub(super) struct Lives {
     entropy: SeededEntropy,
     logs: Vec<Log>,
     incarnations: u128,
-    epoch: i32,
     /// Number of the next thing that happens, per directory.
     next: [u64; 2],
     /// Last thing that is known to be durable, per directory.
@@ -224,7 +226,6 @@ impl Lives {
             entropy: SeededEntropy::new(seed),
             logs: (0..MANNERS.len()).map(|slot| Log::new(slot, 0)).collect(),
             incarnations: 1,
-            epoch: 0,
             next: [1; 2],
             durable: [0; 2],
             closed: false,
@@ -331,8 +332,9 @@ impl Life<'_> {
 
     /// Compares a log with all states that it may be in, and takes it up.
     async fn look(&mut self, at: usize) -> Result<(), Gone> {
-        let epoch = self.lives.epoch;
+        self.log(at).epoch += 1;
         let log = &self.lives.logs[at];
+        let epoch = log.epoch;
         let (tp, dir) = (log.tp, log.dir);
         let mut candidates = log.history.candidates(log.certain, !log.lossy);
         (self.log(at).lossy, self.log(at).alive) = (false, true);
@@ -420,8 +422,7 @@ impl Life<'_> {
         let offsets = handle.offsets();
         assert!(offsets.local_start <= pointer.tier_end, "{}: NO-GAP, {offsets:?}, {pointer:?}", log.tp);
         let committed = committed(&pointer);
-        let tier_epoch = pointer.state.epochs.latest();
-        if contradicts(handle, &committed, tier_epoch) {
+        if contradicts(handle, &committed) {
             assert!(log.loose || pointer.foreign, "{}: the tier holds only what was durable here", log.tp);
             self.lives.seen.restarts_at_tier += 1;
             self.restart_at(at, handle, &pointer).await?;
@@ -586,7 +587,7 @@ impl Life<'_> {
         let original = known.and_then(|known| log.history.now.find(known)).map(|batch| batch.base);
         let end = log.history.now.end();
         let appended = handle.append(Append {
-            leader_epoch: Some(self.lives.epoch),
+            leader_epoch: Some(log.epoch),
             batches: sent.bytes.clone(),
             info: &info,
             origin: Origin::Client,
@@ -607,7 +608,7 @@ impl Life<'_> {
             self.lives.seen.duplicates += 1;
             0
         } else {
-            let batch = stored(&sent.bytes, appended.base_offset, self.lives.epoch, known);
+            let batch = stored(&sent.bytes, appended.base_offset, self.lives.logs[at].epoch, known);
             self.note(at, Op::Append(batch), path)
         };
         let producer = producer.map(|producer| (producer, sent.last_sequence));
@@ -707,15 +708,16 @@ impl Life<'_> {
         Ok(())
     }
 
-    /// As a follower: takes what the leader sends, then learns that the leader's history is another one.
+    /// Leads on though nobody follows any more, then learns that another led meanwhile, and what it lacks.
     async fn cut(&mut self, at: usize) -> Result<(), Gone> {
         let log = &self.lives.logs[at];
         let Some(handle) = self.handle(at).filter(|_| !log.deleted) else {
             return Ok(());
         };
         self.drain(at).await?;
-        let epoch = self.lives.epoch;
-        handle.lead(Leadership::of(NODE, epoch, &[NODE, NodeId(1)], &[NODE, NodeId(1)]));
+        let epoch = self.lives.logs[at].epoch;
+        let both = [NODE, NodeId(1)];
+        handle.lead(Leadership::of(NODE, epoch, &both, &both));
         for _ in 0..1 + self.lives.draw(5) {
             self.append(at, None).await?;
         }
@@ -728,15 +730,19 @@ impl Life<'_> {
         let to = ends[self.lives.draw(ends.len() as u64) as usize];
         // Nobody is told of these: they were never acknowledged.
         self.log(at).waiting.clear();
+        let other =
+            Leadership { leads: false, leader: Some(NodeId(1)), ..Leadership::of(NODE, epoch + 1, &both, &both) };
+        handle.lead(other);
         if to < handle.offsets().log_end {
             let number = self.note(at, Op::Cut(to), Path::Journal);
-            match soon(handle.truncate(to, Cut::Divergence)).await {
+            match soon(handle.truncate(to, Cut { term: epoch + 1, loss: Loss::Uncommitted })).await {
                 Ok(()) => self.durable(at, number),
                 Err(error) => return self.gone(error),
             }
             self.lives.seen.cuts += 1;
         }
-        handle.lead(Leadership::alone(NODE, epoch));
+        self.log(at).epoch = epoch + 2;
+        handle.lead(Leadership::alone(NODE, epoch + 2));
         self.resend(at).await
     }
 
@@ -779,7 +785,7 @@ impl Life<'_> {
         let (tp, directory) = (fresh.tp, dirs(2)[fresh.dir].id);
         let config = fresh.manner.config(fresh.loose);
         if let Ok(handle) = self.partitions.create(tp, "flights", directory, config).await {
-            handle.lead(Leadership::alone(NODE, self.lives.epoch));
+            handle.lead(Leadership::alone(NODE, fresh.epoch));
         }
         self.lives.logs.push(fresh);
     }
@@ -816,7 +822,6 @@ impl Lives {
                 log.certain = self.durable[log.dir];
             }
         }
-        self.epoch += 1;
     }
 }
 
@@ -866,10 +871,15 @@ fn stored(bytes: &Bytes, base: Offset, epoch: i32, producer: Option<(i64, i32)>)
 }
 
 /// Whether the log has to start over at the tier's end.
-fn contradicts(handle: &PartitionHandle, pointer: &TierPointer, end_epoch: Option<i32>) -> bool {
-    matches!(handle.contradiction(pointer, end_epoch), Contradiction::EndsBefore | Contradiction::OtherEpoch)
+fn contradicts(handle: &PartitionHandle, pointer: &TierPointer) -> bool {
+    matches!(handle.contradiction(pointer, None), Contradiction::EndsBefore | Contradiction::OtherEpoch)
 }
 
 fn committed(pointer: &Pointer) -> TierPointer {
-    TierPointer { log_start: pointer.log_start, tier_end: pointer.tier_end, ..TierPointer::default() }
+    TierPointer {
+        log_start: pointer.log_start,
+        tier_end: pointer.tier_end,
+        end_epoch: pointer.state.epochs.latest().unwrap_or(-1),
+        ..TierPointer::default()
+    }
 }

@@ -3,10 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use proto::ids::NodeId;
+
 use super::world::*;
 use crate::disk::Disk;
 use crate::log::config::LogConfig;
 use crate::log::folder::Folder;
+use crate::log::life::Stop;
 use crate::log::observer::{Failure, Observer};
 use crate::log::segment::{FileKind, file_name};
 use crate::partition::*;
@@ -234,18 +238,22 @@ async fn a_tail_is_cut_and_stays_cut() {
         let handle = world.lead(0, local()).await;
         fill(&world, &handle, 100).await;
         // Two replicas: nothing beyond 100 is committed.
-        let isr = vec![NODE, proto::ids::NodeId(1)];
+        let isr = vec![NODE, NodeId(1)];
         handle.lead(Leadership::of(NODE, 0, &isr, &isr));
         for at in (100..200).step_by(2) {
             let values = [b"to be cut".to_vec(), value(at)];
             drop(append(&world, &handle, &batch(5, &[&values[0], &values[1]])).expect("taken"));
         }
         tokio::time::sleep(Duration::from_secs(wait)).await;
-        assert!(matches!(handle.truncate(98, Cut::Divergence).await, Err(RewindError::Committed { .. })));
-        handle.truncate(150, Cut::Divergence).await.expect("cut");
-        handle.truncate(100, Cut::Divergence).await.expect("cut");
+        let why = Cut { term: 1, loss: Loss::Uncommitted };
+        assert_eq!(handle.truncate(150, why).await, Err(RewindError::Lost(AckError::NotLeader)), "it leads");
+        let other = Leadership { leads: false, leader: Some(NodeId(1)), ..Leadership::of(NODE, 1, &isr, &isr) };
+        handle.lead(other);
+        assert!(matches!(handle.truncate(98, why).await, Err(RewindError::Committed { .. })));
+        handle.truncate(150, why).await.expect("cut");
+        handle.truncate(100, why).await.expect("cut");
         assert_eq!(handle.offsets().log_end, 100);
-        handle.lead(Leadership::alone(NODE, 0));
+        handle.lead(Leadership::alone(NODE, 2));
         fill(&world, &handle, 30).await;
         assert_eq!(read_all(&handle, 0, 1000).await, expected(0, 130));
         world.disk.cut_power();
@@ -350,6 +358,84 @@ async fn removed_partitions_are_gone_from_disk() {
     world.reopen().await.expect("recovers");
     assert_eq!(world.partitions.all().len(), 0);
     assert_eq!(world.lead(0, local()).await.offsets().log_end, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_knows_how_the_last_life_ended() {
+    let mut world = World::with_dirs(31, 2).await;
+    assert_eq!(world.partitions.last_stop(), Stop::Clean(-1), "there was none");
+    world.partitions.registered(7);
+    let handle = world.lead(0, local()).await;
+    fill(&world, &handle, 10).await;
+    world.partitions.close().await.expect("closed");
+    world.reopen().await.expect("opens");
+    assert_eq!(world.partitions.last_stop(), Stop::Clean(7));
+    world.disk.cut_power();
+    world.reopen().await.expect("recovers");
+    assert_eq!(world.partitions.last_stop(), Stop::SameBoot, "as the machine says");
+    world.partitions.close().await.expect("closed");
+    world.reopen().await.expect("opens");
+    assert_eq!(world.partitions.last_stop(), Stop::Clean(-1), "it was not registered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_waits_at_the_log_end_and_hears_of_the_high_watermark() {
+    let world = World::new(32).await;
+    let handle = world.lead(0, local()).await;
+    handle.lead(Leadership::of(NODE, 1, &[NODE, NodeId(1)], &[NODE, NodeId(1)]));
+    let follower = Reader::Follower(NodeId(1));
+    let (at_end, consumer) = (FetchWaiter::new(1), FetchWaiter::new(1));
+    handle.subscribe(&at_end, follower, Isolation::LogEnd, 0);
+    handle.subscribe(&consumer, Reader::Consumer, Isolation::ReadUncommitted, 0);
+    let appended = append(&world, &handle, &batch(1, &[b"one"])).expect("taken");
+    assert!(at_end.is_done(), "before anything is synced");
+    assert!(!consumer.is_done());
+    let lagging = FetchWaiter::new(1);
+    handle.subscribe(&lagging, follower, Isolation::LogEnd, 1);
+    assert!(lagging.watermark_moved().now_or_never().is_none());
+    let fetch = ReplicaFetch {
+        replica: NodeId(1),
+        broker_epoch: 1,
+        leader_epoch: Some(1),
+        last_fetched_epoch: Some(1),
+        offset: 1,
+        log_start: 0,
+    };
+    assert_eq!(handle.replica_fetched(fetch), Ok(()));
+    settle().await;
+    appended.acked.await.expect("on both");
+    lagging.watermark_moved().await;
+    assert!(consumer.is_done() && !lagging.is_done(), "there are no records for it");
+    let stranger = ReplicaFetch { replica: NodeId(9), ..fetch };
+    assert_eq!(handle.replica_fetched(stranger), Err(ReadError::UnknownLeaderEpoch { current: 1 }));
+    let views: Vec<_> = handle.replicas().iter().map(|view| (view.id, view.synced_end, view.lag_ms)).collect();
+    assert_eq!(views, [(NODE, Some(1), Some(0)), (NodeId(1), Some(1), Some(0))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_is_done_when_the_other_replica_has_carried_it_out() {
+    let world = World::new(33).await;
+    let handle = world.lead(0, local()).await;
+    fill(&world, &handle, 10).await;
+    handle.lead(Leadership::of(NODE, 1, &[NODE, NodeId(1)], &[NODE, NodeId(1)]));
+    let Ok(Deletion::Local(mut done, 6)) = handle.delete_records(6) else { panic!("it is not tiered") };
+    settle().await;
+    assert_eq!((&mut done).now_or_never(), None, "durable here only");
+    let fetch = ReplicaFetch {
+        replica: NodeId(1),
+        broker_epoch: 1,
+        leader_epoch: Some(1),
+        last_fetched_epoch: Some(0),
+        offset: 10,
+        log_start: 6,
+    };
+    handle.replica_fetched(fetch).expect("led here");
+    done.await.expect("deleted");
+    // Whoever does not lead any more cannot tell.
+    let Ok(Deletion::Local(done, 8)) = handle.delete_records(8) else { panic!("it is not tiered") };
+    let gone = Leadership { leads: false, leader: Some(NodeId(1)), ..Leadership::of(NODE, 2, &[NODE], &[NODE]) };
+    handle.lead(gone);
+    assert_eq!(done.await, Err(AckError::NotLeader));
 }
 
 #[tokio::test(start_paused = true)]

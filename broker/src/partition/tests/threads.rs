@@ -27,6 +27,7 @@ async fn trimmed_files_go_without_another_append() {
         dir: small_dir(),
         clock: Arc::new(ManualClock::new(1_000_000)),
         observer: Arc::new(Unobserved),
+        boot: "boot".to_owned(),
         spawner: Spawner::single(Handle::current()),
     })
     .await

@@ -17,6 +17,8 @@ use crate::log::observer::{Observer, Unobserved};
 use crate::partition::*;
 
 pub(super) const NODE: NodeId = NodeId(0);
+/// The machine is never started anew, unless a test says so.
+const BOOT: &str = "boot";
 
 /// A broker's logs on a simulated disk.
 pub(super) struct World {
@@ -123,14 +125,25 @@ pub(super) async fn open_observed(
     clock: &Arc<ManualClock>,
     observer: Arc<dyn Observer>,
 ) -> Result<Partitions, NoDirectory> {
+    open_as(NODE, disk, dirs, clock, observer).await
+}
+
+pub(super) async fn open_as(
+    node: NodeId,
+    disk: &SimDisk,
+    dirs: &[DirSpec],
+    clock: &Arc<ManualClock>,
+    observer: Arc<dyn Observer>,
+) -> Result<Partitions, NoDirectory> {
     Partitions::open(Open {
-        node: NODE,
+        node,
         disk: Arc::new(disk.clone()),
         dirs: dirs.to_vec(),
         journal: small_journal(),
         dir: small_dir(),
         clock: Arc::<ManualClock>::clone(clock),
         observer,
+        boot: BOOT.to_owned(),
         spawner: Spawner::single(Handle::current()),
     })
     .await

@@ -1,5 +1,7 @@
 //! The quorum of one on a real redb file: first start, restart, crash, snapshot and purge.
 
+mod power;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use proto::ids::{NodeId, TopicId};
 use proto::metadata::{Batch, Image, MetadataRecord};
 
 use super::{Level, ProposeError, Quorum, Slack, Store};
-use crate::command::{CreateTopics, Mode, NewTopic, RegisterBroker};
+use crate::command::{Clean, CreateTopics, Mode, NewTopic, RegisterBroker, Shortage};
 use crate::{ControllerHandle, ControllerNode, NodeConfig};
 
 const NODE: NodeId = NodeId(0);
@@ -34,7 +36,10 @@ async fn register(handle: &ControllerHandle, entropy: &SeededEntropy) -> i64 {
         endpoints: Vec::new(),
         rack: None,
         directories: Vec::new(),
-        ready: true,
+        previous_epoch: None,
+        clean: Clean::Yes,
+        offline_directories: 0,
+        features: Vec::new(),
     };
     handle.register_broker(broker).await.expect("the only broker may register")
 }
@@ -47,6 +52,7 @@ fn topics(names: impl Iterator<Item = String>, entropy: &SeededEntropy) -> Creat
                 name,
                 partitions: 1,
                 replication_factor: -1,
+                shortage: Shortage::Refuse,
                 assignments: BTreeMap::new(),
                 configs: BTreeMap::new(),
             })

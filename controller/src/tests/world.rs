@@ -1,31 +1,32 @@
 //! Several members in one process: a network in memory whose links can be cut, and members that can be killed and
 //! started again. Under the paused clock a whole run takes milliseconds, and a seed fixes it.
 
-mod network;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::host::{Entropy, ManualClock, SeededEntropy, Spawner};
+use proto::host::{ManualClock, SeededEntropy, Spawner};
 use proto::ids::{DirectoryId, NodeId, Uuid};
-use proto::metadata::Image;
+use proto::metadata::{ConfigKind, ConfigResource, Image};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use crate::command::{AlterConfigs, ConfigChange, ConfigOp, Mode};
+use crate::duties::Settings;
 use crate::raft::Quorum;
-use crate::{Command, ControllerHandle, ControllerNode, Machine, MemberConfig, SubmitError, Timings, Wire};
-pub(crate) use network::Net;
+use crate::{Command, ControllerHandle, ControllerNode, Machine, MemberConfig, Policy, SubmitError, Timings, Wire};
+use super::network::Net;
 
 /// A quorum of members `0..n`.
 pub(crate) struct World {
     pub(crate) net: Net,
     pub(crate) wire: Wire,
     pub(crate) voters: BTreeMap<NodeId, String>,
-    pub(crate) entropy: Arc<SeededEntropy>,
     pub(crate) members: BTreeMap<NodeId, (ControllerNode, ControllerHandle)>,
     dirs: BTreeMap<NodeId, TempDir>,
+    /// Each start of a member has randomness of its own.
+    seed: u64,
 }
 
 impl World {
@@ -37,10 +38,17 @@ impl World {
             net: Net::default(),
             wire,
             voters,
-            entropy: Arc::new(SeededEntropy::new(seed)),
             members: BTreeMap::new(),
             dirs: dirs.collect(),
+            seed,
         }
+    }
+
+    /// A place for a member that is not among the voters yet; its id.
+    pub(crate) fn newcomer(&mut self) -> NodeId {
+        let id = NodeId(self.dirs.len() as i32);
+        self.dirs.insert(id, tempfile::tempdir().expect("a temporary directory"));
+        id
     }
 
     /// Members that run.
@@ -55,7 +63,7 @@ impl World {
     pub(crate) fn machine(&self, host: &str) -> Machine {
         Machine {
             clock: Arc::new(ManualClock::new(1_000)),
-            entropy: Arc::clone(&self.entropy) as Arc<dyn Entropy>,
+            entropy: Arc::new(SeededEntropy::new(self.seed ^ host.bytes().map(u64::from).sum::<u64>())),
             spawner: Spawner::simulated(tokio::runtime::Handle::current()),
             network: Arc::new(self.net.host(host)),
             wire: self.wire,
@@ -75,6 +83,8 @@ impl World {
             voters: self.voters.clone(),
             bootstrap: Vec::new(),
             timings: Timings::default(),
+            policy: Policy::default(),
+            duties: Settings::default(),
             has_been_member: false,
         }
     }
@@ -130,9 +140,9 @@ impl World {
         self.members.keys().copied().collect()
     }
 
-    /// Allocates something through `id`, whoever leads.
+    /// Writes `name` through `id`, whoever leads.
     pub(crate) async fn write(&self, id: NodeId, name: &str) -> Result<(), SubmitError> {
-        write(&self.handle(id), &self.entropy, name, Duration::from_secs(30)).await
+        write(&self.handle(id), name, Duration::from_secs(30)).await
     }
 
     /// Waits until the images of all members that run are equal.
@@ -150,14 +160,18 @@ impl World {
     }
 }
 
-/// A change that shows in the image: a config of a topic that need not exist.
-pub(crate) async fn write(
-    handle: &ControllerHandle,
-    entropy: &SeededEntropy,
-    name: &str,
-    within: Duration,
-) -> Result<(), SubmitError> {
-    let form = crate::command::FormCluster { cluster_id: "test".to_owned(), features: vec![(name.to_owned(), 1)] };
-    let _ = entropy.next_u64();
-    handle.submit_within(Command::FormCluster(form), within).await.map(drop)
+/// What tests write: a config named `name` of a group that need not exist.
+pub(crate) async fn write(handle: &ControllerHandle, name: &str, within: Duration) -> Result<(), SubmitError> {
+    let change = ConfigChange::Incremental(vec![(name.to_owned(), ConfigOp::Set("1".to_owned()))]);
+    let alter = AlterConfigs { resources: vec![(written(), change)], mode: Mode::Commit };
+    handle.submit_within(Command::AlterConfigs(alter), within).await.map(drop)
+}
+
+/// Whether `image` shows that `name` was written.
+pub(crate) fn shows(image: &Image, name: &str) -> bool {
+    image.configs(&written()).is_some_and(|values| values.contains_key(name))
+}
+
+fn written() -> ConfigResource {
+    ConfigResource { kind: ConfigKind::Group, name: "written".to_owned() }
 }

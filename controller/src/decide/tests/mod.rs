@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use proptest::collection::vec;
-use proptest::prelude::*;
 use proto::ids::{DirectoryId, NodeId, TopicId, TopicPartition, Uuid};
 use proto::metadata::{
     ConfigResource, Image, ObjectFormat, ObjectKey, ObjectRef, PartitionState, Recovery, TailEntry, TierPointer,
@@ -12,6 +10,13 @@ use proto::metadata::{
 use super::*;
 use crate::command::*;
 
+mod brokers;
+mod change;
+mod cluster;
+mod isr;
+mod property;
+mod reassign;
+
 const NOW: i64 = 1_000;
 
 /// An image that commands are carried out on.
@@ -19,20 +24,22 @@ const NOW: i64 = 1_000;
 struct World {
     image: Image,
     now: i64,
+    policy: Policy,
 }
 
 impl World {
     /// With brokers 0..n in service, the even ones in rack "a", the others in "b".
     fn with_brokers(count: i32) -> Self {
-        let mut world = Self { image: Image::default(), now: NOW };
+        let mut world = Self { now: NOW, ..Self::default() };
         for id in 0..count {
             world.register(id, u128::from(id.unsigned_abs()) + 1);
+            world.set_state(id, BrokerState::Active);
         }
         world
     }
 
     fn run(&mut self, command: Command) -> Result<Outcome, Refusal> {
-        let decision = decide(&self.image, &command, self.now)?;
+        let decision = decide(&self.image, &command, self.now, &self.policy)?;
         for record in &decision.records {
             self.image.apply(record);
         }
@@ -40,19 +47,59 @@ impl World {
     }
 
     fn register(&mut self, id: i32, incarnation: u128) -> i64 {
-        let rack = if id % 2 == 0 { "a" } else { "b" };
-        let command = Command::RegisterBroker(RegisterBroker {
-            id: NodeId(id),
-            incarnation: Uuid::from_u128(incarnation),
-            endpoints: Vec::new(),
-            rack: Some(rack.to_owned()),
-            directories: vec![directory(id, 0), directory(id, 1)],
-            ready: true,
-        });
-        match self.run(command) {
+        match self.run(Command::RegisterBroker(registration(id, incarnation))) {
             Ok(Outcome::RegisterBroker(epoch)) => epoch,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Creates a topic of one partition with these replicas.
+    fn create_on(&mut self, name: &str, replicas: &[i32]) -> TopicPartition {
+        let topic = NewTopic { assignments: BTreeMap::from([(0, nodes(replicas))]), ..topic(name) };
+        let id = topic.id;
+        for answer in self.create(vec![topic]) {
+            answer.expect("the topic is fine");
+        }
+        TopicPartition::new(id, 0)
+    }
+
+    fn set_config(&mut self, resource: ConfigResource, key: &str, value: &str) -> Result<(), Refusal> {
+        let change = ConfigChange::Incremental(vec![(key.to_owned(), ConfigOp::Set(value.to_owned()))]);
+        let command = Command::AlterConfigs(AlterConfigs { resources: vec![(resource, change)], mode: Mode::Commit });
+        match self.run(command) {
+            Ok(Outcome::AlterConfigs(mut answers)) => answers.remove(0),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The leader of `tp` asks for these in-sync replicas.
+    fn ask_isr(&mut self, tp: TopicPartition, isr: &[i32], recovered: bool) -> Result<(), Refusal> {
+        let state = self.at(tp);
+        let change = IsrChange {
+            tp,
+            leader_epoch: state.leader_epoch,
+            partition_epoch: state.partition_epoch,
+            isr: isr.iter().map(|id| (NodeId(*id), -1)).collect(),
+            recovered,
+        };
+        let broker = state.leader.expect("it is led");
+        let alter = AlterPartitions { broker, broker_epoch: self.epoch(broker.0), partitions: vec![change] };
+        match self.run(Command::AlterPartitions(alter)) {
+            Ok(Outcome::AlterPartitions(mut answers)) => answers.remove(0),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn at(&self, tp: TopicPartition) -> &PartitionState {
+        self.image.partition(tp).expect("it exists")
+    }
+
+    /// Leader, in-sync and eligible replicas in one line: `1 [1, 2] [3]`.
+    fn sets(&self, tp: TopicPartition) -> String {
+        let state = self.at(tp);
+        let ids = |ids: &[NodeId]| ids.iter().map(|id| id.0).collect::<Vec<_>>();
+        let leader = state.leader.map_or("-".to_owned(), |id| id.to_string());
+        format!("{leader} {:?} {:?}", ids(&state.isr), ids(&state.elr))
     }
 
     fn set_state(&mut self, id: i32, state: BrokerState) {
@@ -93,6 +140,21 @@ impl World {
     }
 }
 
+/// A process of broker `id` with its two directories, the even ones in rack "a", the others in "b".
+fn registration(id: i32, incarnation: u128) -> RegisterBroker {
+    RegisterBroker {
+        id: NodeId(id),
+        incarnation: Uuid::from_u128(incarnation),
+        previous_epoch: None,
+        clean: Clean::Yes,
+        endpoints: Vec::new(),
+        rack: Some(if id % 2 == 0 { "a" } else { "b" }.to_owned()),
+        directories: vec![directory(id, 0), directory(id, 1)],
+        offline_directories: 0,
+        features: supported_features(),
+    }
+}
+
 fn directory(broker: i32, number: u128) -> DirectoryId {
     DirectoryId(Uuid::from_u128(1_000 + 10 * u128::from(broker.unsigned_abs()) + number))
 }
@@ -109,6 +171,7 @@ fn topic(name: &str) -> NewTopic {
         name: name.to_owned(),
         partitions: -1,
         replication_factor: -1,
+        shortage: Shortage::Refuse,
         assignments: BTreeMap::new(),
         configs: BTreeMap::new(),
     }
@@ -428,7 +491,7 @@ fn a_broker_that_registers_unready_leads_when_it_says_so() {
     let id = world.create_ok("a", 1, 1);
     world.set_state(0, BrokerState::Fenced);
     assert_eq!((world.state(id, 0).leader, world.state(id, 0).leader_epoch), (None, 1));
-    assert_eq!(world.state(id, 0).isr, nodes(&[0]), "the last in-sync replica stays");
+    assert_eq!(world.sets(TopicPartition::new(id, 0)), "- [] [0]", "the last in-sync replica stays eligible");
     world.set_state(0, BrokerState::Active);
     assert_eq!((world.state(id, 0).leader, world.state(id, 0).leader_epoch), (Some(NodeId(0)), 2));
 }
@@ -441,7 +504,7 @@ fn who_shuts_down_hands_over_but_the_last_one_goes_on() {
     world.set_state(first, BrokerState::ShuttingDown);
     let state = world.state(both, 0).clone();
     assert_eq!(state.leader, Some(NodeId(1 - first)));
-    assert_eq!(state.isr.len(), 2, "it still serves");
+    assert_eq!(state.isr, nodes(&[1 - first]), "nobody waits for it");
 
     let mut alone = World::with_brokers(1);
     let id = alone.create_ok("a", 1, 1);
@@ -483,7 +546,7 @@ fn in_sync_replicas_change_only_for_the_leader_on_what_it_saw() {
         Command::AlterPartitions(AlterPartitions {
             broker: leader,
             broker_epoch: epochs.0,
-            partitions: vec![IsrChange { tp, leader_epoch: 0, partition_epoch, isr }],
+            partitions: vec![IsrChange { tp, leader_epoch: 0, partition_epoch, isr, recovered: false }],
         })
     };
     let answer = |outcome: Vec<Result<(), Refusal>>| Ok(Outcome::AlterPartitions(outcome));
@@ -516,6 +579,7 @@ fn preferred_leaders_are_restored() {
         Ok(Outcome::ElectLeaders(vec![(tp, Err(Refusal::PreferredLeaderNotAvailable))]))
     );
     world.set_state(preferred.0, BrokerState::Active);
+    assert_eq!(world.ask_isr(tp, &[1 - preferred.0, preferred.0], false), Ok(()));
     assert_ne!(world.state(id, 0).leader, Some(preferred));
     assert_eq!(world.run(elect(None)), Ok(Outcome::ElectLeaders(vec![(tp, Ok(()))])));
     assert_eq!(world.state(id, 0).leader, Some(preferred));
@@ -649,149 +713,8 @@ fn deletions_are_finished_once_the_tier_is_swept() {
     world.run(Command::DeleteTopics(delete)).expect("it is decided");
     assert_eq!(world.image.pending_deletes().count(), 1);
     for _ in 0..2 {
-        let finish = Command::FinishDeletions(vec![id]);
+        let finish = Command::FinishDeletions(FinishDeletions { topics: vec![id], duty_epoch: 0 });
         assert_eq!(world.run(finish), Ok(Outcome::FinishDeletions));
     }
     assert_eq!(world.image.pending_deletes().count(), 0);
-}
-
-/// Commands about few brokers and topics, so that they meet each other.
-fn any_command() -> impl Strategy<Value = Command> {
-    let name = || prop_oneof!["[ab][._][ab]", "[a-c]", Just(" ".to_owned())];
-    let id = || (0u128..6).prop_map(|id| TopicId(Uuid::from_u128(id)));
-    let tp = move || (id(), 0i32..3).prop_map(|(topic, index)| TopicPartition::new(topic, index));
-    let replicas = || vec((0i32..4).prop_map(NodeId), 0..4);
-    let mode = || prop_oneof![Just(Mode::Commit), Just(Mode::Validate)];
-    let new_topic = (id(), name(), -2i32..4, -2i16..4, proptest::collection::btree_map(0i32..3, replicas(), 0..3))
-        .prop_map(|(id, name, partitions, replication_factor, assignments)| NewTopic {
-            id,
-            name,
-            partitions,
-            replication_factor,
-            assignments,
-            configs: BTreeMap::from([("k".to_owned(), "v".to_owned())]),
-        });
-    let state = prop_oneof![Just(BrokerState::Active), Just(BrokerState::ShuttingDown), Just(BrokerState::Fenced)];
-    let tier = (tp(), 0i32..4, 0u64..3, 0u128..9, vec(0i64..30, 1..4)).prop_map(
-        |(tp, leader_epoch, expected_generation, request, mut bounds)| {
-            bounds.sort_unstable();
-            TierCommit {
-                tp,
-                leader_epoch,
-                expected_generation,
-                request: Uuid::from_u128(request),
-                pointer: pointer(tp, &bounds),
-            }
-        },
-    );
-    prop_oneof![
-        (0i32..3, 0u128..9, any::<bool>()).prop_map(|(id, incarnation, ready)| {
-            Command::RegisterBroker(RegisterBroker {
-                id: NodeId(id),
-                incarnation: Uuid::from_u128(incarnation),
-                endpoints: Vec::new(),
-                rack: None,
-                directories: vec![directory(id, 0), directory(id, 1)],
-                ready,
-            })
-        }),
-        (0i32..3, 0i64..20, state, any::<Option<bool>>()).prop_map(|(id, broker_epoch, state, directories)| {
-            Command::SetBrokerState(SetBrokerState {
-                id: NodeId(id),
-                broker_epoch,
-                state,
-                directories: directories.map(|one| vec![directory(id, u128::from(one))]),
-            })
-        }),
-        (vec(new_topic, 0..4), mode())
-            .prop_map(|(topics, mode)| { Command::CreateTopics(CreateTopics { mode, ..creation(topics) }) }),
-        (name(), id(), any::<bool>()).prop_map(|(name, id, by_name)| {
-            let topic = if by_name { TopicSelector::Name(name) } else { TopicSelector::Id(id) };
-            Command::DeleteTopics(DeleteTopics { topics: vec![topic] })
-        }),
-        (name(), -1i32..5, proptest::option::of(vec(replicas(), 0..3)), mode()).prop_map(
-            |(name, count, assignments, mode)| {
-                let topics = vec![NewPartitions { name, count, assignments }];
-                Command::CreatePartitions(CreatePartitions { topics, mode })
-            }
-        ),
-        (0i32..3, 0i64..20)
-            .prop_map(|(broker, broker_epoch)| Command::AllocateProducerIds { broker: NodeId(broker), broker_epoch }),
-        vec(tier, 0..3).prop_map(Command::CommitTier),
-        (tp(), 0i32..3, 0i64..30).prop_map(|(tp, leader_epoch, log_start)| {
-            Command::DeleteRecords(vec![DeleteRecords { tp, leader_epoch, log_start }])
-        }),
-        (0i32..3, 0i64..20, tp(), 0i32..4, 0i32..6, replicas()).prop_map(
-            |(broker, broker_epoch, tp, leader_epoch, partition_epoch, isr)| {
-                Command::AlterPartitions(AlterPartitions {
-                    broker: NodeId(broker),
-                    broker_epoch,
-                    partitions: vec![IsrChange {
-                        tp,
-                        leader_epoch,
-                        partition_epoch,
-                        isr: isr.into_iter().map(|id| (id, -1)).collect(),
-                    }],
-                })
-            }
-        ),
-        any::<bool>().prop_map(|unclean| {
-            let election = if unclean { Election::Unclean } else { Election::Preferred };
-            Command::ElectLeaders(ElectLeaders { election, partitions: None })
-        }),
-        vec(id(), 0..3).prop_map(Command::FinishDeletions),
-    ]
-}
-
-/// What holds of every image that decide led to.
-fn check_image(image: &Image) {
-    for topic in image.topics() {
-        assert!(!topic.partitions.is_empty(), "{topic:?}");
-        for (index, state) in topic.indexed() {
-            let mut isr = state.isr.clone();
-            isr.sort_unstable();
-            isr.dedup();
-            assert_eq!(isr.len(), state.isr.len(), "{state:?}");
-            assert!(!isr.is_empty(), "{state:?}");
-            assert!(isr.iter().all(|id| state.replicas.contains(id)), "{state:?}");
-            assert_eq!(state.directories.len(), state.replicas.len());
-            if let Some(leader) = state.leader {
-                assert!(isr.contains(&leader), "{state:?}");
-                let broker = image.broker(leader).expect("leaders are registered");
-                assert!(!broker.fenced, "{state:?}");
-            }
-            if let Some(pointer) = image.tier(TopicPartition::new(topic.id, index)) {
-                assert!(pointer.tier_start <= pointer.tier_end, "{pointer:?}");
-            }
-        }
-    }
-}
-
-proptest! {
-    #[test]
-    fn whatever_is_decided_applies(commands in vec(any_command(), 0..40)) {
-        let mut image = Image::default();
-        for command in commands {
-            let before = image.clone();
-            let Ok(decision) = decide(&image, &command, NOW) else { continue };
-            prop_assert_eq!(decide(&image, &command, NOW), Ok(decision.clone()), "not deterministic");
-            for record in &decision.records {
-                let one_before = image.clone();
-                image.apply(record);
-                let changed = image.to_records().ne(one_before.to_records());
-                // The sole record that may find its fact there already is an empty FeatureSet; decide
-                // writes none.
-                prop_assert!(changed, "{:?} changed nothing", record);
-            }
-            check_image(&image);
-            for topic in before.topics() {
-                let Some(now) = image.topic(topic.id) else { continue };
-                for (old, new) in topic.partitions.iter().zip(&now.partitions) {
-                    prop_assert!(new.leader_epoch >= old.leader_epoch);
-                    prop_assert!(new.leader == old.leader || new.leader_epoch > old.leader_epoch);
-                    prop_assert!(new == old || new.partition_epoch > old.partition_epoch);
-                }
-            }
-        }
-    }
 }

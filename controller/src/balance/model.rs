@@ -1,0 +1,182 @@
+//! The cluster as the planner sees it: who carries what, kept up to date with each step it considers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proto::ids::{NodeId, TopicPartition};
+use proto::metadata::Image;
+
+use super::load::{Disk, Loads, PartitionLoad};
+use super::plan::Limits;
+
+/// A partition as it will be.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    pub(super) tp: TopicPartition,
+    /// The first one is preferred as leader.
+    pub(super) replicas: Vec<NodeId>,
+    pub(super) in_sync: Vec<NodeId>,
+    pub(super) load: PartitionLoad,
+    /// A reassignment is under way: it is counted where it goes, and left alone.
+    pub(super) moving: bool,
+}
+
+/// What a broker carries.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Carried {
+    pub(super) rack: Option<String>,
+    /// Whether replicas may go there.
+    pub(super) receives: bool,
+    /// Whether its replicas have to go away.
+    pub(super) leaves: bool,
+    pub(super) disk: Disk,
+    pub(super) leaders: u64,
+    pub(super) replicas: u64,
+    pub(super) bytes_in: u64,
+    pub(super) hot: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Model {
+    pub(super) parts: Vec<Part>,
+    pub(super) brokers: BTreeMap<NodeId, Carried>,
+    /// Parts by the brokers that have a replica.
+    by_broker: BTreeMap<NodeId, BTreeSet<usize>>,
+    /// Racks that replicas may go to. A broker that tells none is a rack of its own.
+    racks: usize,
+    max_disk_percent: u64,
+}
+
+impl Model {
+    pub(super) fn new(image: &Image, loads: &Loads, limits: &Limits) -> Self {
+        let mut brokers: BTreeMap<NodeId, Carried> = BTreeMap::new();
+        for broker in image.brokers() {
+            let carried = Carried {
+                rack: broker.rack.clone(),
+                receives: broker.is_active() && !broker.draining,
+                leaves: broker.draining,
+                disk: loads.disk(broker.id),
+                ..Carried::default()
+            };
+            brokers.insert(broker.id, carried);
+        }
+        let receiving = || brokers.iter().filter(|(_, broker)| broker.receives);
+        let named: BTreeSet<&str> = receiving().filter_map(|(_, broker)| broker.rack.as_deref()).collect();
+        let racks = named.len() + receiving().filter(|(_, broker)| broker.rack.is_none()).count();
+        let mut model = Self {
+            parts: Vec::new(),
+            brokers,
+            by_broker: BTreeMap::new(),
+            racks,
+            max_disk_percent: limits.max_disk_percent,
+        };
+        for topic in image.topics() {
+            for (index, state) in topic.indexed() {
+                let tp = TopicPartition::new(topic.id, index);
+                let stays = |id: &NodeId| !state.removing.contains(id);
+                model.add(Part {
+                    tp,
+                    replicas: state.replicas.iter().copied().filter(stays).collect(),
+                    in_sync: state.isr.clone(),
+                    load: loads.partition(tp),
+                    moving: !state.adding.is_empty() || !state.removing.is_empty(),
+                });
+            }
+        }
+        model
+    }
+
+    fn add(&mut self, part: Part) {
+        let index = self.parts.len();
+        for id in &part.replicas {
+            let carried = self.brokers.entry(*id).or_insert_with(|| Carried { leaves: true, ..Carried::default() });
+            carried.replicas += 1;
+            carried.bytes_in += part.load.bytes_in;
+            carried.hot += part.load.hot;
+            self.by_broker.entry(*id).or_default().insert(index);
+        }
+        if let Some(carried) = part.replicas.first().and_then(|id| self.brokers.get_mut(id)) {
+            carried.leaders += 1;
+        }
+        self.parts.push(part);
+    }
+
+    /// Parts with a replica on `id`.
+    pub(super) fn on(&self, id: NodeId) -> impl Iterator<Item = usize> + '_ {
+        self.by_broker.get(&id).into_iter().flat_map(|parts| parts.iter().copied())
+    }
+
+    /// Brokers that replicas may go to.
+    pub(super) fn receivers(&self) -> impl Iterator<Item = (NodeId, &Carried)> {
+        self.brokers.iter().filter(|(_, broker)| broker.receives).map(|(id, broker)| (*id, broker))
+    }
+
+    /// How many replicas of the part share a rack with one before them.
+    pub(super) fn crowded(&self, replicas: &[NodeId]) -> usize {
+        let rack = |id: &NodeId| match self.brokers.get(id).and_then(|broker| broker.rack.as_deref()) {
+            Some(rack) => (Some(rack), None),
+            None => (None, Some(*id)),
+        };
+        let distinct: BTreeSet<_> = replicas.iter().map(rack).collect();
+        replicas.len() - distinct.len()
+    }
+
+    /// Whether racks would let the part have no two replicas in one.
+    pub(super) fn could_spread(&self, part: &Part) -> bool {
+        part.replicas.len() <= self.racks
+    }
+
+    /// Whether the replica of `part` on `from` may go to `to`.
+    pub(super) fn fits(&self, part: &Part, from: NodeId, to: NodeId) -> bool {
+        let Some(target) = self.brokers.get(&to).filter(|target| target.receives) else { return false };
+        if part.moving || part.replicas.contains(&to) || !part.replicas.contains(&from) {
+            return false;
+        }
+        let after = target.disk.used.saturating_add(part.load.hot);
+        let has_room = target.disk.total == 0
+            || u128::from(after) * 100 <= u128::from(target.disk.total) * u128::from(self.max_disk_percent);
+        has_room && self.crowded(&replaced(&part.replicas, from, to)) <= self.crowded(&part.replicas)
+    }
+
+    /// Moves the replica of part `index` from `from` to `to`.
+    pub(super) fn shift(&mut self, index: usize, from: NodeId, to: NodeId) {
+        let Some(part) = self.parts.get_mut(index) else { return };
+        let leads = part.replicas.first() == Some(&from);
+        part.replicas = replaced(&part.replicas, from, to);
+        let load = part.load;
+        if let Some(source) = self.brokers.get_mut(&from) {
+            source.replicas -= 1;
+            source.leaders -= u64::from(leads);
+            source.bytes_in -= load.bytes_in;
+            source.hot -= load.hot;
+            source.disk.used = source.disk.used.saturating_sub(load.hot);
+        }
+        if let Some(target) = self.brokers.get_mut(&to) {
+            target.replicas += 1;
+            target.leaders += u64::from(leads);
+            target.bytes_in += load.bytes_in;
+            target.hot += load.hot;
+            target.disk.used += load.hot;
+        }
+        self.by_broker.entry(from).or_default().remove(&index);
+        self.by_broker.entry(to).or_default().insert(index);
+    }
+
+    /// Makes `to` the preferred leader of part `index`.
+    pub(super) fn prefer(&mut self, index: usize, to: NodeId) {
+        let Some(part) = self.parts.get_mut(index) else { return };
+        let Some(position) = part.replicas.iter().position(|id| *id == to) else { return };
+        let from = part.replicas.first().copied();
+        part.replicas.swap(0, position);
+        if let Some(source) = from.and_then(|id| self.brokers.get_mut(&id)) {
+            source.leaders -= 1;
+        }
+        if let Some(target) = self.brokers.get_mut(&to) {
+            target.leaders += 1;
+        }
+    }
+}
+
+/// `replicas` with `to` in the place of `from`.
+pub(super) fn replaced(replicas: &[NodeId], from: NodeId, to: NodeId) -> Vec<NodeId> {
+    replicas.iter().map(|id| if *id == from { to } else { *id }).collect()
+}

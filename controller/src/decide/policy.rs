@@ -1,0 +1,79 @@
+//! Settings that decisions depend on: those of a topic, else those of all brokers, else what the deciding controller
+//! was started with.
+
+use proto::metadata::{ConfigResource, Image};
+
+/// Name of the setting that says how many replicas have to be in sync.
+pub(super) const MIN_IN_SYNC: &str = "min.insync.replicas";
+
+/// What holds where neither a topic nor the cluster says otherwise. A plain input of [`super::decide`]: every controller of
+/// a cluster should be started with the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// `min.insync.replicas`.
+    pub min_insync_replicas: usize,
+    /// `unclean.leader.election.enable`.
+    pub unclean_leader_election: bool,
+    /// `firn.flush`.
+    pub flush: Flush,
+    /// `leader.imbalance.per.broker.percentage`: of the partitions a broker is preferred for, how many others may lead
+    /// before it gets them back.
+    pub leader_imbalance_percent: usize,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            min_insync_replicas: 1,
+            unclean_leader_election: false,
+            flush: Flush::Fsync,
+            leader_imbalance_percent: 10,
+        }
+    }
+}
+
+/// When a record is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flush {
+    /// Once it is on disk.
+    Fsync,
+    /// Once the operating system has it: a machine that goes down may lose it.
+    Os,
+}
+
+impl Policy {
+    /// How many replicas of a partition of `topic` have to be in sync, before what is asked for is clamped to the number of
+    /// its replicas. At least 1.
+    pub(super) fn min_in_sync(&self, image: &Image, topic: &str) -> usize {
+        let set = value(image, topic, MIN_IN_SYNC).and_then(|value| value.trim().parse().ok());
+        set.unwrap_or(self.min_insync_replicas).max(1)
+    }
+
+    /// Whether a replica of `topic` that may lack records may lead it when there is no other.
+    pub(super) fn unclean(&self, image: &Image, topic: &str) -> bool {
+        let set = value(image, topic, "unclean.leader.election.enable").and_then(boolean);
+        set.unwrap_or(self.unclean_leader_election)
+    }
+
+    /// When records of `topic` are acknowledged.
+    pub(super) fn flush(&self, image: &Image, topic: &str) -> Flush {
+        match value(image, topic, "firn.flush") {
+            Some("os") => Flush::Os,
+            Some(_) => Flush::Fsync,
+            None => self.flush,
+        }
+    }
+}
+
+fn value<'a>(image: &'a Image, topic: &str, key: &str) -> Option<&'a str> {
+    let of = |resource: &ConfigResource| image.configs(resource)?.get(key).map(String::as_str);
+    of(&ConfigResource::topic(topic)).or_else(|| of(&ConfigResource::all_brokers()))
+}
+
+fn boolean(text: &str) -> Option<bool> {
+    match text.trim() {
+        text if text.eq_ignore_ascii_case("true") => Some(true),
+        text if text.eq_ignore_ascii_case("false") => Some(false),
+        _ => None,
+    }
+}
