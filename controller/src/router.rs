@@ -93,12 +93,17 @@ impl Router {
         let mut maybe_done = false;
         loop {
             let attempt = match self.path(remote).await {
-                Some(Path::Here) => self.submit_here(&command, deadline).await?,
+                Some(Path::Here) => self.submit_here(&command, deadline).await,
                 Some(Path::There(leader)) => {
                     let body = body.get_or_insert_with(|| encode(&command)).clone();
-                    self.submit_there(remote, &leader, body, deadline).await?
+                    self.submit_there(remote, &leader, body, deadline).await
                 }
-                None => Attempt::Elsewhere(None),
+                None => Ok(Attempt::Elsewhere(None)),
+            };
+            let attempt = match attempt {
+                // An earlier attempt may have been carried out all the same.
+                Err(SubmitError::NoSpace | SubmitError::Ended) if maybe_done => return Err(SubmitError::Unknown),
+                attempt => attempt?,
             };
             match attempt {
                 Attempt::Done((offset, outcome)) => {

@@ -200,7 +200,8 @@ pub(super) async fn describe_topic_partitions(
         };
         let skip = if name == from { first_partition } else { 0 };
         let mut rest = topic.indexed().filter(|(index, _)| *index >= skip).peekable();
-        let partitions: Vec<_> = rest.by_ref().take(left).map(|(index, state)| page_entry(&view, index, state)).collect();
+        let partitions: Vec<_> =
+            rest.by_ref().take(left).map(|(index, state)| page_entry(&view, index, state)).collect();
         left -= partitions.len();
         response.topics.push(DescribeTopicPartitionsResponseTopic {
             name: Some(name.clone()),

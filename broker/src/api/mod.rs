@@ -14,6 +14,7 @@ mod delete_records;
 mod describe_producers;
 mod elections;
 mod errors;
+mod features;
 mod find_coordinator;
 mod groups;
 mod heartbeat;
@@ -28,6 +29,8 @@ mod offset_fetch;
 mod offset_for_leader_epoch;
 pub(crate) mod partitions;
 mod produce;
+mod quorum;
+mod reassignments;
 mod sync_group;
 mod topics;
 
@@ -142,10 +145,17 @@ apis! {
     DeleteGroups(DeleteGroupsRequest) 0..=2 => groups::delete;
     ElectLeaders(ElectLeadersRequest) 0..=2 => elections::elect;
     IncrementalAlterConfigs(IncrementalAlterConfigsRequest) 0..=1 => configs::incremental_alter;
+    AlterPartitionReassignments(AlterPartitionReassignmentsRequest) 0..=1 => reassignments::alter;
+    ListPartitionReassignments(ListPartitionReassignmentsRequest) 0..=0 => reassignments::list;
     OffsetDelete(OffsetDeleteRequest) 0..=0 => offset_delete::handle;
+    DescribeQuorum(DescribeQuorumRequest) 0..=2 => quorum::describe;
+    UpdateFeatures(UpdateFeaturesRequest) 0..=2 => features::update;
     DescribeProducers(DescribeProducersRequest) 0..=0 => describe_producers::handle;
     DescribeCluster(DescribeClusterRequest) 0..=2 => cluster::describe;
+    UnregisterBroker(UnregisterBrokerRequest) 0..=0 => features::unregister;
     DescribeTopicPartitions(DescribeTopicPartitionsRequest) 0..=0 => metadata::describe_topic_partitions;
+    AddRaftVoter(AddRaftVoterRequest) 0..=1 => quorum::add_voter;
+    RemoveRaftVoter(RemoveRaftVoterRequest) 0..=0 => quorum::remove_voter;
 }
 
 /// A frame while it is read.

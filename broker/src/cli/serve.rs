@@ -24,8 +24,6 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 /// How often the live view is redrawn.
 const REDRAW: Duration = Duration::from_secs(1);
-/// A node that has not ended by then is left to recovery: the process is to be gone within 5 s.
-const SHUTDOWN: Duration = Duration::from_secs(4);
 /// So long may the terminal take for the last lines. They are lost if it stands still: the process is to end nevertheless.
 const LAST_LINES: Duration = Duration::from_millis(250);
 
@@ -229,7 +227,8 @@ async fn run(config: ServerConfig, spawner: Spawner, screen: Option<&Screen>) ->
         return Err(reason);
     }
     info!("shutting down");
-    match tokio::time::timeout(SHUTDOWN, node.shutdown()).await {
+    // A node that has not ended by then is left to recovery.
+    match tokio::time::timeout(node.patience(), node.shutdown()).await {
         Ok(()) => Ok(()),
         Err(_) => Err("the node did not end in time; it will recover at its next start".to_owned()),
     }

@@ -27,9 +27,7 @@ pub use alter::{
     Alteration, Operation, Reach, Settings, alter_broker, alter_topic, inherited_topic, replace_broker, replace_topic,
     validate_topic, validate_topic_on, validate_topic_set,
 };
-pub use broker::{
-    BrokerConfig, ClusterConfig, FirnConfig, GroupConfig, NetConfig, ProducerConfig, ReplicationConfig,
-};
+pub use broker::{BrokerConfig, ClusterConfig, FirnConfig, GroupConfig, NetConfig, ProducerConfig, ReplicationConfig};
 pub use definition::{Definition, Effect, Kind};
 pub use describe::{Entry, Source, SynonymEntry, describe_broker, describe_cluster, describe_topic};
 pub use error::{ConfigError, Fault, Origin, Scope};

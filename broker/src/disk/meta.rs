@@ -119,7 +119,8 @@ impl Meta {
         fresh: DirectoryId,
     ) -> Result<Self, MetaError> {
         let Some(found) = Self::load(disk, dir).await? else {
-            let meta = Self { format: FORMAT, cluster_id: cluster_id.to_owned(), node_id, directory_id: fresh, member: false };
+            let meta =
+                Self { format: FORMAT, cluster_id: cluster_id.to_owned(), node_id, directory_id: fresh, member: false };
             meta.store(disk, dir).await?;
             return Ok(meta);
         };

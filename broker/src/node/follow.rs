@@ -268,7 +268,7 @@ impl Follower {
         match state.leader.filter(|_| !leads) {
             Some(leader) => {
                 handle.lead(leadership);
-                moves.follow.push(Following { tp, leader, epoch, partition: handle.clone() });
+                moves.follow.push(Following { tp, leader, epoch, partition: handle.clone(), throttled: false });
                 return;
             }
             None => moves.unfollow.push(tp),

@@ -1,13 +1,173 @@
-//! What a registered node tells the controller while it lives.
+//! A registered broker's life in its cluster: it says again and again that it lives, and hears what the leader of the
+//! quorum makes of it.
+//!
+//! A node that is its own quorum has nobody to tell; it only says which data directories are left when one fails.
 
 use crate::api::services::Services;
 use controller::command::{BrokerState, SetBrokerState};
+use controller::session::{Beat, BeatReply, Want};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// After this, a failed data directory is reported again if the controller could not be told.
 const REPORT_AGAIN: Duration = Duration::from_secs(1);
+/// Pause before a leader is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Clocks that differ by more are worth a warning (five minutes): retention and sweeping go by them.
+const CLOCKS_APART_MS: i64 = 5 * 60 * 1000;
+
+/// What the leader of the quorum makes of this broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// It does not serve, or must not.
+    pub(super) fenced: bool,
+    /// It leads nothing that another could lead.
+    pub(super) may_stop: bool,
+    /// Another process took its place, or it was taken out of the cluster: it has no business here any more.
+    pub(super) replaced: bool,
+    /// What it said it wants when this was said.
+    pub(super) want: Want,
+}
+
+impl Standing {
+    /// Before anything was heard.
+    const UNKNOWN: Standing = Standing { fenced: true, may_stop: false, replaced: false, want: Want::Serve };
+}
+
+/// What a broker wants, and what it is granted.
+#[derive(Debug, Clone)]
+pub(super) struct Life {
+    want: watch::Sender<Want>,
+    standing: watch::Sender<Standing>,
+    /// Whether the clock of this machine agrees with that of the quorum's leader, as far as is known.
+    clock: Arc<AtomicBool>,
+}
+
+impl Life {
+    /// A broker that wants to serve.
+    pub(super) fn new() -> Life {
+        Life {
+            want: watch::Sender::new(Want::Serve),
+            standing: watch::Sender::new(Standing::UNKNOWN),
+            clock: Arc::new(AtomicBool::new(true)),
+        }
+    }
+
+    /// Whether the clock of this machine agrees with that of the quorum's leader, from now on.
+    pub(super) fn clock(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.clock)
+    }
+
+    /// Waits until the quorum's leader lets the broker serve.
+    pub(super) async fn granted(&self) {
+        self.until(|standing| !standing.fenced || standing.replaced).await;
+    }
+
+    /// Whether the broker has no business here any more.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.standing.borrow().replaced
+    }
+
+    /// Resolves when the broker has no business here any more.
+    pub(super) async fn replaced(&self) {
+        self.until(|standing| standing.replaced).await;
+    }
+
+    /// Asks for others to lead what this broker leads, and waits until they do, `within` at most. Answers whether they do.
+    pub(super) async fn hand_over(&self, within: Duration) -> bool {
+        self.want.send_replace(Want::ShutDown);
+        let may_stop = self.until(|standing| standing.may_stop && standing.want == Want::ShutDown);
+        tokio::time::timeout(within, may_stop).await.is_ok()
+    }
+
+    /// Says that the broker has stopped, and waits, `within` at most, until that was heard.
+    pub(super) async fn stopped(&self, within: Duration) {
+        self.want.send_replace(Want::Stopped);
+        let heard = self.until(|standing| standing.want == Want::Stopped);
+        let _ = tokio::time::timeout(within, heard).await;
+    }
+
+    async fn until(&self, is_so: impl FnMut(&Standing) -> bool) {
+        // The sender is held here: it does not end.
+        let _ = self.standing.subscribe().wait_for(is_so).await;
+    }
+
+    /// Beats every `interval` until `stop` is cancelled, over one link after the other.
+    pub(super) async fn beat(self, services: Arc<Services>, interval: Duration, stop: CancellationToken) {
+        let beating = async {
+            loop {
+                self.beat_to_one(&services, interval).await;
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = beating => {}
+        }
+    }
+
+    /// Beats to one leader, until it leads no more.
+    async fn beat_to_one(&self, services: &Services, interval: Duration) {
+        let mut link = match services.controller.session(interval).await {
+            Ok(link) => link,
+            Err(error) => {
+                tracing::debug!(%error, "no leader of the quorum to report to");
+                return;
+            }
+        };
+        let mut failures = services.partitions.directory_failures();
+        let mut wants = self.want.subscribe();
+        let mut applied = services.applied.clone();
+        // A new leader knows nothing of them.
+        let mut told = None;
+        loop {
+            failures.mark_unchanged();
+            let online = services.partitions.online_directories();
+            let want = *wants.borrow_and_update();
+            let beat = Beat {
+                id: services.node_id,
+                epoch: services.broker_epoch,
+                applied: *applied.borrow_and_update(),
+                want,
+                directories: (told.as_ref() != Some(&online)).then(|| online.clone()),
+                load: None,
+                wall: services.clock.now_ms(),
+            };
+            // One that was stopped or cut off says nothing; by then there may be another leader.
+            let Ok(Some(reply)) = tokio::time::timeout(interval * 2, link.beat(&beat)).await else { return };
+            told = Some(online);
+            self.heard(services, want, reply);
+            let behind = reply.fenced && want == Want::Serve;
+            tokio::select! {
+                biased;
+                _ = wants.changed() => {}
+                _ = failures.changed() => {}
+                // What it waits for: to be let in as soon as it knows enough.
+                _ = applied.changed(), if behind => {}
+                () = link.ended() => return,
+                () = tokio::time::sleep(if behind { interval.min(LOOK_AGAIN) } else { interval }) => {}
+            }
+        }
+    }
+
+    fn heard(&self, services: &Services, want: Want, reply: BeatReply) {
+        let BeatReply { fenced, may_stop, stale, leader_wall, .. } = reply;
+        let apart = services.clock.now_ms().saturating_sub(leader_wall);
+        let is_sound = apart.abs() <= CLOCKS_APART_MS;
+        if self.clock.swap(is_sound, Ordering::Relaxed) && !is_sound {
+            tracing::warn!(
+                seconds = apart / 1000,
+                "the clock of this machine differs from that of the quorum's leader: retention and sweeping pause"
+            );
+        }
+        let standing = Standing { fenced, may_stop, replaced: stale, want };
+        self.standing.send_if_modified(|before| std::mem::replace(before, standing) != standing);
+    }
+}
 
 /// Tells the controller which data directories are left when one fails: nobody leads what lies in it (KIP-858).
 pub(super) async fn report_directories(services: Arc<Services>, stop: CancellationToken) {

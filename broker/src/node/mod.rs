@@ -27,6 +27,7 @@ use control::NodeControl;
 use follow::Follower;
 use front::HttpSide;
 pub use host::{Host, Objects};
+use life::Life;
 use listeners::{Bound, KafkaSocket};
 use quorum::Part;
 pub use start::format;
@@ -71,12 +72,27 @@ struct Broker {
     truth: Arc<dyn Tier>,
     /// Tells how far the partitions have followed the image.
     applied: watch::Sender<u64>,
+    /// None where there is nobody to tell: the node is its own quorum.
+    life: Option<Life>,
+    /// Ends connections.
+    serving: CancellationToken,
+    /// Ends everything else.
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
+/// How long others may take to lead what a broker led that ends.
+const HAND_OVER: Duration = Duration::from_secs(20);
+/// How long the tier may take to end.
+const TIER_END: Duration = Duration::from_secs(2);
+/// How long the quorum may take to hear that a broker has stopped.
+const STOPPED: Duration = Duration::from_secs(1);
+/// Why a broker ends that the quorum does not know any more.
+const REPLACED: &str =
+    "the cluster knows this broker no more: another process runs under its node.id, or it was unregistered";
+
 impl Broker {
-    async fn serve(&self, kafka: Vec<KafkaSocket>, http: &HttpSide) {
+    async fn serve(&self, kafka: Vec<KafkaSocket>, http: &HttpSide) -> Result<(), StartError> {
         let config = self.services.config.load();
         // The rest is for what they are decoded to, for members of groups, and for answers.
         let requests = FrameBudget::new(config.firn.request_memory_bytes / 4);
@@ -91,31 +107,56 @@ impl Broker {
             requests,
         };
         let truth = Arc::clone(&self.truth);
-        let mut follower =
-            Follower::new(Arc::clone(&self.services), self.tier.clone(), truth, self.applied.clone());
+        let mut follower = Follower::new(Arc::clone(&self.services), self.tier.clone(), truth, self.applied.clone());
         follower.drop_strays(&self.services.controller.image()).await;
         follower.catch_up().await;
         self.tasks.spawn(follower.run());
-        self.tasks.spawn(life::report_directories(Arc::clone(&self.services), self.stop.clone()));
+        let (services, stop) = (Arc::clone(&self.services), self.stop.clone());
+        match &self.life {
+            None => _ = self.tasks.spawn(life::report_directories(services, stop)),
+            Some(life) => {
+                let interval = Duration::from_millis(config.cluster.heartbeat_interval_ms.max(1));
+                self.tasks.spawn(life.clone().beat(services, interval, stop));
+                life.granted().await;
+                if life.is_replaced() {
+                    return Err(StartError(REPLACED.to_owned()));
+                }
+            }
+        }
         let open = Arc::new(server::Open::default());
         for KafkaSocket { name, bound: Bound { socket, .. } } in kafka {
             let listener = Arc::new(Listener::new(Arc::clone(&self.services), &name));
-            self.tasks.spawn(server::run(socket, listener, Arc::clone(&open), limits.clone(), self.stop.clone()));
+            self.tasks.spawn(server::run(socket, listener, Arc::clone(&open), limits.clone(), self.serving.clone()));
         }
         http.serving(Arc::clone(&self.control));
+        Ok(())
     }
 
-    /// Stops serving, syncs and checkpoints every log.
+    /// Hands over what it leads, stops serving, syncs and checkpoints every log.
     async fn end(&self) {
-        self.stop.cancel();
+        if let Some(life) = &self.life
+            && !life.is_replaced()
+            && !life.hand_over(HAND_OVER).await
+        {
+            tracing::warn!("not everything that this broker leads could be handed over in time");
+        }
+        // Whoever asks from here on is told who leads now, until the connection ends.
+        self.serving.cancel();
+        // It may wait for an object store that hangs; what it has begun is begun anew by whoever leads next.
+        if tokio::time::timeout(TIER_END, self.tier.stop()).await.is_err() {
+            tracing::warn!("an upload was left behind: the object store does not answer");
+        }
         self.services.replication.stop().await;
-        self.tier.stop().await;
         for partition in self.services.groups.led() {
             self.services.groups.resigned(partition);
         }
         if let Err(error) = self.services.partitions.close().await {
             tracing::error!(%error, "a log could not be closed cleanly; it recovers at the next start");
         }
+        if let Some(life) = &self.life {
+            life.stopped(STOPPED).await;
+        }
+        self.stop.cancel();
     }
 }
 
@@ -128,8 +169,15 @@ impl Node {
                 None => std::future::pending().await,
             }
         };
+        let replaced = async {
+            match self.broker.as_ref().and_then(|broker| broker.life.as_ref()) {
+                Some(life) => life.replaced().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
+            () = replaced => REPLACED.to_owned(),
             reason = self.part.ended() => format!("the metadata quorum ended: {reason}"),
             reason = disks => reason,
         }
@@ -141,12 +189,19 @@ impl Node {
         if let Some(broker) = &self.broker {
             broker.end().await;
         }
+        self.part.hand_over().await;
         self.part.shutdown().await;
         if let Some(broker) = &self.broker {
             broker.tasks.close();
             broker.tasks.wait().await;
         }
         self.http.end().await;
+    }
+
+    /// How long a shutdown may take in all: 30 s where others have to take over, less than 5 s where there are none.
+    pub fn patience(&self) -> Duration {
+        let shared = self.broker.as_ref().is_none_or(|broker| broker.life.is_some());
+        Duration::from_secs(if shared { 29 } else { 4 })
     }
 
     /// Where Kafka clients connect: the name of each listener, and where it listens. Nowhere, if it is a controller only.

@@ -8,6 +8,7 @@ use proto::ids::TopicPartition;
 use proto::metadata::{DeletedTopic, Duty, Image, TierPointer};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tiering::ports::{Commit, CommitError, DeletedPartition, PointerError, Pointers};
 
 /// [`Pointers`] over a controller.
@@ -16,12 +17,14 @@ pub(super) struct QuorumPointers {
     controller: ControllerHandle,
     /// Partitions of deleted topics that have nothing left in the store, until all of their topic are.
     swept: Arc<Mutex<BTreeSet<TopicPartition>>>,
+    /// Whether the clock of this machine may be gone by.
+    clock: Arc<AtomicBool>,
 }
 
 impl QuorumPointers {
-    /// Pointers read from and committed to `controller`.
-    pub(super) fn new(controller: ControllerHandle) -> QuorumPointers {
-        QuorumPointers { controller, swept: Arc::default() }
+    /// Pointers read from and committed to `controller`. `clock` says whether that of this machine may be gone by.
+    pub(super) fn new(controller: ControllerHandle, clock: Arc<AtomicBool>) -> QuorumPointers {
+        QuorumPointers { controller, swept: Arc::default(), clock }
     }
 }
 
@@ -36,6 +39,10 @@ fn find(image: &Image, tp: TopicPartition) -> Option<TierPointer> {
 impl Pointers for QuorumPointers {
     fn current(&self, tp: TopicPartition) -> Option<TierPointer> {
         find(&self.controller.image(), tp)
+    }
+
+    fn clock_is_sound(&self) -> bool {
+        self.clock.load(Ordering::Relaxed)
     }
 
     async fn read_fresh(&self, tp: TopicPartition) -> Result<TierPointer, PointerError> {
@@ -126,7 +133,9 @@ fn unfinished(error: &SubmitError) -> CommitError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use controller::command::{Clean, CreateTopics, DeleteTopics, Mode, NewTopic, RegisterBroker, Shortage, TopicSelector};
+    use controller::command::{
+        Clean, CreateTopics, DeleteTopics, Mode, NewTopic, RegisterBroker, Shortage, TopicSelector,
+    };
     use controller::{ControllerNode, NodeConfig};
     use proto::host::{ManualClock, Spawner};
     use proto::ids::{NodeId, TopicId};
@@ -169,7 +178,7 @@ mod tests {
             mode: Mode::default(),
         };
         handle.create_topics(create).await.expect("created");
-        let pointers = QuorumPointers::new(handle.clone());
+        let pointers = QuorumPointers::new(handle.clone(), Arc::new(AtomicBool::new(true)));
         assert_eq!(pointers.deleted(), []);
         let topics = vec![TopicSelector::Name("tiered".to_owned()), TopicSelector::Name("local".to_owned())];
         handle.delete_topics(DeleteTopics { topics }).await.expect("deleted");

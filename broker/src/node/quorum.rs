@@ -4,12 +4,14 @@ use super::StartError;
 use super::directories::METADATA;
 use super::host::Host;
 use super::listeners;
-use crate::config::ClusterConfig;
 use crate::config::server::ServerConfig;
+use crate::config::{BrokerConfig, ClusterConfig, Flush};
 use crate::disk::meta::Meta;
 use controller::command::FormCluster;
+use controller::duties::Settings;
+use controller::session::Timing;
 use controller::{
-    ControllerHandle, ControllerNode, FollowConfig, Machine, MemberConfig, NodeConfig, SubmitError, Timings,
+    ControllerHandle, ControllerNode, FollowConfig, Machine, MemberConfig, NodeConfig, Policy, SubmitError, Timings,
 };
 use proto::ids::NodeId;
 use std::path::Path;
@@ -37,6 +39,13 @@ impl Part {
         }
     }
 
+    /// Lets another voter lead, if this one does.
+    pub(super) async fn hand_over(&self) {
+        if let Part::Member(member) = self {
+            member.hand_over().await;
+        }
+    }
+
     /// Ends it.
     pub(super) async fn shutdown(self) {
         match self {
@@ -52,8 +61,8 @@ pub(super) struct Joined {
     pub(super) handle: ControllerHandle,
     /// The id that the data directories were made for.
     cluster_id: Option<String>,
-    /// Whether the cluster has other nodes.
-    shared: bool,
+    /// Whether the cluster has, or may have, other nodes.
+    pub(super) shared: bool,
     patience: Duration,
 }
 
@@ -61,7 +70,7 @@ pub(super) struct Joined {
 pub(super) async fn join(
     server: &ServerConfig,
     host: &Host,
-    config: &ClusterConfig,
+    config: &BrokerConfig,
     first: &Path,
     meta: Option<&Meta>,
 ) -> Result<Joined, StartError> {
@@ -91,11 +100,12 @@ pub(super) async fn join(
             cluster_id: cluster_id.clone(),
             voters: quorum.voters.iter().map(|voter| (NodeId(voter.id), voter.address.clone())).collect(),
             bootstrap: quorum.bootstrap.clone(),
-            timings: timings(config),
+            timings: timings(&config.cluster),
+            policy: policy(config),
+            duties: duties(server, &config.cluster),
             has_been_member: meta.member,
         };
-        let (member, handle) =
-            ControllerNode::start_member(member, socket, machine(host)).await.map_err(named)?;
+        let (member, handle) = ControllerNode::start_member(member, socket, machine(host)).await.map_err(named)?;
         meta.clone().join(host.disk.as_ref(), first).await.map_err(StartError::because)?;
         (Part::Member(member), handle)
     } else {
@@ -105,7 +115,7 @@ pub(super) async fn join(
         let (follower, handle) = controller::Follower::start(follow, &machine(host));
         (Part::Follower(follower), handle)
     };
-    let patience = Duration::from_millis(config.registration_timeout_ms);
+    let patience = Duration::from_millis(config.cluster.registration_timeout_ms);
     Ok(Joined { part, handle, cluster_id, shared: quorum.is_shared(), patience })
 }
 
@@ -128,6 +138,27 @@ fn timings(config: &ClusterConfig) -> Timings {
         lease_ms: silence_ms / 5 * 3,
         silence_ms,
         backoff_ms: config.election_backoff_max_ms.max(1),
+    }
+}
+
+/// What holds where neither a topic nor the cluster says otherwise.
+fn policy(config: &BrokerConfig) -> Policy {
+    Policy {
+        min_insync_replicas: config.topic_defaults.min_insync_replicas,
+        flush: match config.topic_defaults.flush {
+            Flush::Fsync => controller::decide::Flush::Fsync,
+            Flush::Os => controller::decide::Flush::Os,
+        },
+        ..Policy::default()
+    }
+}
+
+fn duties(server: &ServerConfig, config: &ClusterConfig) -> Settings {
+    let session_ms = i64::try_from(config.session_timeout_ms).unwrap_or(i64::MAX);
+    Settings {
+        timing: Timing { session_ms, ..Timing::default() },
+        listener: server.inter_broker.clone(),
+        ..Settings::default()
     }
 }
 

@@ -5,8 +5,9 @@ use super::control::NodeControl;
 use super::directories::Directories;
 use super::front::HttpSide;
 use super::host::Host;
-use super::pointers::QuorumPointers;
+use super::life::Life;
 use super::listeners::KafkaSocket;
+use super::pointers::QuorumPointers;
 use super::quorum::{self, Joined};
 use super::{Broker, Node, StartError, listeners, memory, observe, settings};
 use crate::api::fetch::session::Sessions;
@@ -15,6 +16,7 @@ use crate::api::services::Services;
 use crate::config::BrokerConfig;
 use crate::config::server::ServerConfig;
 use crate::group::GroupHandle;
+use crate::log::life::Stop;
 use crate::metrics::Metrics;
 use crate::net::budget::Budget;
 use crate::partition::isr::AskController;
@@ -23,7 +25,7 @@ use crate::replica::start_over::{QuorumTier, Tier};
 use crate::replica::{self, ImageBrokers, Replication};
 use arc_swap::ArcSwap;
 use controller::command::{Clean, RegisterBroker};
-use proto::ids::{DirectoryId, NodeId};
+use proto::ids::NodeId;
 use proto::metadata::Endpoint;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,7 +48,7 @@ impl Node {
             server.data_dirs.first().ok_or_else(|| StartError("log.dirs names no directory".to_owned()))?.clone();
         let mut directories = Directories::take(&server.data_dirs, host.disk.as_ref()).await?;
         let meta = directories.survey(&server, host.disk.as_ref()).await?;
-        let joined = quorum::join(&server, &host, &server.broker().cluster, &first, meta.as_ref()).await?;
+        let joined = quorum::join(&server, &host, &server.broker(), &first, meta.as_ref()).await?;
         let making = Making { server: &server, joined: &joined, host: &host, metrics: &metrics, first: &first };
         let made = match making.make(&mut directories, kafka, &http).await {
             Ok(made) => made,
@@ -96,7 +98,7 @@ impl Making<'_> {
             return Ok(None);
         }
         let broker = self.make_broker(cluster_id, specs, &kafka).await?;
-        broker.serve(kafka, http).await;
+        broker.serve(kafka, http).await?;
         Ok(Some(broker))
     }
 
@@ -115,13 +117,13 @@ impl Making<'_> {
         let addresses: Vec<_> = kafka.iter().map(|socket| (socket.name.clone(), socket.bound.address)).collect();
         let endpoints = listeners::endpoints(&server.advertised, &addresses, &listeners::machine());
         // Only what is open may be given partitions to lead.
-        let broker_epoch = self.register(endpoints, partitions.online_directories()).await?;
+        let broker_epoch = self.register(endpoints, &partitions).await?;
         place.tidy(host, host.clock.now_ms() - config.firn.tier_delete_grace_ms);
-        let pointers = Arc::new(QuorumPointers::new(handle.clone()));
+        let life = Life::new();
+        let pointers = Arc::new(QuorumPointers::new(handle.clone(), life.clock()));
         let remote = cold::reader(&config, &store, &pointers, host);
         let tier = cold::start_tier(&config, store, &pointers, &partitions, host);
-        let truth: Arc<dyn Tier> =
-            Arc::new(QuorumTier::new(handle.clone(), remote.clone(), host.spawner.clone()));
+        let truth: Arc<dyn Tier> = Arc::new(QuorumTier::new(handle.clone(), remote.clone(), host.spawner.clone()));
         let replication = Replication::start(replica::Parts {
             node: node_id,
             broker_epoch,
@@ -174,6 +176,8 @@ impl Making<'_> {
             tier,
             truth,
             applied,
+            life: self.joined.shared.then_some(life),
+            serving: CancellationToken::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         })
@@ -200,16 +204,23 @@ impl Making<'_> {
         Partitions::open(open).await.map_err(StartError::because)
     }
 
-    async fn register(&self, endpoints: Vec<Endpoint>, directories: Vec<DirectoryId>) -> Result<i64, StartError> {
+    async fn register(&self, endpoints: Vec<Endpoint>, partitions: &Partitions) -> Result<i64, StartError> {
+        let directories = partitions.online_directories();
+        let (previous_epoch, clean) = match partitions.last_stop() {
+            Stop::Clean(epoch) => (Some(epoch).filter(|epoch| *epoch >= 0), Clean::Yes),
+            Stop::SameBoot => (None, Clean::SameBoot),
+            Stop::Unknown => (None, Clean::No),
+        };
+        let offline = self.server.data_dirs.len().saturating_sub(directories.len());
         let broker = RegisterBroker {
             id: NodeId(self.server.node_id),
             incarnation: self.host.entropy.uuid(),
             endpoints,
             rack: self.server.rack.clone(),
             directories,
-            previous_epoch: None,
-            clean: Clean::Yes,
-            offline_directories: 0,
+            previous_epoch,
+            clean,
+            offline_directories: u32::try_from(offline).unwrap_or(u32::MAX),
             features: controller::supported_features(),
         };
         self.joined.handle.register_broker(broker).await.map_err(StartError::because)

@@ -51,6 +51,7 @@ impl IsrAuthority for AskController {
             leader_epoch: proposal.leader_epoch,
             partition_epoch: proposal.partition_epoch,
             isr: proposal.isr.clone(),
+            recovered: proposal.recovered,
         };
         let command = AlterPartitions {
             broker: self.broker,

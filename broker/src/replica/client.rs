@@ -127,7 +127,8 @@ fn partition_answer(topic: TopicId, data: PartitionData) -> PartitionAnswer {
         tp: TopicPartition { topic, partition: data.partition_index },
         error: code(data.error_code),
         said: Said { high_watermark: known(data.high_watermark), log_start: known(data.log_start_offset) },
-        diverging: (diverging.end_offset >= 0).then_some(EpochEnd { epoch: diverging.epoch, end: diverging.end_offset }),
+        diverging: (diverging.end_offset >= 0)
+            .then_some(EpochEnd { epoch: diverging.epoch, end: diverging.end_offset }),
         records: data.records.map_or_else(Bytes::new, |records| records.to_bytes()),
     }
 }

@@ -8,12 +8,16 @@
 //! History is compared by epochs alone (KIP-101, 279, 595): the leader says where ours leaves its own, and the log is cut there, never at a
 //! high watermark. What the tier holds is not fetched: a log that ends before it starts over at its end (KIP-1023).
 
-use super::session::{Ask, Session, Want};
-use crate::log::epochs::EpochEnd;
-use bytes::Bytes;
+mod types;
+
+use super::session::{Session, Want};
 use proto::errors::ErrorCode;
-use proto::ids::{DirectoryId, LeaderEpoch, Millis, Offset, TopicPartition};
+use proto::ids::{LeaderEpoch, Millis, Offset, TopicPartition};
 use std::collections::{BTreeMap, BTreeSet};
+pub use types::{
+    Answer, Because, Command, Event, Failure, Followed, Outcome, PartitionAnswer, Phase, Position, Said, Ticket,
+    Trouble,
+};
 
 /// Pause after a first failure.
 const FIRST_PAUSE_MS: Millis = 25;
@@ -21,217 +25,12 @@ const FIRST_PAUSE_MS: Millis = 25;
 const FULL_PAUSE_MS: Millis = 1_000;
 /// A request under way is not given up for the sake of new partitions within this time of the last that was.
 const ABANDON_PAUSE_MS: Millis = 100;
+/// A request that is younger may be about to be answered, with records.
+const ABANDON_AGE_MS: Millis = 30;
 /// A partition that failed more often in a row is not worth giving up a request for.
 const URGENT_FAILURES: u32 = 3;
 /// So many corrupt answers in a row, and the tier is asked for what the leader cannot give.
 const CORRUPT_ANSWERS: u32 = 3;
-
-/// A partition to follow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Followed {
-    /// Which.
-    pub tp: TopicPartition,
-    /// The leader's epoch, as the image says.
-    pub epoch: LeaderEpoch,
-    /// The directory in which the replica lies.
-    pub directory: DirectoryId,
-}
-
-/// Where a log at rest stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    /// The log's end; everything below it is durable.
-    pub end: Offset,
-    /// Epoch of the last batch, -1 if none is known.
-    pub last_epoch: LeaderEpoch,
-    /// First offset that may be read.
-    pub log_start: Offset,
-    /// The high watermark as known here.
-    pub high_watermark: Offset,
-}
-
-/// What the leader says of a partition besides records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Said {
-    /// Its high watermark.
-    pub high_watermark: Offset,
-    /// Its log start.
-    pub log_start: Offset,
-}
-
-/// What an answer says of one partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PartitionAnswer {
-    /// Which.
-    pub tp: TopicPartition,
-    /// Why there are no records, or none.
-    pub error: ErrorCode,
-    /// Offsets; -1 where an error says nothing of them.
-    pub said: Said,
-    /// Where our history leaves the leader's.
-    pub diverging: Option<EpochEnd>,
-    /// Whole batches, unchecked.
-    pub records: Bytes,
-}
-
-/// A leader's answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// Why there is nothing else, or none.
-    pub error: ErrorCode,
-    /// The session from now on, 0 if there is none.
-    pub session_id: i32,
-    /// In a session only what changed.
-    pub partitions: Vec<PartitionAnswer>,
-}
-
-/// Names a piece of work, so that what becomes of one that is of no interest any more is told from the rest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket(pub u64);
-
-/// Why a piece of work did not succeed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
-    /// The leader epoch is not what it was.
-    Moved,
-    /// What the leader sent does not check out.
-    Corrupt,
-    /// What the leader sent does not continue the log.
-    OutOfOrder,
-    /// The data directory has no room.
-    Full,
-    /// The data directory failed, or the partition left it.
-    Gone,
-    /// Something else that may pass: the object store, the quorum.
-    Other,
-}
-
-/// How a piece of work ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// The log is at rest here.
-    At(Position),
-    /// The log is at rest, and lacks what the tier holds, or may.
-    Behind,
-    /// Its history and the leader's part below what is here.
-    Apart,
-    /// It failed.
-    Failed(Failure),
-}
-
-/// Why a log starts over, unless it is found not to have to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Because {
-    /// The tier may hold what it lacks, or hold something else instead.
-    OfTier,
-    /// It ends before the leader's log start, which is this. What is tiered counts first.
-    BeforeStart(Offset),
-    /// Its history and the leader's part below what is here; the leader's log start is this. What is tiered counts first.
-    Apart(Offset),
-}
-
-/// All that can happen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// These are to be followed from now on, or under another epoch.
-    Assigned(Vec<Followed>),
-    /// These are not followed any more.
-    Dropped(Vec<TopicPartition>),
-    /// The request under way was answered.
-    Answered(Answer),
-    /// The request under way will not be answered.
-    Broke,
-    /// A piece of work ended.
-    Done(TopicPartition, Ticket, Outcome),
-    /// Time passed.
-    Tick,
-}
-
-/// All that can be asked for. Each that carries a ticket ends with [`Event::Done`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
-    /// Wait until all that was appended is durable.
-    Settle(TopicPartition, Ticket),
-    /// Check the batches and append them, durably.
-    Append {
-        /// Where.
-        tp: TopicPartition,
-        /// See [`Ticket`].
-        ticket: Ticket,
-        /// The leader's epoch.
-        epoch: LeaderEpoch,
-        /// Whole batches.
-        records: Bytes,
-        /// To be learnt once they are appended.
-        said: Said,
-    },
-    /// Learn what the leader says; ends at once.
-    Learn(TopicPartition, LeaderEpoch, Said),
-    /// Cut what the leader does not have, whose history ours leaves at this end of an epoch.
-    Cut {
-        /// Where.
-        tp: TopicPartition,
-        /// See [`Ticket`].
-        ticket: Ticket,
-        /// The leader's epoch.
-        epoch: LeaderEpoch,
-        /// What the leader has.
-        end: EpochEnd,
-    },
-    /// Find out what the tier holds now, and start over at its end, or at the leader's log start if nothing is tiered.
-    StartOver {
-        /// Where.
-        tp: TopicPartition,
-        /// See [`Ticket`].
-        ticket: Ticket,
-        /// The leader's epoch.
-        epoch: LeaderEpoch,
-        /// Why.
-        because: Because,
-    },
-    /// The partition was dropped, and nothing touches it any more.
-    Left(TopicPartition),
-    /// Give the request under way up.
-    Abandon,
-    /// Send this request. Ends with [`Event::Answered`] or [`Event::Broke`].
-    Fetch(Ask),
-}
-
-/// Why a partition is not fetched for a while.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
-    /// The leader answered with this.
-    Answered(ErrorCode),
-    /// Work here failed.
-    Failed(Failure),
-}
-
-/// What a partition is at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Work that a request could overtake: waiting for durability.
-    Settling(Ticket),
-    /// Fetched by requests from this number on.
-    Fetching {
-        /// Number of the first request whose answer counts.
-        since: u64,
-    },
-    /// What an answer brought is being appended.
-    Syncing(Ticket),
-    /// Its tail is being cut.
-    Cutting(Ticket),
-    /// It starts over.
-    StartingOver(Ticket),
-    /// Not fetched before then.
-    Waiting {
-        /// When it is looked at again.
-        until: Millis,
-        /// Why.
-        why: Trouble,
-    },
-    /// Not fetched until it is assigned again.
-    Stopped(Trouble),
-}
 
 #[derive(Debug)]
 struct Entry {
@@ -259,10 +58,14 @@ pub struct Core {
     /// Requests made so far.
     requests: u64,
     in_flight: bool,
+    /// The bound on replication is reached.
+    held: bool,
     /// Partitions came to rest that the request under way does not name, and should not wait for its end.
     urgent: bool,
     /// No request is given up before.
     abandon_from: Millis,
+    /// When the request under way was made.
+    asked_at: Millis,
     /// No request is made before.
     ask_from: Millis,
     /// Requests that failed in a row.
@@ -281,8 +84,10 @@ impl Core {
             waiting: BTreeSet::new(),
             requests: 0,
             in_flight: false,
+            held: false,
             urgent: false,
             abandon_from: 0,
+            asked_at: 0,
             ask_from: 0,
             failures: 0,
             next_ticket: 0,
@@ -312,6 +117,7 @@ impl Core {
                 self.pause(now);
             }
             Event::Done(tp, ticket, outcome) => self.done(now, tp, ticket, outcome, &mut commands),
+            Event::Held(held) => self.hold(held, &mut commands),
             Event::Tick => {
                 while let Some((until, tp)) = self.waiting.first().copied().filter(|(until, _)| *until <= now) {
                     self.waiting.remove(&(until, tp));
@@ -329,7 +135,7 @@ impl Core {
             return commands;
         }
         if self.in_flight {
-            if !self.urgent || now < self.abandon_from {
+            if !self.urgent || now < self.may_abandon_at() {
                 return commands;
             }
             self.session.lost();
@@ -338,9 +144,14 @@ impl Core {
         }
         self.urgent = false;
         self.in_flight = true;
+        self.asked_at = now;
         self.requests += 1;
         commands.push(Command::Fetch(self.session.ask()));
         commands
+    }
+
+    fn may_abandon_at(&self) -> Millis {
+        self.abandon_from.max(self.asked_at + ABANDON_AGE_MS)
     }
 
     /// When [`Event::Tick`] and [`Core::ask`] are due next, if nothing else happens.
@@ -350,7 +161,7 @@ impl Core {
         let ask = if idle {
             None
         } else if self.in_flight {
-            self.urgent.then_some(self.abandon_from.max(self.ask_from))
+            self.urgent.then_some(self.may_abandon_at().max(self.ask_from))
         } else {
             Some(self.ask_from)
         };
@@ -388,7 +199,7 @@ impl Core {
         match entry.phase {
             // What is under way ends first.
             Phase::Cutting(_) | Phase::StartingOver(_) => {}
-            Phase::Settling(_) | Phase::Fetching { .. } | Phase::Syncing(_) | Phase::Stopped(_) => {
+            Phase::Settling(_) | Phase::Fetching { .. } | Phase::Syncing(_) | Phase::Paused | Phase::Stopped(_) => {
                 self.settle(tp, commands);
             }
             Phase::Waiting { until, .. } => {
@@ -413,10 +224,29 @@ impl Core {
             Phase::Waiting { until, .. } => {
                 self.waiting.remove(&(until, tp));
             }
-            Phase::Settling(_) | Phase::Fetching { .. } | Phase::Syncing(_) | Phase::Stopped(_) => {}
+            Phase::Settling(_) | Phase::Fetching { .. } | Phase::Syncing(_) | Phase::Paused | Phase::Stopped(_) => {}
         }
         self.entries.remove(&tp);
         commands.push(Command::Left(tp));
+    }
+
+    /// Leaves what is throttled alone, or goes on with it.
+    fn hold(&mut self, held: bool, commands: &mut Vec<Command>) {
+        self.held = held;
+        let mut released = Vec::new();
+        for (tp, entry) in &mut self.entries {
+            match entry.phase {
+                Phase::Fetching { .. } if held && entry.followed.is_some_and(|followed| followed.throttled) => {
+                    entry.phase = Phase::Paused;
+                    self.session.forget(*tp);
+                }
+                Phase::Paused if !held => released.push(*tp),
+                _ => {}
+            }
+        }
+        for tp in released {
+            self.settle(tp, commands);
+        }
     }
 
     fn ticket(next: &mut u64) -> Ticket {
@@ -559,6 +389,10 @@ impl Core {
                 entry.position = Some(position);
                 if appended {
                     (entry.failures, entry.corrupt) = (0, 0);
+                }
+                if self.held && followed.throttled {
+                    entry.phase = Phase::Paused;
+                    return;
                 }
                 entry.phase = Phase::Fetching { since: self.requests + 1 };
                 // After an append the request it came with has ended.

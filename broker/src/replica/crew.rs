@@ -127,7 +127,7 @@ impl Crew {
         }
     }
 
-    pub(super) fn drop(&mut self, all: impl IntoIterator<Item = TopicPartition>) -> Left {
+    pub(super) fn leave_all(&mut self, all: impl IntoIterator<Item = TopicPartition>) -> Left {
         let mut left = Vec::new();
         for tp in all {
             if let Some((place, _)) = self.places.remove(&tp) {

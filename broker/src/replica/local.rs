@@ -1,7 +1,7 @@
 //! What a fetcher does with the replica that lies here.
 
 use super::core::{Because, Failure, Outcome, Position, Said};
-use super::start_over::{StartOverError, Tier, start_over};
+use super::start_over::{StartOverError, Tier, start_over_in};
 use crate::log::epochs::EpochEnd;
 use crate::net::budget::Grant;
 use crate::partition::{
@@ -10,6 +10,23 @@ use crate::partition::{
 use bytes::Bytes;
 use proto::ids::LeaderEpoch;
 use std::sync::Arc;
+
+/// How loud a failure is: what fails again and again is said once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Voice {
+    Loud,
+    Low,
+}
+
+impl Voice {
+    fn say(self, handle: &PartitionHandle, what: &str, error: &dyn std::fmt::Display) {
+        let tp = handle.tp();
+        match self {
+            Voice::Loud => tracing::warn!(%tp, %error, "{what}"),
+            Voice::Low => tracing::debug!(%tp, %error, "{what}"),
+        }
+    }
+}
 
 /// Waits until all that was appended is durable, and looks whether the tier has it all.
 pub(super) async fn settle(handle: &PartitionHandle, tier: &dyn Tier) -> Outcome {
@@ -31,12 +48,13 @@ pub(super) async fn append(
     batches: Bytes,
     said: Said,
     memory: Option<Arc<Grant>>,
+    voice: Voice,
 ) -> Outcome {
     let Ok(permit) = handle.admit(batches.len()).await else { return Outcome::Failed(Failure::Gone) };
     let Said { high_watermark, log_start } = said;
     let appended = match handle.follow(FollowerAppend { leader_epoch, batches, high_watermark, log_start }) {
         Ok(appended) => appended,
-        Err(error) => return Outcome::Failed(refused(handle, &error)),
+        Err(error) => return Outcome::Failed(refused(handle, &error, voice)),
     };
     drop((permit, memory));
     match appended.acked.await {
@@ -52,18 +70,24 @@ pub(super) fn learn(handle: &PartitionHandle, epoch: LeaderEpoch, said: Said) {
 }
 
 /// Cuts what the leader does not have.
-pub(super) async fn cut(handle: &PartitionHandle, tier: &dyn Tier, end: EpochEnd) -> Outcome {
+pub(super) async fn cut(
+    handle: &PartitionHandle,
+    tier: &dyn Tier,
+    term: LeaderEpoch,
+    end: EpochEnd,
+    voice: Voice,
+) -> Outcome {
     let tp = handle.tp();
-    match handle.truncation_point(end.epoch, end.end) {
+    match handle.truncation_point(term, end.epoch, end.end) {
         Truncation::Agrees => {
-            tracing::error!(%tp, ?end, "the leader says that histories part, and none is found");
+            voice.say(handle, "the leader says that histories part, and there is nothing to cut", &format!("{end:?}"));
             Outcome::Failed(Failure::Other)
         }
         Truncation::Cut { to, why } => {
             tracing::info!(%tp, to, was = handle.offsets().log_end, ?why, "cutting what the leader does not have");
             match handle.truncate(to, why).await {
                 Ok(()) => at_rest(handle, tier),
-                Err(error) => failed(handle, &error),
+                Err(error) => failed(handle, &error, voice),
             }
         }
         Truncation::StartOver => Outcome::Apart,
@@ -71,24 +95,30 @@ pub(super) async fn cut(handle: &PartitionHandle, tier: &dyn Tier, end: EpochEnd
 }
 
 /// Starts over if it has to.
-pub(super) async fn over(handle: &PartitionHandle, tier: &dyn Tier, because: Because) -> Outcome {
-    match start_over(handle, tier, because).await {
+pub(super) async fn over(
+    handle: &PartitionHandle,
+    tier: &dyn Tier,
+    term: LeaderEpoch,
+    because: Because,
+    voice: Voice,
+) -> Outcome {
+    match start_over_in(handle, tier, Some(term), because).await {
         Ok(_) => Outcome::At(position(handle)),
-        Err(StartOverError::Local(error)) => failed(handle, &error),
+        Err(StartOverError::Local(error)) => failed(handle, &error, voice),
         Err(error) => {
-            tracing::warn!(tp = %handle.tp(), %error, "the local log cannot start over yet");
+            voice.say(handle, "the local log cannot start over yet", &error);
             Outcome::Failed(Failure::Other)
         }
     }
 }
 
 fn at_rest(handle: &PartitionHandle, tier: &dyn Tier) -> Outcome {
-    let contradiction = tier.seen(handle.tp()).map_or(Contradiction::None, |pointer| {
-        handle.contradiction(&pointer, (pointer.end_epoch >= 0).then_some(pointer.end_epoch))
-    });
+    let contradiction =
+        tier.seen(handle.tp()).map_or(Contradiction::None, |pointer| handle.contradiction(&pointer, None));
     match contradiction {
-        Contradiction::None => Outcome::At(position(handle)),
-        Contradiction::EndsBefore | Contradiction::OtherEpoch | Contradiction::Unknown => Outcome::Behind,
+        // Where a pointer does not say its epoch, the leader finds out: it agrees with the tier, and compares histories.
+        Contradiction::None | Contradiction::Unknown => Outcome::At(position(handle)),
+        Contradiction::EndsBefore | Contradiction::OtherEpoch => Outcome::Behind,
     }
 }
 
@@ -103,19 +133,22 @@ fn position(handle: &PartitionHandle) -> Position {
     }
 }
 
-fn refused(handle: &PartitionHandle, error: &AppendError) -> Failure {
+fn refused(handle: &PartitionHandle, error: &AppendError, voice: Voice) -> Failure {
     match error {
         AppendError::NotLeader | AppendError::FencedLeaderEpoch { .. } | AppendError::UnknownLeaderEpoch { .. } => {
             Failure::Moved
         }
         AppendError::Offline | AppendError::Deleted => Failure::Gone,
-        AppendError::DiskFull => Failure::Full,
+        AppendError::DiskFull => {
+            voice.say(handle, "following pauses", error);
+            Failure::Full
+        }
         AppendError::Corrupt(_) => {
-            tracing::error!(tp = %handle.tp(), %error, "the leader sent a batch that does not check out");
+            voice.say(handle, "the leader sent a batch that does not check out", error);
             Failure::Corrupt
         }
         AppendError::OutOfOrderOffset { .. } => {
-            tracing::error!(tp = %handle.tp(), %error, "the leader's records do not continue the local log");
+            voice.say(handle, "the leader's records do not continue the local log", error);
             Failure::OutOfOrder
         }
         AppendError::NotEnoughReplicas { .. }
@@ -124,14 +157,14 @@ fn refused(handle: &PartitionHandle, error: &AppendError) -> Failure {
         | AppendError::InvalidTxnState { .. }
         | AppendError::CoordinatorFenced { .. }
         | AppendError::Mismatch => {
-            tracing::error!(tp = %handle.tp(), %error, "the leader's records are not taken");
+            voice.say(handle, "the leader's records are not taken", error);
             Failure::Other
         }
     }
 }
 
-fn failed(handle: &PartitionHandle, error: &RewindError) -> Outcome {
-    tracing::warn!(tp = %handle.tp(), %error, "the local log could not be changed");
+fn failed(handle: &PartitionHandle, error: &RewindError, voice: Voice) -> Outcome {
+    voice.say(handle, "the local log could not be changed", error);
     Outcome::Failed(match error {
         RewindError::Lost(AckError::Offline | AckError::Deleted) => Failure::Gone,
         RewindError::Lost(AckError::NotLeader) => Failure::Moved,

@@ -38,7 +38,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use task::Ground;
+use throttle::Throttle;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -53,6 +55,8 @@ pub struct Following {
     pub epoch: LeaderEpoch,
     /// The replica here.
     pub partition: PartitionHandle,
+    /// The bound on replication holds for it: the topic names it, and it is not in sync.
+    pub throttled: bool,
 }
 
 /// How a partition is followed.
@@ -123,7 +127,11 @@ impl Brokers for ImageBrokers {
         let endpoint = image.broker(id)?.endpoint(&self.listener)?;
         // An IPv6 address is told from its port by brackets.
         let host = &endpoint.host;
-        Some(if host.contains(':') { format!("[{host}]:{}", endpoint.port) } else { format!("{host}:{}", endpoint.port) })
+        Some(if host.contains(':') {
+            format!("[{host}]:{}", endpoint.port)
+        } else {
+            format!("{host}:{}", endpoint.port)
+        })
     }
 }
 
@@ -183,6 +191,8 @@ impl Replication {
             memory,
             settings: Mutex::new(settings.fetch),
             figures: Figures::default(),
+            throttle: Mutex::new(Throttle::open()),
+            began: Instant::now(),
             stop: CancellationToken::new(),
         });
         let tasks = TaskTracker::new();
@@ -198,7 +208,7 @@ impl Replication {
 
     /// Follows these no more. Nothing of them is touched once the answer resolves; it need not be waited for. Never waits itself.
     pub fn drop(&self, all: impl IntoIterator<Item = TopicPartition>) -> Left {
-        self.crew.lock().drop(all)
+        self.crew.lock().leave_all(all)
     }
 
     /// How each partition is followed, in no particular order.
@@ -221,6 +231,11 @@ impl Replication {
     pub fn configure(&self, settings: Settings) {
         *self.ground.settings.lock() = settings.fetch;
         self.crew.lock().widen(settings.fetchers);
+    }
+
+    /// Bounds what partitions that are throttled take together, in bytes in a second (`follower.replication.throttled.rate`).
+    pub fn throttle(&self, rate: Option<u64>) {
+        self.ground.throttle.lock().set(self.ground.now(), rate);
     }
 
     /// Ends every fetcher. A log that is being cut, or starts over, may still be touched for a moment.

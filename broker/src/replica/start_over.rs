@@ -7,12 +7,12 @@
 
 use super::core::Because;
 use crate::log::epochs::EpochEntry;
-use crate::partition::{Contradiction, PartitionHandle, RewindError};
+use crate::partition::{AckError, Contradiction, PartitionHandle, RewindError};
 use async_trait::async_trait;
 use controller::{ControllerHandle, SubmitError};
 use parking_lot::Mutex;
 use proto::host::Spawner;
-use proto::ids::{Offset, TopicPartition};
+use proto::ids::{LeaderEpoch, Offset, TopicPartition};
 use proto::metadata::{Image, TierPointer};
 use std::sync::Arc;
 use tiering::reader::{RemoteError, RemoteReader};
@@ -123,27 +123,33 @@ impl Reads {
     }
 }
 
-/// Starts the log over if it has to; durable on return. Answers whether it did. For a log to which nobody else appends meanwhile.
+/// Starts the log over if it has to; durable on return. Answers whether it did. For a log that is to be led and is not led yet: nobody may append
+/// meanwhile.
 ///
 /// # Errors
 /// See [`StartOverError`]; the log is as it was then.
-pub async fn start_over(
+pub async fn start_over(handle: &PartitionHandle, tier: &dyn Tier, because: Because) -> Result<bool, StartOverError> {
+    start_over_in(handle, tier, None, because).await
+}
+
+/// As [`start_over`], but only in the `term` that the log follows under, if one is given.
+pub(super) async fn start_over_in(
     handle: &PartitionHandle,
     tier: &dyn Tier,
+    term: Option<LeaderEpoch>,
     because: Because,
 ) -> Result<bool, StartOverError> {
     let tp = handle.tp();
     let pointer = tier.newest(tp).await?.filter(|pointer| !pointer.is_empty());
     let Some(pointer) = pointer else {
-        let Some(start) = leader_start(handle, because) else { return Err(StartOverError::Nothing) };
-        handle.reset(start, &[], &[]).await?;
-        tracing::warn!(%tp, offset = start, "the local log ended before its leader's start, or had nothing in common with it, and goes on there");
+        let start = leader_start(handle, because).ok_or(StartOverError::Nothing)?;
+        reset(handle, term, start, &[], &[]).await?;
+        tracing::warn!(%tp, offset = start, "the local log has nothing in common with its leader's, and goes on at the start of that");
         return Ok(true);
     };
     let end = tier.end(tp, &pointer).await?.ok_or(StartOverError::Nothing)?;
-    let epoch = end.epochs.entries.iter().rev().find(|(_, start)| *start < end.end).map_or(-1, |(epoch, _)| *epoch);
     let known = TierPointer { tier_end: end.end, ..TierPointer::clone(&pointer) };
-    let contradiction = handle.contradiction(&known, Some(epoch));
+    let contradiction = handle.contradiction(&known, Some(epoch_at_end(&end)));
     let start = match contradiction {
         Contradiction::None => leader_start(handle, because).map(|start| start.max(end.end)),
         Contradiction::EndsBefore | Contradiction::OtherEpoch | Contradiction::Unknown => Some(end.end),
@@ -151,11 +157,30 @@ pub async fn start_over(
     if let Some(start) = start {
         let entry = |(epoch, start): &(_, _)| EpochEntry { epoch: *epoch, start: *start };
         let epochs: Vec<EpochEntry> = end.epochs.entries.iter().map(entry).collect();
-        handle.reset(start, &epochs, &end.producers).await?;
+        reset(handle, term, start, &epochs, &end.producers).await?;
         tracing::warn!(%tp, offset = start, ?contradiction, "the local log was not what is tiered and goes on behind it");
     }
     handle.apply_pointer(&pointer, handle.dir().now_ms());
     Ok(start.is_some())
+}
+
+async fn reset(
+    handle: &PartitionHandle,
+    term: Option<LeaderEpoch>,
+    start: Offset,
+    epochs: &[EpochEntry],
+    producers: &[u8],
+) -> Result<(), StartOverError> {
+    let leadership = handle.leadership();
+    if term.is_some_and(|term| leadership.leads || leadership.epoch != term) {
+        return Err(StartOverError::Local(RewindError::Lost(AckError::NotLeader)));
+    }
+    Ok(handle.reset(start, epochs, producers).await?)
+}
+
+/// Epoch of the last record in the tier.
+fn epoch_at_end(end: &End) -> LeaderEpoch {
+    end.epochs.entries.iter().rev().find(|(_, start)| *start < end.end).map_or(-1, |(epoch, _)| *epoch)
 }
 
 /// Where a log that nothing is tiered of starts over, if it must.

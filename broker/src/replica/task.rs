@@ -7,9 +7,10 @@ use super::client::{Connection, FetchSettings, answer, request};
 use super::core::{Answer, Because, Command, Core, Event, Failure, Followed, Outcome, Phase, Position, Ticket};
 use super::crew::{Inbox, Order, Orders};
 use super::figures::Figures;
-use super::local;
+use super::local::{self, Voice};
 use super::session::Ask;
 use super::start_over::Tier;
+use super::throttle::Throttle;
 use super::{Following, Peers, Status};
 use crate::net::budget::{Budget, Grant};
 use crate::net::wire_client::CallError;
@@ -20,8 +21,8 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use proto::errors::ErrorCode;
 use proto::host::Spawner;
-use proto::ids::{Millis, NodeId, TopicPartition};
-use std::collections::BTreeMap;
+use proto::ids::{LeaderEpoch, Millis, NodeId, TopicPartition};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -42,9 +43,22 @@ pub(super) struct Ground {
     pub memory: Budget,
     pub settings: Mutex<FetchSettings>,
     pub figures: Figures,
+    /// What throttled partitions may take, in time since `began`.
+    pub throttle: Mutex<Throttle>,
+    pub began: Instant,
     /// Ends every fetcher.
     pub stop: CancellationToken,
 }
+
+impl Ground {
+    /// Milliseconds since the start, for all fetchers alike.
+    pub(super) fn now(&self) -> Millis {
+        Millis::try_from(self.began.elapsed().as_millis()).unwrap_or(Millis::MAX)
+    }
+}
+
+/// While the bound on replication is reached it is looked at again after this at the latest: it may be lifted.
+const LOOK_AGAIN_MS: Millis = 1_000;
 
 type Ended = (TopicPartition, Ticket, Outcome);
 type Reply = (Option<Connection>, Result<(Answer, Option<Grant>), CallError>);
@@ -56,6 +70,9 @@ pub(super) struct Task {
     inbox: Arc<Inbox>,
     core: Core,
     handles: BTreeMap<TopicPartition, PartitionHandle>,
+    throttled: BTreeSet<TopicPartition>,
+    /// Partitions whose trouble the log tells of already.
+    troubled: BTreeSet<TopicPartition>,
     /// To be told when a partition is left alone.
     leaving: BTreeMap<TopicPartition, Vec<oneshot::Sender<()>>>,
     /// Partitions that another fetcher has yet to leave alone, with the number of the order.
@@ -66,7 +83,8 @@ pub(super) struct Task {
     work: FuturesUnordered<BoxFuture<'static, Ended>>,
     connection: Option<Connection>,
     request: Option<BoxFuture<'static, Reply>>,
-    began: Instant,
+    /// The bound on replication is reached, as the core was told.
+    held: bool,
     /// Whether the leader was reached last time: only changes are worth a line in the log.
     reached: bool,
 }
@@ -83,7 +101,7 @@ enum Woken {
     Stopped,
     Came(u64, TopicPartition),
     Ended(Ended),
-    Replied(Reply),
+    Replied(Box<Reply>),
     Time,
 }
 
@@ -95,6 +113,8 @@ impl Task {
             inbox,
             core: Core::new(longest_pause_ms),
             handles: BTreeMap::new(),
+            throttled: BTreeSet::new(),
+            troubled: BTreeSet::new(),
             leaving: BTreeMap::new(),
             coming: FuturesUnordered::new(),
             expected: BTreeMap::new(),
@@ -102,7 +122,7 @@ impl Task {
             work: FuturesUnordered::new(),
             connection: None,
             request: None,
-            began: Instant::now(),
+            held: false,
             reached: true,
         }
     }
@@ -110,7 +130,7 @@ impl Task {
     /// Follows until the inbox is closed and nothing is left to follow.
     pub(super) async fn run(mut self) {
         loop {
-            let due = self.core.due();
+            let due = self.due();
             let mut woken = self.woken(due).await;
             // All that happened is told before a request is made: it should name all that came to rest.
             loop {
@@ -123,6 +143,7 @@ impl Task {
                     None => break,
                 }
             }
+            self.look_at_throttle();
             let commands = self.core.ask(self.now());
             self.perform(commands, None);
             if self.inbox.is_closed() && self.core.is_empty() && self.coming.is_empty() {
@@ -132,12 +153,27 @@ impl Task {
     }
 
     fn now(&self) -> Millis {
-        Millis::try_from(self.began.elapsed().as_millis()).unwrap_or(Millis::MAX)
+        self.ground.now()
+    }
+
+    /// When the loop has something to do if nothing happens.
+    fn due(&self) -> Option<Millis> {
+        let look = self.held.then(|| self.ground.throttle.lock().free_at().unwrap_or(Millis::MAX));
+        let look = look.map(|free| free.min(self.now() + LOOK_AGAIN_MS));
+        self.core.due().into_iter().chain(look).min()
+    }
+
+    /// Tells the core whether the bound on replication is reached.
+    fn look_at_throttle(&mut self) {
+        let held = !self.ground.throttle.lock().is_free(self.now());
+        if std::mem::replace(&mut self.held, held) != held {
+            self.tell(Event::Held(held), None);
+        }
     }
 
     async fn woken(&mut self, due: Option<Millis>) -> Woken {
-        let Task { ground, inbox, coming, work, request, began, .. } = self;
-        let due = due.map(|due| *began + Duration::from_millis(due.unsigned_abs()));
+        let Task { ground, inbox, coming, work, request, .. } = self;
+        let due = due.map(|due| ground.began + Duration::from_millis(due.unsigned_abs()));
         let time = async {
             match due {
                 Some(due) => tokio::time::sleep_until(due).await,
@@ -156,7 +192,7 @@ impl Task {
             () = inbox.filled() => Woken::Orders,
             Some((order, tp)) = coming.next() => Woken::Came(order, tp),
             Some(ended) = work.next() => Woken::Ended(ended),
-            reply = reply => Woken::Replied(reply),
+            reply = reply => Woken::Replied(Box::new(reply)),
             () = time => Woken::Time,
         }
     }
@@ -179,12 +215,17 @@ impl Task {
                 }
             }
             Woken::Ended((tp, ticket, outcome)) => {
-                if let Outcome::Failed(failure) = outcome {
-                    self.failed(tp, failure);
+                match outcome {
+                    Outcome::At(_) => {
+                        self.troubled.remove(&tp);
+                    }
+                    Outcome::Failed(failure) => self.failed(tp, failure),
+                    Outcome::Behind | Outcome::Apart => {}
                 }
                 self.tell(Event::Done(tp, ticket, outcome), None);
             }
-            Woken::Replied((connection, reply)) => {
+            Woken::Replied(replied) => {
+                let (connection, reply) = *replied;
                 self.request = None;
                 self.connection = connection;
                 self.replied(reply);
@@ -239,11 +280,21 @@ impl Task {
         if all.is_empty() {
             return;
         }
-        let followed = |one: &Following| Followed { tp: one.tp, epoch: one.epoch, directory: one.partition.dir().id() };
+        let followed = |one: &Following| Followed {
+            tp: one.tp,
+            epoch: one.epoch,
+            directory: one.partition.dir().id(),
+            throttled: one.throttled,
+        };
         let assigned = all.iter().map(followed).collect();
         for following in all {
             // Who waited for it to be left alone did so in vain, and has nothing to wait for any more.
             self.leaving.remove(&following.tp);
+            if following.throttled {
+                self.throttled.insert(following.tp);
+            } else {
+                self.throttled.remove(&following.tp);
+            }
             self.handles.insert(following.tp, following.partition);
         }
         self.tell(Event::Assigned(assigned), None);
@@ -272,13 +323,13 @@ impl Task {
             match command {
                 Command::Settle(tp, ticket) => {
                     let tier = Arc::clone(&self.ground.tier);
-                    self.begin(tp, ticket, |handle| async move { local::settle(&handle, &*tier).await }.boxed());
+                    self.begin(tp, ticket, |handle, _| async move { local::settle(&handle, &*tier).await }.boxed());
                 }
                 Command::Append { tp, ticket, epoch, records, said } => {
                     Figures::add(&self.ground.figures.bytes, records.len() as u64);
                     let memory = memory.clone();
-                    self.begin(tp, ticket, |handle| {
-                        async move { local::append(&handle, epoch, records, said, memory).await }.boxed()
+                    self.begin(tp, ticket, |handle, voice| {
+                        async move { local::append(&handle, epoch, records, said, memory, voice).await }.boxed()
                     });
                 }
                 Command::Learn(tp, epoch, said) => {
@@ -286,17 +337,20 @@ impl Task {
                         local::learn(handle, epoch, said);
                     }
                 }
-                Command::Cut { tp, ticket, end, .. } => {
+                Command::Cut { tp, ticket, epoch, end } => {
                     Figures::add(&self.ground.figures.cuts, 1);
                     let ground = Arc::clone(&self.ground);
-                    self.begin(tp, ticket, |handle| {
+                    self.begin(tp, ticket, |handle, voice| {
                         let tier = Arc::clone(&ground.tier);
-                        uninterrupted(ground.spawner.spawn_hot(async move { local::cut(&handle, &*tier, end).await }))
+                        let cut = async move { local::cut(&handle, &*tier, epoch, end, voice).await };
+                        uninterrupted(ground.spawner.spawn_hot(cut))
                     });
                 }
-                Command::StartOver { tp, ticket, because, .. } => self.start_over(tp, ticket, because),
+                Command::StartOver { tp, ticket, epoch, because } => self.start_over(tp, ticket, epoch, because),
                 Command::Left(tp) => {
                     self.handles.remove(&tp);
+                    self.throttled.remove(&tp);
+                    self.troubled.remove(&tp);
                     for waiting in self.leaving.remove(&tp).unwrap_or_default() {
                         let _ = waiting.send(());
                     }
@@ -310,19 +364,23 @@ impl Task {
         }
     }
 
-    fn failed(&self, tp: TopicPartition, failure: Failure) {
+    fn failed(&mut self, tp: TopicPartition, failure: Failure) {
+        if failure != Failure::Moved {
+            self.troubled.insert(tp);
+        }
         if matches!(failure, Failure::Corrupt | Failure::OutOfOrder) {
             Figures::add(&self.ground.figures.corrupt, 1);
         }
         tracing::debug!(%tp, leader = %self.leader, ?failure, "replicating a partition failed");
     }
 
-    fn start_over(&mut self, tp: TopicPartition, ticket: Ticket, because: Because) {
+    fn start_over(&mut self, tp: TopicPartition, ticket: Ticket, epoch: LeaderEpoch, because: Because) {
         Figures::add(&self.ground.figures.started_over, 1);
         let ground = Arc::clone(&self.ground);
-        self.begin(tp, ticket, |handle| {
+        self.begin(tp, ticket, |handle, voice| {
             let tier = Arc::clone(&ground.tier);
-            uninterrupted(ground.spawner.spawn_cold(async move { local::over(&handle, &*tier, because).await }))
+            let over = async move { local::over(&handle, &*tier, epoch, because, voice).await };
+            uninterrupted(ground.spawner.spawn_cold(over))
         });
     }
 
@@ -330,10 +388,11 @@ impl Task {
         &mut self,
         tp: TopicPartition,
         ticket: Ticket,
-        work: impl FnOnce(PartitionHandle) -> BoxFuture<'static, Outcome>,
+        work: impl FnOnce(PartitionHandle, Voice) -> BoxFuture<'static, Outcome>,
     ) {
         let handle = self.handles.get(&tp).cloned().expect("the core works on what is followed only");
-        let work = work(handle);
+        let voice = if self.troubled.contains(&tp) { Voice::Low } else { Voice::Loud };
+        let work = work(handle, voice);
         self.work.push(async move { (tp, ticket, work.await) }.boxed());
     }
 
@@ -362,6 +421,15 @@ impl Task {
         );
     }
 
+    /// Counts what came for throttled partitions against the bound.
+    fn pay(&self, answer: &Answer) {
+        let mut throttle = self.ground.throttle.lock();
+        if throttle.is_set() {
+            let throttled = answer.partitions.iter().filter(|one| self.throttled.contains(&one.tp));
+            throttle.take(self.now(), throttled.map(|one| one.records.len() as u64).sum());
+        }
+    }
+
     fn replied(&mut self, reply: Result<(Answer, Option<Grant>), CallError>) {
         match reply {
             Ok((answer, grant)) => {
@@ -373,6 +441,7 @@ impl Task {
                     Figures::add(&self.ground.figures.refused, 1);
                     tracing::debug!(tp = %one.tp, leader = %self.leader, code = one.error.name(), "a leader refuses a fetch");
                 }
+                self.pay(&answer);
                 self.tell(Event::Answered(answer), grant.map(Arc::new));
             }
             Err(error) => {

@@ -11,14 +11,14 @@ use crate::log::dir::DirConfig;
 use crate::log::observer::Unobserved;
 use crate::node::{Host, Node};
 use crate::partition::types::{Isolation, Read, ReadData, Reader};
-use crate::partition::{
-    Acks, Append, Appended, DirSpec, Leadership, Open, Origin, Partitions, ReplicaInfo, describe,
-};
+use crate::partition::{Acks, Append, Appended, DirSpec, Leadership, Open, Origin, Partitions, ReplicaInfo, describe};
 use async_trait::async_trait;
 use bytes::Bytes;
 use controller::command::{CreateTopics, Mode, NewTopic, RegisterBroker};
-use proto::host::{Clock, Listener, ManualClock, Stream, TcpNetwork};
+use proto::host::{Listener, ManualClock, Stream, TcpNetwork};
 use proto::ids::{DirectoryId, Offset, TopicId, Uuid};
+use proto::messages::FetchRequest;
+use proto::messages::fetch_request::{FetchPartition, FetchTopic};
 use proto::metadata::TierPointer;
 use proto::records::BatchBuilder;
 use std::collections::BTreeMap;
@@ -131,7 +131,7 @@ impl World {
             id: FOLLOWER,
             incarnation: Uuid::from_u128(1),
             endpoints: vec![],
-            rack: None,
+            rack: Some("near".to_owned()),
             directories: vec![DIRECTORY],
             ready: true,
         };
@@ -188,7 +188,8 @@ impl World {
 
     async fn follow_under(&self, partition: i32, epoch: LeaderEpoch) -> PartitionHandle {
         let handle = self.replica(partition, self.leadership(epoch, LEADER, FOLLOWER)).await;
-        let following = Following { tp: tp(partition), leader: LEADER, epoch, partition: handle.clone() };
+        let following =
+            Following { tp: tp(partition), leader: LEADER, epoch, partition: handle.clone(), throttled: false };
         self.replication.assign(vec![following]);
         handle
     }
@@ -249,6 +250,7 @@ async fn open(disk: &SimDisk) -> Partitions {
         journal,
         dir,
         clock: Arc::new(ManualClock::new(1_000_000)),
+        boot: "one".to_owned(),
         observer: Arc::new(Unobserved),
         spawner: Spawner::single(tokio::runtime::Handle::current()),
     });
@@ -456,7 +458,10 @@ async fn a_new_replica_starts_at_the_end_of_the_tier() {
     let offsets = replica.offsets();
     assert_eq!((offsets.local_start, offsets.log_end), (15, 21));
     assert_eq!(bytes(&replica, 15).await, bytes(&leader, 15).await);
-    assert!(figures.bytes.load(Ordering::Relaxed) as usize <= bytes(&leader, 15).await.len(), "no more than what is hot");
+    assert!(
+        figures.bytes.load(Ordering::Relaxed) as usize <= bytes(&leader, 15).await.len(),
+        "no more than what is hot"
+    );
     world.end().await;
 }
 
@@ -487,5 +492,37 @@ async fn status_says_who_follows_whom() {
     assert_eq!(world.replication.leaders(), BTreeSet::from([LEADER]));
     world.replication.drop((0..PARTITIONS).map(tp)).wait().await;
     assert!(world.replication.status().await.is_empty() && world.replication.leaders().is_empty());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_consumer_is_sent_to_the_replica_in_its_rack() {
+    let world = World::start().await;
+    let services = world.services();
+    let mut config = crate::config::BrokerConfig::clone(&services.config.load());
+    config.replication.nearest_replica = true;
+    services.config.store(Arc::new(config));
+    world.follow(0).await;
+    let now = services.clock.now_ms();
+    append(&world.led(0), now, &["a"], Acks::All).acked.await.expect("it is acknowledged");
+    let address = world.node.kafka_addresses()[0].1.to_string();
+    let soon = Duration::from_secs(60);
+    let mut consumer = Connection::open(&TcpNetwork, &address, "tester", soon).await.expect("the node listens");
+    let memory = Budget::new(1 << 20);
+    for (rack, expected, has_records) in [("near", FOLLOWER.0, false), ("far", -1, true), ("", -1, true)] {
+        let partition = FetchPartition { partition_max_bytes: 1 << 20, ..FetchPartition::default() };
+        let topic = FetchTopic { topic_id: TOPIC.0, partitions: vec![partition], ..FetchTopic::default() };
+        let request = FetchRequest {
+            max_wait_ms: 500,
+            min_bytes: 1,
+            rack_id: rack.to_owned(),
+            topics: vec![topic],
+            ..FetchRequest::default()
+        };
+        let (answer, _) = consumer.fetch(&request, soon, &memory).await.expect("it is answered");
+        let found = &answer.responses[0].partitions[0];
+        assert_eq!((found.error_code, found.preferred_read_replica), (0, expected), "{rack}");
+        assert_eq!(found.records.as_ref().is_some_and(|records| !records.is_empty()), has_records, "{rack}");
+    }
     world.end().await;
 }

@@ -121,7 +121,7 @@ impl Quorum {
             return;
         };
         self.resigning.store(true, Ordering::Relaxed);
-        self.raft.enable_heartbeat(false);
+        self.raft.runtime_config().heartbeat(false);
         tokio::time::sleep(Duration::from_millis(self.lease_ms)).await;
         call(successor.id, successor.address).await;
     }
@@ -129,7 +129,7 @@ impl Quorum {
     /// Another leads, or will: this member may lead again later.
     pub(super) fn has_resigned(&self) {
         if self.resigning.swap(false, Ordering::Relaxed) {
-            self.raft.enable_heartbeat(true);
+            self.raft.runtime_config().heartbeat(true);
         }
     }
 

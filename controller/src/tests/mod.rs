@@ -89,7 +89,7 @@ over_both! {
         world.write(first, "after").await.expect("all are there");
         assert_eq!(world.leaders(), [second]);
         assert_eq!(world.quorum(second).term_if_leader(), term);
-        assert!(shows(&world.agreed().await, "after"));
+        assert!(shows(&*world.agreed().await, "after"));
     }
 
     a_follower_that_was_cut_off_for_long_comes_back_quietly(wire) {
@@ -157,7 +157,7 @@ over_both! {
         world.write(NodeId(1), "without the first").await.expect("two of two");
         let again = world.handle(NodeId(1)).change_voters(remove, Duration::from_secs(30)).await;
         assert_eq!(again, Err(VoterError::NotFound));
-        assert!(shows(&world.agreed().await, "alone"));
+        assert!(shows(&*world.agreed().await, "alone"));
     }
 
     a_leader_that_hands_over_is_not_missed(wire) {
@@ -290,7 +290,7 @@ over_both! {
         };
         world.handle(leader).change_voters(add, Duration::from_secs(90)).await.expect("it catches up");
         world.write(lost, "after").await.expect("one leads");
-        assert!(shows(&world.agreed().await, "after"));
+        assert!(shows(&*world.agreed().await, "after"));
     }
 
     a_member_that_was_away_for_long_gets_a_snapshot_in_chunks(wire) {
@@ -311,7 +311,7 @@ over_both! {
         quorum.purged().await;
         world.start(away).await;
         world.write(away, "after").await.expect("all are there");
-        assert!(shows(&world.agreed().await, "other-7"));
+        assert!(shows(&*world.agreed().await, "other-7"));
     }
 }
 

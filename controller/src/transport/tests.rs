@@ -75,7 +75,7 @@ async fn start(wire: Wire, (client, server): (Arc<dyn Network>, Arc<dyn Network>
 }
 
 async fn conforms(mut running: Running) {
-    let Running { transport, address, .. } = &running;
+    let (transport, address) = (&Arc::clone(&running.transport), &running.address.clone());
     // Questions, small and large, one after the other and many at once.
     for body in [Bytes::new(), Bytes::from_static(b"x"), Bytes::from(vec![5; 3 << 20])] {
         assert_eq!(transport.ask(address, envelope(body.clone())).await, Ok(envelope(body)));

@@ -6,7 +6,6 @@
 pub(crate) mod calls;
 mod command;
 pub(crate) mod outcome;
-mod session;
 #[cfg(test)]
 mod tests;
 

@@ -139,8 +139,7 @@ async fn fill_up(hot: &Hot<'_>, limits: Limits, pass: &mut Pass) {
             continue;
         }
         // What has become of it meanwhile is the next fetch's business.
-        let Ok((result, Local::Records(records))) = read_local(target, max_bytes, min_one, limits).await
-        else {
+        let Ok((result, Local::Records(records))) = read_local(target, max_bytes, min_one, limits).await else {
             continue;
         };
         if records.len() > has {

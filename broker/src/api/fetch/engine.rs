@@ -168,8 +168,8 @@ pub(super) async fn gather(
 ) -> Gathered {
     let deadline = Instant::now() + limits.max_wait;
     // A follower whose leader does not know of a partition yet asks again by itself.
-    let nothing_to_wait_for = targets.iter().all(Target::is_unknown)
-        || (limits.is_follower() && targets.iter().any(Target::is_unknown));
+    let nothing_to_wait_for =
+        targets.iter().all(Target::is_unknown) || (limits.is_follower() && targets.iter().any(Target::is_unknown));
     let mut estimate = Estimate::Available;
     let mut given_up = false;
     loop {
@@ -454,11 +454,10 @@ fn refused(error: &ReadError, partition: &PartitionHandle) -> Refused {
     if let ReadError::Corrupt(what) = error {
         tracing::error!(partition = %partition.tp(), %what, "a segment cannot be read");
     }
-    let ends = match error {
-        ReadError::OffsetOutOfRange { log_start, high_watermark, .. } => {
-            Some(Ends { log_start: *log_start, high_watermark: *high_watermark })
-        }
-        _ => None,
+    let ends = if let ReadError::OffsetOutOfRange { log_start, high_watermark, .. } = error {
+        Some(Ends { log_start: *log_start, high_watermark: *high_watermark })
+    } else {
+        None
     };
     Refused { code: read_code(error), ends }
 }

@@ -22,7 +22,7 @@ const WATERMARK_PATIENCE: Duration = Duration::from_millis(10);
 
 /// A broker that fetches as a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Follower {
+pub(super) struct Follower {
     /// Which.
     pub id: NodeId,
     /// Epoch of its registration, -1 if it does not say (KIP-903).

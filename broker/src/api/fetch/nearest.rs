@@ -52,7 +52,8 @@ fn preferred(
     replicas: &[ReplicaInfo],
     views: &[ReplicaView],
 ) -> Option<NodeId> {
-    let there = |id: NodeId| replicas.iter().any(|info| info.id == id && info.eligible && info.rack.as_deref() == Some(rack));
+    let there =
+        |id: NodeId| replicas.iter().any(|info| info.id == id && info.eligible && info.rack.as_deref() == Some(rack));
     if there(leader) {
         return None;
     }

@@ -285,7 +285,10 @@ impl Sessions {
             return Err(SessionError::NotFound);
         }
         let bounded = session.replica.is_none();
-        if bounded && self.is_full(request.partitions.len()) && request.partitions.iter().any(|(key, _)| !session.knows(key)) {
+        if bounded
+            && self.is_full(request.partitions.len())
+            && request.partitions.iter().any(|(key, _)| !session.knows(key))
+        {
             // It starts again with a full fetch, and has no session then.
             drop(session);
             self.known.lock().remove(&request.session_id);
@@ -314,11 +317,11 @@ impl Sessions {
 /// has no more than a few: those of an earlier incarnation go, and then the stalest.
 fn make_room_for(known: &mut Known, (id, broker_epoch): (NodeId, i64)) {
     known.retain(|_, session| !matches!(session.lock().replica, Some((of, epoch)) if of == id && epoch < broker_epoch));
-    let of_broker = |session: &Mutex<Session>| {
+    let of_broker = |(session_id, session): (&i32, &Arc<Mutex<Session>>)| {
         let session = session.lock();
-        session.replica.is_some_and(|(of, _)| of == id).then_some(session.used)
+        session.replica.is_some_and(|(of, _)| of == id).then_some((session.used, *session_id))
     };
-    let mut used: Vec<_> = known.iter().filter_map(|(id, session)| Some((of_broker(session)?, *id))).collect();
+    let mut used: Vec<(Millis, i32)> = known.iter().filter_map(of_broker).collect();
     used.sort_unstable();
     let surplus = (used.len() + 1).saturating_sub(SESSIONS_PER_REPLICA);
     for (_, id) in used.into_iter().take(surplus) {

@@ -1,7 +1,10 @@
 //! Scripts: what happens to a follower, and every command it gives.
 
+use super::super::session::Ask;
 use super::*;
-use proto::ids::{TopicId, Uuid};
+use crate::log::epochs::EpochEnd;
+use bytes::Bytes;
+use proto::ids::{DirectoryId, TopicId, Uuid};
 
 const DIRECTORY: DirectoryId = DirectoryId(Uuid::from_u128(1));
 
@@ -10,7 +13,7 @@ fn tp(partition: i32) -> TopicPartition {
 }
 
 fn followed(partition: i32, epoch: LeaderEpoch) -> Followed {
-    Followed { tp: tp(partition), epoch, directory: DIRECTORY }
+    Followed { tp: tp(partition), epoch, directory: DIRECTORY, throttled: false }
 }
 
 fn position(end: Offset, last_epoch: LeaderEpoch) -> Position {
@@ -141,11 +144,13 @@ fn what_is_being_cut_is_forgotten_and_holds_nobody_up() {
 #[test]
 fn requests_are_not_given_up_one_after_the_other() {
     let mut core = fetching(1);
-    for (now, partition, expected) in [(0, 1, 2), (10, 2, 0), (ABANDON_PAUSE_MS, 3, 2)] {
+    let again = ABANDON_AGE_MS + ABANDON_PAUSE_MS;
+    let script = [(1, 1, 0, ABANDON_AGE_MS), (ABANDON_AGE_MS, 2, 2, 0), (50, 3, 0, again), (again, 4, 2, 0)];
+    for (now, partition, expected, due) in script {
         let settle = core.on(now, Event::Assigned(vec![followed(partition, 3)]));
         core.on(now, Event::Done(tp(partition), ticket(&settle), Outcome::At(position(10, 3))));
         assert_eq!(core.ask(now).len(), expected, "at {now}");
-        assert_eq!(core.due(), (expected == 0).then_some(ABANDON_PAUSE_MS));
+        assert_eq!(core.due(), (expected == 0).then_some(due));
     }
 }
 
@@ -386,4 +391,31 @@ fn what_the_leader_says_without_records_is_learnt_and_told_back() {
     assert_eq!(learn, vec![Command::Learn(tp(0), 3, said)]);
     let want = Want { high_watermark: 10, log_start: 7, ..wanted(10, 3, 3) };
     assert_eq!(core.ask(0), vec![fetch(42, 1, vec![(tp(0), want)])]);
+}
+
+#[test]
+fn what_is_throttled_waits_and_holds_nobody_up() {
+    let mut core = fetching(1);
+    let throttled = Followed { throttled: true, ..followed(1, 3) };
+    let settle = core.on(0, Event::Assigned(vec![throttled]));
+    assert_eq!(core.on(0, Event::Held(true)), vec![]);
+    core.on(0, Event::Done(tp(1), ticket(&settle), Outcome::At(position(10, 3))));
+    assert_eq!(core.ask(0), vec![], "no request is given up for it");
+    core.on(1, nothing_new());
+    assert_eq!(core.ask(1), vec![fetch(42, 1, vec![])]);
+    core.on(2, nothing_new());
+    let settle = core.on(2, Event::Held(false));
+    core.on(2, Event::Done(tp(1), ticket(&settle), Outcome::At(position(10, 3))));
+    assert_eq!(core.ask(2), vec![fetch(42, 2, vec![(tp(1), wanted(10, 3, 3))])]);
+    // Reached again, by what that brought: it is forgotten until there is room.
+    let append = ticket(&core.on(3, brought(1)));
+    core.on(3, Event::Held(true));
+    core.on(4, Event::Done(tp(1), append, Outcome::At(position(12, 3))));
+    let ask = Ask { session_id: 42, session_epoch: 3, partitions: vec![], forgotten: vec![tp(1)] };
+    assert_eq!(core.ask(4), vec![Command::Fetch(ask)]);
+    // In sync, it is not held any more.
+    let settle = core.on(5, Event::Assigned(vec![followed(1, 3)]));
+    core.on(5, Event::Done(tp(1), ticket(&settle), Outcome::At(position(12, 3))));
+    core.on(6, nothing_new());
+    assert_eq!(core.ask(6), vec![fetch(42, 4, vec![(tp(1), wanted(12, 3, 3))])]);
 }
