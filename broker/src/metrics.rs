@@ -12,6 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use std::sync::atomic::AtomicU64;
 
 /// Requests by API.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -68,6 +69,10 @@ pub struct Gauges {
     pub partitions_under_min_isr: Gauge,
     pub partitions_without_leader: Gauge,
     pub partitions_reassigning: Gauge,
+    pub replica_lag_records: Gauge,
+    pub replica_lag_seconds: Gauge<f64, AtomicU64>,
+    pub replicas_without_fetch: Gauge,
+    pub replication: Replicated,
     pub brokers_active: Gauge,
     pub brokers_fenced: Gauge,
     pub metadata_offset: Gauge,
@@ -77,6 +82,18 @@ pub struct Gauges {
     pub tail_pinned_bytes: Family<DirectoryLabel, Gauge>,
     pub directory_free_bytes: Family<DirectoryLabel, Gauge>,
     pub directory_online: Family<DirectoryLabel, Gauge>,
+}
+
+/// What replication from other brokers counts itself: carried over at each scrape.
+#[derive(Debug, Default)]
+pub struct Replicated {
+    pub bytes_in: Counter,
+    pub fetches: Counter,
+    pub unanswered: Counter,
+    pub refused: Counter,
+    pub corrupt: Counter,
+    pub cuts: Counter,
+    pub started_over: Counter,
 }
 
 /// The name under which every Prometheus client library gives the CPU time of its process.
@@ -123,6 +140,8 @@ pub struct Metrics {
     pub directory_failures: Counter,
     pub corrupt_reads: Counter,
     pub uncommitted_cuts: Counter,
+    pub isr_shrinks: Counter,
+    pub isr_expands: Counter,
     pub store_requests: Family<StoreLabel, Counter>,
     pub store_latency: Histogram,
     pub remote_bytes_asked: Counter,
@@ -159,6 +178,8 @@ impl Metrics {
             directory_failures: Counter::default(),
             corrupt_reads: Counter::default(),
             uncommitted_cuts: Counter::default(),
+            isr_shrinks: Counter::default(),
+            isr_expands: Counter::default(),
             store_requests: Family::default(),
             store_latency: latency(),
             remote_bytes_asked: Counter::default(),
@@ -219,6 +240,10 @@ impl Metrics {
         r.register("corrupt_reads", "Reads that found something else than was written", corrupt);
         let cuts = self.uncommitted_cuts.clone();
         r.register("uncommitted_cuts", "Logs cut below their high watermark after an unclean election", cuts);
+        let shrinks = self.isr_shrinks.clone();
+        r.register("isr_shrinks", "Times that replicas of a partition led here left those in sync", shrinks);
+        let expands = self.isr_expands.clone();
+        r.register("isr_expands", "Times that replicas of a partition led here joined those in sync", expands);
         r.register("object_store_requests", "Object-store requests, by kind and outcome", self.store_requests.clone());
         hist(
             r,
@@ -250,6 +275,7 @@ impl Metrics {
         r.register("partitions_offline", "Partitions whose directory failed", g.partitions_offline.clone());
         register_directories(r, g);
         register_cluster(r, g);
+        register_replication(r, g);
     }
 }
 
@@ -285,6 +311,42 @@ fn register_cluster(r: &mut Registry, g: &Gauges) {
     }
 }
 
+fn register_replication(r: &mut Registry, g: &Gauges) {
+    let of = &g.replication;
+    r.register_with_unit("replication_in", "Record batches that came from leaders", Unit::Bytes, of.bytes_in.clone());
+    let counters = [
+        ("replication_fetches", "Fetches from leaders that were answered", &of.fetches),
+        ("replication_fetches_unanswered", "Fetches from leaders that were not answered", &of.unanswered),
+        ("replication_refusals", "Partitions of which a leader answered with an error", &of.refused),
+        ("replication_corrupt", "Answers of leaders that did not check out or did not fit", &of.corrupt),
+        ("replica_log_cuts", "Logs cut where their history left their leader's", &of.cuts),
+        (
+            "replica_log_restarts",
+            "Logs that started over, at the end of the tier or where their leader starts",
+            &of.started_over,
+        ),
+    ];
+    for (name, help, counter) in counters {
+        r.register(name, help, counter.clone());
+    }
+    r.register(
+        "replica_max_lag_records",
+        "Records that the replica lacks which lacks most, of partitions led here",
+        g.replica_lag_records.clone(),
+    );
+    r.register_with_unit(
+        "replica_max_lag",
+        "Time since the replica had all records that lags longest, of partitions led here",
+        Unit::Seconds,
+        g.replica_lag_seconds.clone(),
+    );
+    r.register(
+        "replicas_silent",
+        "Replicas of partitions led here that have not fetched since this broker leads",
+        g.replicas_without_fetch.clone(),
+    );
+}
+
 fn register_directories(r: &mut Registry, g: &Gauges) {
     let families = [
         ("journal_files", "Journal files on disk, those made ahead included", &g.journal_file_bytes),
@@ -312,6 +374,9 @@ mod tests {
         });
         let text = metrics.render();
         assert!(text.contains("firn_requests_total{api=\"Produce\"} 1"), "{text}");
+        let shown =
+            ["firn_isr_shrinks_total 0", "firn_replication_in_bytes_total 0", "firn_replica_max_lag_seconds 0.0"];
+        assert!(shown.iter().all(|line| text.contains(line)), "{text}");
         assert!(text.contains("firn_budget_used_bytes{budget=\"requests\"} 7"), "{text}");
     }
 }

@@ -50,7 +50,9 @@ impl Binder {
             return;
         }
         match self.local.submit(Command::BindVoter { id, directory }).await {
-            Ok(_) => tracing::info!(voter = %id, %directory, "a voter of the quorum is bound to its metadata directory"),
+            Ok(_) => {
+                tracing::info!(voter = %id, %directory, "a voter of the quorum is bound to its metadata directory")
+            }
             Err(error) => tracing::debug!(voter = %id, %error, "a voter is not bound to its metadata directory yet"),
         }
     }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::ids::{DirectoryId, NodeId, TopicId, TopicPartition};
-use proto::metadata::{Image, TierPointer};
+use proto::metadata::{Image, Share, TierPointer};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use crate::balance::Loads;
 use crate::command::{
     AlterConfigs, AlterPartitions, AlterReassignments, AssignDirectories, Command, CreatePartitions, CreateTopics,
     CreatedTopic, DeleteRecords, DeleteTopics, ElectLeaders, FormCluster, Outcome, ProducerIdBlock, Refusal,
@@ -82,6 +83,9 @@ impl Local {
         let unbind = |id| self.submit(Command::BindVoter { id, directory: DirectoryId::UNASSIGNED });
         match change {
             VoterChange::Add { id, .. } => {
+                if self.quorum.voters().iter().any(|(voter, _)| *voter == id) {
+                    return Err(VoterError::Duplicate);
+                }
                 // It fails where nothing can be bound at all, and then nothing was.
                 let _ = unbind(id).await;
                 self.quorum.change_voters(change).await
@@ -162,6 +166,12 @@ impl ControllerHandle {
     /// The quorum as its leader sees it. If there is none within `within`, as the member in this process does.
     pub async fn describe_quorum(&self, within: Duration) -> QuorumView {
         self.router.describe(within).await
+    }
+
+    /// What brokers carry, as far as they have told the leader of the quorum. None if it cannot be asked within `within`, or
+    /// nobody has to tell: in a quorum of one without a control listener.
+    pub async fn loads(&self, within: Duration) -> Option<Loads> {
+        self.router.loads(within).await
     }
 
     /// Changes the voters of the quorum. One change at a time; it may take as long as a new voter takes to catch up.
@@ -246,10 +256,7 @@ impl ControllerHandle {
     }
 
     /// See [`Command::AssignDirectories`]. Answers in the order asked.
-    pub async fn assign_directories(
-        &self,
-        assign: AssignDirectories,
-    ) -> Result<Vec<Result<(), Refusal>>, SubmitError> {
+    pub async fn assign_directories(&self, assign: AssignDirectories) -> Result<Vec<Result<(), Refusal>>, SubmitError> {
         answer!(self, Command::AssignDirectories(assign), AssignDirectories)
     }
 
@@ -258,9 +265,9 @@ impl ControllerHandle {
         self.submit(Command::UnregisterBroker(id)).await.map(drop)
     }
 
-    /// See [`Command::SetDraining`].
-    pub async fn set_draining(&self, id: NodeId, draining: bool) -> Result<(), SubmitError> {
-        self.submit(Command::SetDraining { id, draining }).await.map(drop)
+    /// See [`Command::SetShare`].
+    pub async fn set_share(&self, id: NodeId, share: Share) -> Result<(), SubmitError> {
+        self.submit(Command::SetShare { id, share }).await.map(drop)
     }
 
     /// See [`Command::UpdateFeatures`]. Answers in the order asked.

@@ -1,6 +1,7 @@
 //! What a member of the quorum answers at its control listener.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -33,6 +34,22 @@ pub(crate) struct Member {
     pub(crate) sessions: Sessions,
 }
 
+/// A member that neither leads nor has heard a leader for so long has nothing new to tell.
+const OUT_OF_TOUCH: Duration = Duration::from_secs(2);
+
+impl Member {
+    /// Returns when this member does not learn any more what the quorum decides: it was cut off, or is no member now. Who follows it
+    /// would stand still with it, and has to follow another.
+    async fn is_out_of_touch(&self) {
+        loop {
+            tokio::time::sleep(OUT_OF_TOUCH / 4).await;
+            if self.quorum.term_if_leader().is_none() && !self.heard.within(OUT_OF_TOUCH.as_millis() as u64) {
+                return;
+            }
+        }
+    }
+}
+
 #[async_trait]
 impl Serve for Member {
     async fn answer(&self, question: Envelope) -> Envelope {
@@ -56,7 +73,12 @@ impl Serve for Member {
             (Err(refused), _) => refused,
             (Ok(()), Some(Kind::Follow)) => match decode(&first.body) {
                 Ok(from) => {
-                    return self.feed.tell(from, self.images.clone(), &self.identity, &channel.to).await;
+                    let telling = self.feed.tell(from, self.images.clone(), &self.identity, &channel.to);
+                    return tokio::select! {
+                        biased;
+                        () = self.is_out_of_touch() => {}
+                        () = telling => {}
+                    };
                 }
                 Err(error) => Refused::Malformed(error.to_string()),
             },
@@ -111,6 +133,10 @@ impl Member {
                 encode(&Members { leader: self.quorum.leader(), voters: voters.collect() })
             }
             Kind::Describe => encode(&self.quorum.view()),
+            Kind::Loads => match self.sessions.loads().await {
+                Some(loads) => encode(&loads),
+                None => return Err(Refused::NotLeader(self.hint(self.quorum.leader()))),
+            },
             Kind::ChangeVoters => {
                 let change = decode(body).map_err(|error| Refused::Malformed(error.to_string()))?;
                 match self.local.change_voters(change).await {

@@ -21,6 +21,7 @@ use crate::member::Member;
 use crate::peers::{Identity, Peers};
 use crate::raft::{Electorate, Heard, Pacemaker, Quorum, Slack, Store, StoreError, Timings, Voter};
 use crate::router::{Remote, Router};
+use crate::storage::Storage;
 use crate::task::Task;
 use crate::transport::Wire;
 use crate::wire::calls::Kind;
@@ -78,6 +79,8 @@ pub struct Machine {
     pub network: Arc<dyn Network>,
     /// What carries calls over it: the same at all nodes.
     pub wire: Wire,
+    /// What the store of a member stands on.
+    pub storage: Storage,
 }
 
 /// Why a controller did not start, in one clear line.
@@ -108,8 +111,18 @@ impl ControllerNode {
         clock: Arc<dyn Clock>,
         spawner: &Spawner,
     ) -> Result<(Self, ControllerHandle), StartError> {
+        Self::start_in(config, Storage::default(), clock, spawner).await
+    }
+
+    /// [`ControllerNode::start`] with a store that stands on `storage`.
+    pub async fn start_in(
+        config: NodeConfig,
+        storage: Storage,
+        clock: Arc<dyn Clock>,
+        spawner: &Spawner,
+    ) -> Result<(Self, ControllerHandle), StartError> {
         let NodeConfig { dir, node_id } = config;
-        let store = open(dir, node_id, spawner).await?;
+        let store = open(dir, storage, node_id, spawner).await?;
         Self::start_on(store, node_id, clock, spawner).await
     }
 
@@ -139,7 +152,7 @@ impl ControllerNode {
         listener: Listener,
         machine: Machine,
     ) -> Result<(Self, ControllerHandle), StartError> {
-        let store = open(config.dir.clone(), config.node_id, &machine.spawner).await?;
+        let store = open(config.dir.clone(), machine.storage.clone(), config.node_id, &machine.spawner).await?;
         Self::start_member_on(store, config, listener, machine).await
     }
 
@@ -150,9 +163,19 @@ impl ControllerNode {
         listener: Listener,
         machine: Machine,
     ) -> Result<(Self, ControllerHandle), StartError> {
-        let MemberConfig { dir, node_id, directory, cluster_id, voters, bootstrap, timings, policy, duties: settings, has_been_member } =
-            config;
-        let Machine { clock, entropy, spawner, network, wire } = machine;
+        let MemberConfig {
+            dir,
+            node_id,
+            directory,
+            cluster_id,
+            voters,
+            bootstrap,
+            timings,
+            policy,
+            duties: settings,
+            has_been_member,
+        } = config;
+        let Machine { clock, entropy, spawner, network, wire, storage: _ } = machine;
         if has_been_member && !store.holds_a_quorum().await? {
             return Err(StartError(format!(
                 "controller {node_id} has lost its metadata: {} holds none, and did before. Remove the voter \
@@ -179,8 +202,7 @@ impl ControllerNode {
         let (call, called) = mpsc::channel(1);
         let (leads, leading) = watch::channel(false);
         let heard = Arc::new(Heard::default());
-        let (local, queue) =
-            queue(quorum.clone(), images.clone(), (Arc::clone(&clock), policy), slack, &spawner);
+        let (local, queue) = queue(quorum.clone(), images.clone(), (Arc::clone(&clock), policy), slack, &spawner);
         let pacemaker = Pacemaker {
             quorum: quorum.clone(),
             peers: peers.clone(),
@@ -192,14 +214,10 @@ impl ControllerNode {
             listens_at,
             leading: leads,
         };
-        let binder = Binder {
-            local: local.clone(),
-            peers: peers.clone(),
-            images: images.clone(),
-            leading: leading.clone(),
-        };
-        let known = Default::default();
-        let remote = Remote { id: Some(node_id), peers: peers.clone(), bootstrap, entropy, known };
+        let binder =
+            Binder { local: local.clone(), peers: peers.clone(), images: images.clone(), leading: leading.clone() };
+        let (known, refused) = Default::default();
+        let remote = Remote { id: Some(node_id), peers: peers.clone(), bootstrap, entropy, known, refused };
         let router = Arc::new(Router { local: Some(local.clone()), remote: Some(remote), images: images.clone() });
         let handle = ControllerHandle { router, images: images.clone() };
         let parts = Parts { controller: handle.clone(), leading, network, clock, settings, stop: stop.clone() };
@@ -252,9 +270,9 @@ impl ControllerNode {
     }
 }
 
-async fn open(dir: PathBuf, node_id: NodeId, spawner: &Spawner) -> Result<Store, StartError> {
+async fn open(dir: PathBuf, storage: Storage, node_id: NodeId, spawner: &Spawner) -> Result<Store, StartError> {
     let opening = spawner.clone();
-    let opened = spawner.spawn_blocking(move || Store::open(&dir, node_id, opening)).await;
+    let opened = spawner.spawn_blocking(move || Store::open(&dir, &storage, node_id, opening)).await;
     Ok(opened.map_err(|error| StartError(error.to_string()))??)
 }
 

@@ -16,6 +16,7 @@ use proto::metadata::Image;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::balance::Loads;
 use crate::command::{Command, Outcome};
 use crate::handle::{Local, SubmitError};
 use crate::links::SessionLink;
@@ -53,6 +54,8 @@ pub(crate) struct Remote {
     pub(crate) bootstrap: Vec<String>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) known: Mutex<Members>,
+    /// Why a leader did not listen to this node last: said once, not with every attempt.
+    pub(crate) refused: Mutex<Option<Refused>>,
 }
 
 impl std::fmt::Debug for Remote {
@@ -181,10 +184,17 @@ impl Router {
             () = self.another_leads(remote, leader) => return Attempt::Unknown,
         };
         match answer {
-            Ok(answer) => Attempt::Done(answer.body),
+            Ok(answer) => {
+                *remote.refused.lock() = None;
+                Attempt::Done(answer.body)
+            }
             Err(CallError::Refused(Refused::NotLeader(hint))) => Attempt::Elsewhere(hint),
             Err(CallError::Refused(refused)) => {
-                tracing::warn!(leader = %leader.address, reason = %refused, "the quorum's leader does not listen to this node");
+                let mut said = remote.refused.lock();
+                if said.as_ref() != Some(&refused) {
+                    tracing::warn!(leader = %leader.address, reason = %refused, "the quorum's leader does not listen to this node");
+                    *said = Some(refused);
+                }
                 Attempt::Elsewhere(None)
             }
             Err(CallError::Unreachable(_)) => Attempt::Elsewhere(None),
@@ -315,7 +325,8 @@ impl Router {
             return Ok(());
         };
         let addresses = remote.addresses();
-        let asked = addresses.iter().map(|address| remote.peers.ask(address, None, (Kind::Hello, Bytes::new()), within));
+        let asked =
+            addresses.iter().map(|address| remote.peers.ask(address, None, (Kind::Hello, Bytes::new()), within));
         for (address, answer) in addresses.iter().zip(futures::future::join_all(asked).await) {
             match answer {
                 Err(CallError::Refused(
@@ -351,7 +362,11 @@ impl Router {
                         tracing::debug!(%error, "no session with the quorum's leader yet");
                         remote.note(None);
                     }
-                    Err(_) => return Err(no_leader),
+                    // It may have vanished without a word: another is looked for next.
+                    Err(_) => {
+                        remote.note(None);
+                        return Err(no_leader);
+                    }
                 }
             }
             if !remote.pause(deadline).await {
@@ -383,6 +398,33 @@ impl Router {
             }
             if !remote.pause(deadline).await {
                 return here.unwrap_or_default();
+            }
+        }
+    }
+
+    /// See `ControllerHandle::loads`.
+    pub(crate) async fn loads(&self, within: Duration) -> Option<Loads> {
+        let remote = self.remote.as_ref()?;
+        let deadline = Instant::now() + within;
+        loop {
+            let leader = match (self.path(remote).await, &self.local) {
+                // Its duties are asked like those of another process: that is rare enough.
+                (Some(Path::Here), Some(local)) => {
+                    let own = local.quorum.voters().into_iter().find(|(id, _)| Some(*id) == remote.id);
+                    own.map(|(id, address)| Hint { id, address })
+                }
+                (Some(Path::There(leader)), _) => Some(leader),
+                (Some(Path::Here) | None, _) => None,
+            };
+            if let Some(leader) = leader {
+                match self.ask_leader(remote, &leader, Kind::Loads, Bytes::new(), deadline).await {
+                    Attempt::Done(body) => return decode(&body).ok(),
+                    Attempt::Elsewhere(hint) => remote.note(hint),
+                    Attempt::Unknown => remote.note(None),
+                }
+            }
+            if !remote.pause(deadline).await {
+                return None;
             }
         }
     }

@@ -175,6 +175,9 @@ impl Default for Timing {
     }
 }
 
+/// A deadline that is missed by this much, in milliseconds, means that this node itself stood still.
+const STALLED_MS: Millis = 250;
+
 /// How many refused connections in a row mean that a process is gone.
 const REFUSALS: u8 = 2;
 
@@ -226,6 +229,9 @@ impl Tracker {
 
     /// Takes in what happened.
     pub fn on(&mut self, event: Event) -> Vec<Action> {
+        if self.leading {
+            self.forgive(&event);
+        }
         match event {
             Event::Lead { now, image } => {
                 self.leading = true;
@@ -270,6 +276,28 @@ impl Tracker {
                 }
             })
             .min()
+    }
+
+    /// Whoever was stopped itself must not take its own absence for that of others: if a deadline was missed by much,
+    /// nobody was listened to meanwhile, and everyone is granted a session from now on.
+    fn forgive(&mut self, event: &Event) {
+        let now = match event {
+            Event::Image { now, .. }
+            | Event::Beat { now, .. }
+            | Event::Closed { now, .. }
+            | Event::Evidence { now, .. }
+            | Event::Tick { now } => *now,
+            Event::Lead { .. } | Event::Follow => return,
+        };
+        if self.deadline().is_none_or(|due| now - due < STALLED_MS) {
+            return;
+        }
+        for session in self.sessions.values_mut() {
+            session.heard = now;
+            if let Link::Awaited(at) = &mut session.link {
+                *at = now + self.timing.grace_ms;
+            }
+        }
     }
 
     fn session(&mut self, id: NodeId, epoch: i64) -> Option<&mut Session> {

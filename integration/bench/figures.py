@@ -5,14 +5,17 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
 
 import rawget
+import suites
 import wire
 from machine import Process, Watch
 
+HERE = os.path.dirname(os.path.abspath(__file__))
 COLD = {"remote.storage.enable": "true", "segment.bytes": str(32 << 20), "local.retention.bytes": "1", "retention.ms": "-1"}
 RAW_PARALLEL = 16
 
@@ -25,16 +28,23 @@ class System:
         self.topic_config, self.tiered, self.store = topic_config or {}, tiered, store
         self.count, self.kept = 0, {}
 
+    replicas = 1
+
     @property
     def process(self):
         return Process(self.broker.pid)
 
+    @property
+    def address(self):
+        """One broker's, for requests of our own. Clients are given those of all."""
+        return self.broker.address.split(",")[0]
+
     def topic(self, stem, partitions, config=None):
         self.count += 1
         name = f"{stem}-{self.name}-{self.count}"
-        wire.create_topic(self.broker.address, name, partitions, self.topic_config | (config or {}))
+        wire.create_topic(self.address, name, partitions, self.topic_config | (config or {}), replicas=self.replicas)
         deadline = time.monotonic() + 30
-        while len(leaders := wire.leaders(self.broker.address, [name]).get(name, [])) != partitions or -1 in leaders:
+        while len(leaders := wire.leaders(self.address, [name]).get(name, [])) != partitions or -1 in leaders:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{name} has no leaders after 30 s")
             time.sleep(0.05)
@@ -48,7 +58,7 @@ class System:
 
     def drop(self, topic):
         with contextlib.suppress(OSError):
-            wire.delete_topic(self.broker.address, topic)
+            wire.delete_topic(self.address, topic)
 
     def run(self, verb, seconds, **options):
         done = self.start(verb, seconds, **options)
@@ -263,3 +273,15 @@ TIERED = {
     "cold100": lambda s: cold(s, 100),
     "backfill": backfill,
 }
+
+
+def build_load_client():
+    """Path of the compiled load client, built anew when its source is newer."""
+    cache = suites.cache()
+    os.makedirs(os.path.join(cache, "bin"), exist_ok=True)
+    source, out = os.path.join(HERE, "load.c"), os.path.join(cache, "bin", "load")
+    if not os.path.exists(out) or os.path.getmtime(out) < os.path.getmtime(source):
+        done = subprocess.run(["cc", "-O2", "-o", out, source, "-lrdkafka", "-lpthread"], capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"the load client does not compile (Debian: apt-get install gcc librdkafka-dev):\n{done.stderr[-800:]}")
+    return out

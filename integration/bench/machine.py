@@ -32,6 +32,22 @@ class Process:
             return 0
 
 
+class Processes:
+    """Several processes as one."""
+
+    def __init__(self, pids):
+        self.each = [Process(pid) for pid in pids]
+
+    def cpu_seconds(self):
+        return sum(process.cpu_seconds() for process in self.each)
+
+    def memory_mib(self):
+        return tuple(map(sum, zip(*(process.memory_mib() for process in self.each))))
+
+    def written_bytes(self):
+        return sum(process.written_bytes() for process in self.each)
+
+
 def _cpu_line():
     with open("/proc/stat") as f:
         return [int(n) / TICK for n in f.readline().split()[1:9]]

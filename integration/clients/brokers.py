@@ -1,10 +1,12 @@
 """The brokers that the suites run against: Firn, Apache Kafka as a peer, or one that already runs."""
 
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -16,10 +18,20 @@ PEERS = os.path.join(HERE, "..", "peers")
 READY_SECONDS = 60
 
 
+def metric(http, name):
+    """The value of a metric without labels; OSError when the broker is away."""
+    with urllib.request.urlopen(f"http://{http}/metrics", timeout=5) as answer:
+        for line in answer.read().decode().splitlines():
+            if line.startswith(name + " "):
+                return float(line.split()[1])
+    raise OSError(f"no metric {name}")
+
+
 class Broker:
     """A broker on loopback with a data directory of its own, that can be killed and started again."""
 
     restartable = True
+    replicas = 1  # of the topics that the driver makes
     ends_within = None  # seconds that SIGTERM may take, where that is promised
 
     def __init__(self, folder):
@@ -87,11 +99,7 @@ class Firn(Broker):
 
     def metric(self, name):
         """The value of a metric without labels; OSError when the broker is away."""
-        with urllib.request.urlopen(f"http://{self.http}/metrics", timeout=5) as answer:
-            for line in answer.read().decode().splitlines():
-                if line.startswith(name + " "):
-                    return float(line.split()[1])
-        raise OSError(f"no metric {name}")
+        return metric(self.http, name)
 
     def bucket_check(self, url):
         """`firn bucket check --create` of a bucket that is not there yet; a line that passes or fails."""
@@ -167,6 +175,7 @@ class Running:
 
     name = "running"
     restartable = False
+    replicas = 1
 
     def __init__(self, address):
         self.address = address
@@ -212,6 +221,15 @@ class MinioStore:
 
     def stop(self):
         self._launch("stop")
+
+
+def release_binary():
+    """The release binary of this workspace."""
+    about = subprocess.run(["cargo", "metadata", "--format-version=1", "--no-deps"], cwd=HERE, check=True, capture_output=True, text=True)
+    binary = os.path.join(json.loads(about.stdout)["target_directory"], "release", "firn")
+    if not os.path.exists(binary):
+        sys.exit("no release binary: run `cargo build --release` first, or give --binary")
+    return binary
 
 
 def free_ports(count):

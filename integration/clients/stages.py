@@ -47,6 +47,10 @@ class Run:
     def topic(self, suite):
         return f"flights-{suite.name}-{self.seed}"
 
+    def _create(self, topic, configs):
+        replicas = self.broker.replicas
+        wire.create_topic(self.broker.address, topic, PARTITIONS, configs | ({"min.insync.replicas": "2"} if replicas > 2 else {}), replicas=replicas)
+
     def suite(self, suite, command, *more, on_progress=None, seconds=COMMAND_SECONDS):
         """Run one command of a suite program; its lines are counted. True when all of them passed."""
         line = [*suite.command, command, "--bootstrap", self.broker.address, *more]
@@ -88,7 +92,7 @@ class Run:
         for suite in self.suites:
             topic = self.topic(suite)
             with self.stage(f"flights from {suite.client}" + (", broker killed in the middle" if crash else "")):
-                wire.create_topic(self.broker.address, topic, PARTITIONS, TOPIC | ({"remote.storage.enable": "true"} if self.tiered else {}))
+                self._create(topic, TOPIC | ({"remote.storage.enable": "true"} if self.tiered else {}))
                 killer = Killer(self.broker, self.count // 3) if crash else None
                 good = self.suite(suite, "produce", "--topic", topic, "--rows", self.rows, on_progress=killer and killer.at)
                 if killer:
@@ -131,7 +135,7 @@ class Run:
         for suite in self.suites:
             topic = f"compressed-{suite.codec}-{suite.name}-{self.seed}"
             with self.stage(f"{suite.codec} from {suite.client}"):
-                wire.create_topic(self.broker.address, topic, PARTITIONS, COLD_AT_ONCE)
+                self._create(topic, COLD_AT_ONCE)
                 if self.suite(suite, "produce", "--topic", topic, "--rows", rows, "--codec", suite.codec):
                     topics.append(topic)
                     stored = set(wire.stored_codecs(self.broker.address, topic))

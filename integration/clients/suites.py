@@ -13,6 +13,14 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
+def cache():
+    """The folder for all that is downloaded or built for tests; it may be deleted at any time."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = os.environ.get("FIRN_TEST_CACHE") or os.path.join(home, "firn-tests")
+    os.makedirs(folder, exist_ok=True)
+    return folder
+
+
 class Suite:
     """One stock client. `codec`: what it compresses with where that is tried. `sees_tier`: it can ask for the tier's offsets."""
 

@@ -1,6 +1,7 @@
 """The little of Kafka's protocol that the driver speaks itself: whether a broker answers, offsets, topics.
 
-Written out by hand, so that what the driver waits for does not depend on a client under test.
+Written out by hand, so that what the driver waits for does not depend on a client under test. Addresses may be several, separated by
+commas: whoever must be asked is found.
 """
 
 import socket
@@ -20,6 +21,7 @@ def answers(address, timeout=1.0):
 
 def list_offset(address, topic, partition, which, timeout=5.0):
     """One offset by ListOffsets (version 9 where LATEST_TIERED needs it); OSError when the broker is away or refuses."""
+    address = _leader(address, topic, partition)
     name = topic.encode()
     body = struct.pack(">ib", -1, 0) + b"\x02" + _compact(name) + b"\x02" + struct.pack(">iiq", partition, -1, which) + b"\0\0\0"
     answer = _call(address, 2, 9, body, timeout, flexible=True)
@@ -37,6 +39,7 @@ def stored_codec(address, topic, partition=0, timeout=5.0):
 
 def stored_codecs(address, topic, partition=0, timeout=5.0):
     """The codecs of the first batches that are stored, as Fetch (version 4) brings them: their bytes are not touched on the way."""
+    address = _leader(address, topic, partition)
     body = struct.pack(">iiiib", -1, int(timeout * 500), 1, 1 << 20, 0) + struct.pack(">i", 1) + _string(topic) + struct.pack(">iiqi", 1, partition, 0, 1 << 20)
     answer = Reader(_call(address, 1, 4, body, timeout, flexible=False))
     answer.take(">ii")  # throttle time, one topic
@@ -55,15 +58,15 @@ def stored_codecs(address, topic, partition=0, timeout=5.0):
     return codecs
 
 
-def create_topic(address, topic, partitions, configs, timeout=30.0):
-    """CreateTopics of one topic with one replica; OSError when it is refused."""
-    create_topics(address, [topic], partitions, configs, timeout)
+def create_topic(address, topic, partitions, configs, timeout=30.0, replicas=1):
+    """CreateTopics of one topic; OSError when it is refused."""
+    create_topics(address, [topic], partitions, configs, timeout, replicas)
 
 
-def create_topics(address, topics, partitions, configs, timeout=60.0):
+def create_topics(address, topics, partitions, configs, timeout=60.0, replicas=1):
     """One CreateTopics request (version 4); OSError when any of the topics is refused."""
     pairs = b"".join(_string(name) + _string(value) for name, value in configs.items())
-    each = struct.pack(">ihi", partitions, 1, 0) + struct.pack(">i", len(configs)) + pairs
+    each = struct.pack(">ihi", partitions, replicas, 0) + struct.pack(">i", len(configs)) + pairs
     body = struct.pack(">i", len(topics)) + b"".join(_string(topic) + each for topic in topics)
     answer = Reader(_call(address, 19, 4, body + struct.pack(">i?", int(timeout * 1000), False), timeout, flexible=False))
     answer.take(">i")  # throttle time
@@ -86,25 +89,42 @@ def delete_topic(address, topic, timeout=30.0):
 
 def leaders(address, topics, timeout=10.0):
     """By Metadata (version 4): {topic: [leader of each partition, -1 for none]} of those that exist."""
+    return _metadata(address, topics, timeout)[1]
+
+
+def _metadata(address, topics, timeout):
+    """{broker: address}, and what `leaders` answers."""
     body = struct.pack(">i", len(topics)) + b"".join(map(_string, topics)) + struct.pack(">?", False)
     answer = Reader(_call(address, 3, 4, body, timeout, flexible=False))
     answer.take(">i")  # throttle time
-    for _ in range(answer.take(">i")):  # brokers
-        answer.take(">i"), answer.string(), answer.take(">i"), answer.string()
+    listens, found = {}, {}
+    for _ in range(answer.take(">i")):
+        node, host, port, _rack = answer.take(">i"), answer.string(), answer.take(">i"), answer.string()
+        listens[node] = f"{host}:{port}"
     answer.string(), answer.take(">i")  # cluster id, controller
-    found = {}
     for _ in range(answer.take(">i")):
         error, topic = answer.take(">h"), answer.string()
         answer.take(">?")  # internal
-        partitions = []
+        partitions = {}
         for _ in range(answer.take(">i")):
-            answer.take(">hi")  # error, index
-            partitions.append(answer.take(">i"))
+            _, index, leader = answer.take(">hii")
+            partitions[index] = leader
             for _ in range(2):  # replicas, in-sync replicas
                 answer.skip(4 * answer.take(">i"))
         if not error:
-            found[topic] = partitions
-    return found
+            found[topic] = [partitions[index] for index in sorted(partitions)]
+    return listens, found
+
+
+def _leader(address, topic, partition):
+    """Whom to ask about a partition: of several, its leader."""
+    if "," not in address:
+        return address
+    listens, found = _metadata(address, [topic], 5.0)
+    leader = found.get(topic, [-1] * (partition + 1))[partition]
+    if leader not in listens:
+        raise OSError(f"{topic}-{partition} has no leader")
+    return listens[leader]
 
 
 class Reader:
@@ -144,6 +164,17 @@ def _compact(data):
 
 
 def _call(address, key, version, body, timeout, flexible):
+    """Asks one broker; of several addresses, the first that can be connected to."""
+    *others, last = address.split(",")
+    for one in others:
+        try:
+            return _ask(one, key, version, body, timeout, flexible)
+        except ConnectionRefusedError:
+            pass
+    return _ask(last, key, version, body, timeout, flexible)
+
+
+def _ask(address, key, version, body, timeout, flexible):
     host, port = address.rsplit(":", 1)
     client = b"firn-suites"
     header = struct.pack(">hhih", key, version, 1, len(client)) + client + (b"\0" if flexible else b"")

@@ -7,13 +7,18 @@ use proto::ids::Offset;
 use proto::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use proto::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use proto::messages::delete_topics_request::DeleteTopicState;
+use proto::messages::describe_quorum_request::{PartitionData, TopicData};
 use proto::messages::fetch_request::{FetchPartition, FetchTopic};
 use proto::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use proto::messages::metadata_request::MetadataRequestTopic;
+use proto::messages::metadata_response::MetadataResponsePartition;
 use proto::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use proto::messages::{
-    CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, FetchRequest, FindCoordinatorRequest,
-    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest, ProduceResponse,
+    CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeQuorumRequest, FetchRequest,
+    FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest,
+    ProduceResponse,
 };
+use std::collections::BTreeMap;
 
 /// ListOffsets: the end of what may be read.
 pub const LATEST: i64 = -1;
@@ -59,6 +64,34 @@ impl CallError {
             CallError::Client(_) | CallError::Missing(_) => None,
         }
     }
+}
+
+/// Who leads what, and where they listen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Leaders {
+    /// Broker → `host:port`.
+    pub brokers: BTreeMap<i32, String>,
+    /// Topic and partition → broker; negative if nobody leads.
+    pub partitions: BTreeMap<(String, i32), i32>,
+}
+
+impl Leaders {
+    /// Where the leader of a partition listens, if there is one.
+    pub fn address(&self, topic: &str, partition: i32) -> Option<&str> {
+        let leader = self.partitions.get(&(topic.to_owned(), partition))?;
+        self.brokers.get(leader).map(String::as_str)
+    }
+}
+
+/// A partition, as a broker knows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PartitionView {
+    /// Who leads; negative if nobody does.
+    pub leader: i32,
+    /// Who has a replica, the preferred leader first.
+    pub replicas: Vec<i32>,
+    /// Whose replica is in sync, ascending.
+    pub in_sync: Vec<i32>,
 }
 
 /// What a fetch brought.
@@ -201,13 +234,27 @@ impl Client {
         partitions: i32,
         configs: &[(&str, &str)],
     ) -> Result<(), CallError> {
+        self.create_replicated_topic(name, partitions, 1, configs).await
+    }
+
+    /// Creates a topic.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn create_replicated_topic(
+        &mut self,
+        name: &str,
+        partitions: i32,
+        replication_factor: i16,
+        configs: &[(&str, &str)],
+    ) -> Result<(), CallError> {
         let configs = configs
             .iter()
             .map(|(name, value)| CreatableTopicConfig { name: (*name).to_owned(), value: Some((*value).to_owned()) });
         let topic = CreatableTopic {
             name: name.to_owned(),
             num_partitions: partitions,
-            replication_factor: 1,
+            replication_factor,
             configs: configs.collect(),
             ..Default::default()
         };
@@ -225,6 +272,63 @@ impl Client {
         let request = DeleteTopicsRequest { topics, timeout_ms: 30_000, ..Default::default() };
         let deleted = first(self.call(&request).await?.responses, "the topic")?;
         judge(deleted.error_code, deleted.error_message.as_deref())
+    }
+
+    /// Where the brokers listen, by id, and who leads each partition of `topics`: topic, partition, broker, which is negative if
+    /// nobody does.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn leaders(&mut self, topics: &[&str]) -> Result<Leaders, CallError> {
+        let topics =
+            topics.iter().map(|name| MetadataRequestTopic { name: Some((*name).to_owned()), ..Default::default() });
+        let request =
+            MetadataRequest { topics: Some(topics.collect()), allow_auto_topic_creation: false, ..Default::default() };
+        let answer = self.call(&request).await?;
+        let brokers =
+            answer.brokers.into_iter().map(|broker| (broker.node_id, format!("{}:{}", broker.host, broker.port)));
+        let mut partitions = BTreeMap::new();
+        for topic in answer.topics {
+            let name = topic.name.unwrap_or_default();
+            for partition in topic.partitions {
+                partitions.insert((name.clone(), partition.partition_index), partition.leader_id);
+            }
+        }
+        Ok(Leaders { brokers: brokers.collect(), partitions })
+    }
+
+    /// The partitions of one topic, in their order.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn partitions(&mut self, topic: &str) -> Result<Vec<PartitionView>, CallError> {
+        let name = MetadataRequestTopic { name: Some(topic.to_owned()), ..Default::default() };
+        let request =
+            MetadataRequest { topics: Some(vec![name]), allow_auto_topic_creation: false, ..Default::default() };
+        let topic = first(self.call(&request).await?.topics, "the topic")?;
+        judge(topic.error_code, None)?;
+        let mut partitions = topic.partitions;
+        partitions.sort_by_key(|partition| partition.partition_index);
+        let view = |partition: MetadataResponsePartition| {
+            let mut in_sync = partition.isr_nodes;
+            in_sync.sort_unstable();
+            PartitionView { leader: partition.leader_id, replicas: partition.replica_nodes, in_sync }
+        };
+        Ok(partitions.into_iter().map(view).collect())
+    }
+
+    /// The leader of the metadata quorum and its epoch.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn quorum_leader(&mut self) -> Result<(i32, i32), CallError> {
+        let partitions = vec![PartitionData { partition_index: 0 }];
+        let topics = vec![TopicData { topic_name: "__cluster_metadata".to_owned(), partitions }];
+        let answer = self.call(&DescribeQuorumRequest { topics }).await?;
+        judge(answer.error_code, answer.error_message.as_deref())?;
+        let partition = first(first(answer.topics, "the topic")?.partitions, "the partition")?;
+        judge(partition.error_code, partition.error_message.as_deref())?;
+        Ok((partition.leader_id, partition.leader_epoch))
     }
 
     /// Names of all topics.
@@ -273,8 +377,17 @@ impl Client {
     /// # Errors
     /// See [`CallError`].
     pub async fn find_coordinator(&mut self, group: &str) -> Result<(), CallError> {
+        self.coordinator(group).await.map(drop)
+    }
+
+    /// Where the coordinator of a group listens: `host:port`.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn coordinator(&mut self, group: &str) -> Result<String, CallError> {
         let request = FindCoordinatorRequest { coordinator_keys: vec![group.to_owned()], ..Default::default() };
         let found = first(self.call_in(&request, 4).await?.coordinators, "the group")?;
-        judge(found.error_code, found.error_message.as_deref())
+        judge(found.error_code, found.error_message.as_deref())?;
+        Ok(format!("{}:{}", found.host, found.port))
     }
 }

@@ -1,6 +1,7 @@
 //! A Kafka client close to the wire: requests in any version, raw bytes where a test wants to misbehave.
 
 use bytes::{Buf, Bytes, BytesMut};
+use proto::host::{Network, Stream, TcpNetwork};
 use proto::messages::ApiKey;
 use proto::messages::api_table::Request;
 use proto::wire::{Decoder, Encoder, RequestHeader, ResponseHeader, WireError};
@@ -9,7 +10,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// An answer that takes longer never comes. Generous, for tests run beside others on few cores.
@@ -46,7 +46,7 @@ impl From<WireError> for ClientError {
 /// One connection.
 #[derive(Debug)]
 pub struct Client {
-    stream: TcpStream,
+    stream: Stream,
     received: BytesMut,
     next_id: i32,
     /// Requests without an answer so far: correlation id, API, version.
@@ -59,7 +59,15 @@ impl Client {
     /// # Errors
     /// If nobody listens.
     pub async fn connect(to: SocketAddr) -> Result<Client, ClientError> {
-        let stream = TcpStream::connect(to).await?;
+        Client::connect_over(&TcpNetwork, &to.to_string()).await
+    }
+
+    /// Connects to `host:port` over a network.
+    ///
+    /// # Errors
+    /// If nobody listens.
+    pub async fn connect_over(network: &dyn Network, to: &str) -> Result<Client, ClientError> {
+        let stream = network.connect(to).await?;
         stream.set_nodelay(true)?;
         Ok(Client { stream, received: BytesMut::new(), next_id: 1, outstanding: VecDeque::new() })
     }

@@ -24,6 +24,8 @@ const BINARY: &str = "FIRN_TEST_BINARY";
 pub struct Firn {
     binary: PathBuf,
     arguments: Vec<String>,
+    /// Begins the command line: what runs it where it is to run.
+    before: Vec<String>,
     environment: Vec<(String, String)>,
     /// Standard error of all its processes, one after the other.
     log: PathBuf,
@@ -68,7 +70,14 @@ impl Firn {
     pub fn new(built: &str, log: &Path, arguments: &[&str]) -> Firn {
         let binary = std::env::var_os(BINARY).map_or_else(|| PathBuf::from(built), PathBuf::from);
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        Firn { binary, arguments, environment: Vec::new(), log: log.to_owned() }
+        Firn { binary, arguments, before: Vec::new(), environment: Vec::new(), log: log.to_owned() }
+    }
+
+    /// The same with exactly this binary.
+    #[must_use]
+    pub fn binary(mut self, binary: &Path) -> Firn {
+        binary.clone_into(&mut self.binary);
+        self
     }
 
     /// `firn dev` on the data directory `data`, with ports that the system chooses.
@@ -83,6 +92,13 @@ impl Firn {
     #[must_use]
     pub fn log_to(mut self, log: &Path) -> Firn {
         log.clone_into(&mut self.log);
+        self
+    }
+
+    /// It is run by another command, such as `ip netns exec NAME`, which must become it.
+    #[must_use]
+    pub fn within(mut self, command: &[String]) -> Firn {
+        command.clone_into(&mut self.before);
         self
     }
 
@@ -195,7 +211,14 @@ impl Firn {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut command = match self.before.split_first() {
+            None => Command::new(&self.binary),
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(&self.binary);
+                command
+            }
+        };
         command.args(&self.arguments).stdin(Stdio::null()).kill_on_drop(true);
         // Settings of whoever runs the tests are not ours.
         for (name, _) in std::env::vars_os() {
@@ -260,6 +283,20 @@ impl Starting {
         Ok((read > 0).then(|| line.trim_end_matches('\n').to_owned()))
     }
 
+    /// The process id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Waits until it ends: how it did.
+    ///
+    /// # Errors
+    /// If it has not by then.
+    pub async fn wait(&mut self, within: Duration) -> io::Result<ExitStatus> {
+        let ended = timeout(within, self.child.wait()).await;
+        ended.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the process does not end"))?
+    }
+
     /// Kills it, wherever its start has come to.
     ///
     /// # Errors
@@ -269,12 +306,17 @@ impl Starting {
     }
 }
 
-/// Both addresses, Kafka's first, out of the line that says it serves.
-pub fn addresses(line: &str) -> Option<(SocketAddr, SocketAddr)> {
-    let rest = line.split_once("Kafka clients at ")?.1;
-    let (kafka, rest) = rest.split_once(',')?;
+/// Both addresses, Kafka's first, out of the line that says it serves. A controller serves no Kafka clients.
+pub fn addresses(line: &str) -> Option<(Option<SocketAddr>, SocketAddr)> {
+    let (kafka, rest) = match line.split_once("Kafka clients at ") {
+        Some((_, rest)) => {
+            let (kafka, rest) = rest.split_once(',')?;
+            (Some(kafka.parse().ok()?), rest)
+        }
+        None => (None, line.split_once("is a controller")?.1),
+    };
     let http = rest.split_once("http://")?.1.split_once('/')?.0;
-    Some((kafka.parse().ok()?, http.parse().ok()?))
+    Some((kafka, http.parse().ok()?))
 }
 
 fn read_log(path: &Path) -> String {
@@ -285,15 +327,18 @@ fn read_log(path: &Path) -> String {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    kafka: SocketAddr,
+    kafka: Option<SocketAddr>,
     http: SocketAddr,
     log: PathBuf,
 }
 
 impl Running {
     /// Where Kafka clients connect.
+    ///
+    /// # Panics
+    /// If it is a controller only.
     pub fn kafka(&self) -> SocketAddr {
-        self.kafka
+        self.kafka.expect("a controller serves no Kafka clients")
     }
 
     /// Where metrics and health are served.
@@ -383,7 +428,9 @@ mod tests {
     fn the_line_that_says_it_serves_is_understood() {
         let line = "Firn serves Kafka clients at 127.0.0.1:45081, metrics at http://127.0.0.1:44869/metrics\n";
         let (kafka, http) = addresses(line).expect("both addresses");
-        assert_eq!((kafka.port(), http.port()), (45081, 44869));
+        assert_eq!((kafka.map(|kafka| kafka.port()), http.port()), (Some(45081), 44869));
+        let line = "Firn is a controller, metrics at http://127.0.0.1:44869/metrics\n";
+        assert_eq!(addresses(line).map(|(kafka, http)| (kafka, http.port())), Some((None, 44869)));
         assert!(addresses("something else").is_none());
     }
 }

@@ -12,6 +12,8 @@ mod commands;
 mod directories;
 #[path = "bad_input/disks.rs"]
 mod disks;
+#[path = "bad_input/mount.rs"]
+mod mount;
 #[path = "bad_input/pressure.rs"]
 mod pressure;
 #[path = "bad_input/requests.rs"]

@@ -344,7 +344,7 @@ async fn a_terminal_that_stands_still_holds_up_nothing() {
             seen += &String::from_utf8_lossy(&chunk[..read]);
             let (_, after) = seen.split_once("Firn serves").unwrap_or_default();
             if let Some((line, _)) = after.split_once("/metrics") {
-                return (screen, addresses(&format!("{line}/metrics")).expect("both addresses").0);
+                return (screen, addresses(&format!("{line}/metrics")).expect("both addresses").0.expect("a broker"));
             }
         }
         panic!("it does not serve: {seen}");

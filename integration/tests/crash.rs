@@ -7,18 +7,17 @@
 
 #[path = "crash/check.rs"]
 mod check;
-#[path = "crash/ledger.rs"]
-mod ledger;
 #[path = "crash/load.rs"]
 mod load;
 #[path = "crash/plan.rs"]
 mod plan;
 
+use integration::dice::Dice;
+use integration::history::ledger::Ledger;
 use integration::process::{Firn, Running};
 use integration::s3::{BUCKET, Faults, S3Server};
-use ledger::Ledger;
 use load::{Administrator, Committer, Numbers, Producer};
-use plan::{Dice, Moment, TOPICS};
+use plan::{Moment, TOPICS};
 use proto::host::{Clock, Entropy, SystemClock, SystemEntropy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -1,12 +1,12 @@
 //! The README's five minutes, typed as they stand there.
 
 use integration::process::Firn;
+use integration::typed;
 use serde_json::Value;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::Command;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 const FIRN: &str = env!("CARGO_BIN_EXE_firn-under-test");
 const README: &str = include_str!("../../README.md");
@@ -19,25 +19,6 @@ const NEEDS_KCAT: &str = "FIRN_TEST_NEEDS_KCAT";
 /// The default of Kafka clients, which stands in commands that do not read our environment.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:9092";
 
-/// The shell blocks of the section whose heading begins so.
-fn blocks(heading: &str) -> Vec<String> {
-    let section = README.split("\n## ").find(|section| section.starts_with(heading));
-    let section = section.unwrap_or_else(|| panic!("no section `{heading}` in README.md"));
-    let fenced = section.split("```sh\n").skip(1);
-    fenced.map(|rest| rest.split("```").next().unwrap_or_default().to_owned()).collect()
-}
-
-/// Runs a block in `folder`; what it prints. Every command must succeed, also in the middle of a pipe.
-async fn typed(block: &str, folder: &Path, environment: &[(&str, String)]) -> String {
-    let mut shell = Command::new("bash");
-    shell.args(["-e", "-u", "-o", "pipefail", "-c", block]).current_dir(folder).stdin(Stdio::null());
-    shell.env_remove("FIRN_TEST_BINARY").envs(environment.iter().map(|(name, value)| (name, value)));
-    let output = timeout(PATIENCE, shell.kill_on_drop(true).output()).await.expect("it ends").expect("bash runs");
-    let (said, wrong) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{block}\nended with {}:\n{said}{wrong}", output.status);
-    said.into_owned()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_minutes_do_what_the_readme_says() {
     let home = tempfile::Builder::new().prefix("firn-readme-").tempdir().expect("a directory");
@@ -48,12 +29,16 @@ async fn five_minutes_do_what_the_readme_says() {
     let binary = Path::new(&binary).canonicalize().expect("a binary");
     std::os::unix::fs::symlink(binary, folder.join("firn")).expect("a link");
     let running = Firn::dev(FIRN, &home.path().join("data")).start().await.expect("it starts");
-    let environment = [("FIRN_BOOTSTRAP", running.kafka().to_string()), ("FIRN_ADMIN", running.http().to_string())];
+    let environment = vec![("FIRN_BOOTSTRAP", running.kafka().to_string()), ("FIRN_ADMIN", running.http().to_string())];
 
-    let blocks = blocks("Five minutes");
+    let blocks = typed::blocks(typed::section(README, "Five minutes"));
+    let typed = |block: String, environment: Vec<(&'static str, String)>| {
+        let home = home.path().to_owned();
+        async move { typed::typed(&["bash"], &block, &home, &environment, PATIENCE).await }
+    };
     let (kcat, firn): (Vec<String>, Vec<String>) = blocks.into_iter().partition(|block| block.contains("kcat "));
     assert!(!firn.is_empty() && !kcat.is_empty(), "the section shows both clients");
-    let said = typed(&firn.concat(), home.path(), &environment).await;
+    let said = typed(firn.concat(), environment.clone()).await;
     assert!(said.contains("flights is tiered"), "{said}");
     assert!(said.contains(r#"{"flight":1,"#), "the first record comes back: {said}");
     assert_eq!(said.lines().last().map(|count| count.trim().parse::<i64>()), Some(Ok(RECORDS)), "{said}");
@@ -61,7 +46,7 @@ async fn five_minutes_do_what_the_readme_says() {
     // The early offsets are in the object store, and no longer here.
     let deadline = Instant::now() + PATIENCE;
     let row = loop {
-        let status = typed("target/release/firn tier status flights --json", home.path(), &environment).await;
+        let status = typed("target/release/firn tier status flights --json".to_owned(), environment.clone()).await;
         let status: Value = serde_json::from_str(&status).expect("JSON");
         if status[0]["local_start"].as_i64() > Some(RECORDS / 2) {
             break status[0].clone();
@@ -80,7 +65,7 @@ async fn five_minutes_do_what_the_readme_says() {
     for block in kcat {
         assert!(block.contains(DEFAULT_ADDRESS), "{block}");
         let block = block.replace(DEFAULT_ADDRESS, &running.kafka().to_string());
-        let said = typed(&block, home.path(), &[]).await;
+        let said = typed(block, vec![]).await;
         assert_eq!(said.lines().last().map(|count| count.trim().parse::<i64>()), Some(Ok(RECORDS)), "{said}");
     }
 }

@@ -6,5 +6,6 @@ pub mod host;
 pub mod ids;
 pub mod messages;
 pub mod metadata;
+pub mod planted;
 pub mod records;
 pub mod wire;

@@ -1,11 +1,17 @@
-//! DescribeLogDirs (KIP-113, KIP-827): what lies in which data directory.
+//! DescribeLogDirs (KIP-113, KIP-827): what lies in which data directory; and AlterReplicaLogDirs, which moves nothing: a replica stays in
+//! the directory it was made in.
 
 use super::Context;
 use proto::errors::ErrorCode;
+use proto::messages::alter_replica_log_dirs_response::{
+    AlterReplicaLogDirPartitionResult, AlterReplicaLogDirTopicResult,
+};
 use proto::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
-use proto::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
+use proto::messages::{
+    AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse, DescribeLogDirsRequest, DescribeLogDirsResponse,
+};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Answers every data directory with the partitions asked for: all of them when the list is null.
@@ -54,4 +60,33 @@ pub(super) async fn handle(context: &Context<'_>, request: DescribeLogDirsReques
         });
     }
     DescribeLogDirsResponse { results, ..Default::default() }
+}
+
+/// Says of each replica that it is where it is asked to be, or why it does not go there.
+pub(super) async fn alter(context: &Context<'_>, request: AlterReplicaLogDirsRequest) -> AlterReplicaLogDirsResponse {
+    let services = context.services;
+    let image = services.controller.image();
+    let directories = services.partitions.directories().await;
+    let mut results: BTreeMap<String, Vec<AlterReplicaLogDirPartitionResult>> = BTreeMap::new();
+    for dir in request.dirs {
+        let known = directories.iter().find(|directory| directory.path == dir.path);
+        for topic in dir.topics {
+            let id = image.topic_named(&topic.name).map(|topic| topic.id);
+            let answers = topic.partitions.into_iter().map(|partition| {
+                let is_here = |directory: &crate::partition::Directory| {
+                    directory.partitions.iter().any(|p| Some(p.tp().topic) == id && p.tp().partition == partition)
+                };
+                let error = match known {
+                    None => ErrorCode::LogDirNotFound,
+                    Some(directory) if is_here(directory) => ErrorCode::None,
+                    Some(_) if directories.iter().any(is_here) => ErrorCode::PolicyViolation,
+                    Some(_) => ErrorCode::ReplicaNotAvailable,
+                };
+                AlterReplicaLogDirPartitionResult { partition_index: partition, error_code: error.code() }
+            });
+            results.entry(topic.name).or_default().extend(answers);
+        }
+    }
+    let result = |(topic_name, partitions)| AlterReplicaLogDirTopicResult { topic_name, partitions };
+    AlterReplicaLogDirsResponse { results: results.into_iter().map(result).collect(), ..Default::default() }
 }

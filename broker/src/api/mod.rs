@@ -140,6 +140,7 @@ apis! {
     OffsetForLeaderEpoch(OffsetForLeaderEpochRequest) 2..=4 => offset_for_leader_epoch::handle;
     DescribeConfigs(DescribeConfigsRequest) 1..=4 => configs::describe;
     AlterConfigs(AlterConfigsRequest) 0..=2 => configs::alter;
+    AlterReplicaLogDirs(AlterReplicaLogDirsRequest) 1..=2 => log_dirs::alter;
     DescribeLogDirs(DescribeLogDirsRequest) 1..=5 => log_dirs::handle;
     CreatePartitions(CreatePartitionsRequest) 0..=3 => topics::create_partitions;
     DeleteGroups(DeleteGroupsRequest) 0..=2 => groups::delete;

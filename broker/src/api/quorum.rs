@@ -44,11 +44,17 @@ pub(super) async fn describe(context: &Context<'_>, request: DescribeQuorumReque
     };
     let now = context.services.clock.now_ms();
     let committed = view.committed.map_or(0, offset_after);
+    let image = context.services.controller.image();
+    // Voters of a new cluster are known by their addresses first, and by their disks once they were met.
+    let directory = |member: &MemberView| match member.directory {
+        DirectoryId::UNASSIGNED => image.voter(member.id).unwrap_or(DirectoryId::UNASSIGNED),
+        known => known,
+    };
     let state = |member: &MemberView| {
         let end = member.log_end.map_or(-1, offset_after);
         ReplicaState {
             replica_id: member.id.0,
-            replica_directory_id: member.directory.0,
+            replica_directory_id: directory(member).0,
             log_end_offset: end,
             last_fetch_timestamp: if member.id == leader { now } else { UNKNOWN_TIME },
             last_caught_up_timestamp: if end >= committed { now } else { UNKNOWN_TIME },

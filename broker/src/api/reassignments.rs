@@ -48,8 +48,11 @@ pub(super) async fn alter(
         }
         responses.push(ReassignableTopicResponse { name: topic.name, partitions });
     }
-    let outcomes =
-        context.services.controller.alter_reassignments(AlterReassignments { changes, allow_factor_change }).await;
+    let outcomes = context
+        .services
+        .controller
+        .alter_reassignments(AlterReassignments { changes, allow_factor_change, planned_on: Vec::new() })
+        .await;
     let outcomes = match outcomes {
         Ok(outcomes) => outcomes,
         Err(error) => {

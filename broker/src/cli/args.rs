@@ -28,7 +28,7 @@ pub enum Command {
     /// See and steer what lies in the object store.
     #[command(subcommand)]
     Tier(TierCommand),
-    /// Set up a cluster of several nodes.
+    /// Set up a cluster of several nodes, and tend it.
     #[command(subcommand)]
     Cluster(ClusterCommand),
     /// Look into the files of a data directory.
@@ -121,6 +121,72 @@ pub enum ClusterCommand {
         /// The cluster's id: the same on every node. One is drawn, and printed, when left out.
         #[arg(long, value_name = "ID")]
         cluster_id: Option<String>,
+    },
+    /// Show controllers, brokers, racks, and partitions that lack replicas or a leader.
+    Status {
+        /// Wait until so many brokers serve, every partition has a leader and all its replicas in sync, and nothing moves.
+        #[arg(long, value_name = "BROKERS")]
+        wait: Option<usize>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        at: Admin,
+    },
+    /// Even out what brokers carry: racks, leaders, replicas, traffic and disk, with as few moves as possible.
+    Rebalance {
+        /// Show what would move, and why.
+        #[arg(long, required_unless_present = "apply")]
+        dry_run: bool,
+        /// Move it, and wait until it is done. It goes on when this is interrupted.
+        #[arg(long, conflicts_with = "dry_run")]
+        apply: bool,
+        /// Print the plan as JSON, and do not wait.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        at: Admin,
+    },
+    /// Empty a broker, so that it can be stopped for good. May be interrupted and started again; once the broker is stopped, this takes
+    /// it off the list.
+    Decommission {
+        /// Its node id.
+        broker: i32,
+        /// Take it back: the broker stays, and gets its share of replicas again.
+        #[arg(long)]
+        cancel: bool,
+        #[command(flatten)]
+        at: Admin,
+    },
+    /// Give controllers a vote in the metadata quorum, or take it.
+    #[command(subcommand)]
+    Voter(VoterCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum VoterCommand {
+    /// Give a controller that runs a vote, as soon as it has caught up.
+    Add {
+        /// Its node id.
+        id: i32,
+        /// Where it listens to other nodes.
+        #[arg(value_name = "HOST:PORT")]
+        address: String,
+        /// Its metadata directory, if only that one is meant.
+        #[arg(long, value_name = "ID")]
+        directory: Option<String>,
+        #[command(flatten)]
+        at: Admin,
+    },
+    /// Take the vote of a controller, whether it runs or not.
+    Remove {
+        /// Its node id.
+        id: i32,
+        /// Its metadata directory, if only that one is meant.
+        #[arg(long, value_name = "ID")]
+        directory: Option<String>,
+        #[command(flatten)]
+        at: Admin,
     },
 }
 

@@ -162,6 +162,8 @@ pub struct TopicView {
 /// All brokers of a cluster.
 pub struct Client {
     first: Connection,
+    /// Where one was found first, host:port separated by commas.
+    bootstrap: String,
     addresses: HashMap<i32, String>,
     connections: HashMap<i32, Connection>,
 }
@@ -169,14 +171,33 @@ pub struct Client {
 impl Client {
     /// Connects to the first of `bootstrap` (host:port, separated by commas) that answers.
     pub async fn connect(bootstrap: &str) -> Result<Client, ClientError> {
-        let mut last = ClientError::Unreachable(bootstrap.to_owned());
-        for address in bootstrap.split(',').map(str::trim).filter(|address| !address.is_empty()) {
-            match Connection::open(address).await {
-                Ok(first) => return Ok(Client { first, addresses: HashMap::new(), connections: HashMap::new() }),
-                Err(error) => last = error,
+        let addresses = bootstrap.split(',').map(str::trim).filter(|address| !address.is_empty());
+        let first = any_of(bootstrap, addresses).await?;
+        let bootstrap = bootstrap.to_owned();
+        Ok(Client { first, bootstrap, addresses: HashMap::new(), connections: HashMap::new() })
+    }
+
+    /// Whether the cluster has more than one broker, as far as is known.
+    pub fn knows_others(&self) -> bool {
+        self.addresses.len() > 1
+    }
+
+    /// Lets go of the connections to the brokers that lead; they are opened again when they are asked for.
+    pub fn hang_up(&mut self) {
+        self.connections.clear();
+    }
+
+    /// Asks whichever broker is connected; another one if it is gone.
+    async fn ask_any(&mut self, request: &MetadataRequest) -> Result<MetadataResponse, ClientError> {
+        match self.first.call(request).await {
+            Err(ClientError::Broken(..) | ClientError::Silent(..)) if self.knows_others() => {
+                let known = self.addresses.values().map(String::as_str);
+                let addresses = self.bootstrap.split(',').map(str::trim).filter(|one| !one.is_empty()).chain(known);
+                self.first = any_of(&self.bootstrap, addresses).await?;
+                self.first.call(request).await
             }
+            answer => answer,
         }
-        Err(last)
     }
 
     /// Asks whichever broker is connected.
@@ -222,11 +243,23 @@ impl Client {
     async fn metadata(&mut self, topic: Option<&str>) -> Result<MetadataResponse, ClientError> {
         let topics = topic.map(|name| vec![MetadataRequestTopic { name: Some(name.to_owned()), ..Default::default() }]);
         let request = MetadataRequest { topics, allow_auto_topic_creation: false, ..Default::default() };
-        let answer = self.first.call(&request).await?;
+        let answer = self.ask_any(&request).await?;
         self.addresses =
             answer.brokers.iter().map(|broker| (broker.node_id, format!("{}:{}", broker.host, broker.port))).collect();
         Ok(answer)
     }
+}
+
+/// A connection to the first of `addresses` that answers.
+async fn any_of(bootstrap: &str, addresses: impl Iterator<Item = &str>) -> Result<Connection, ClientError> {
+    let mut last = ClientError::Unreachable(bootstrap.to_owned());
+    for address in addresses {
+        match Connection::open(address).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 fn view(topic: MetadataResponseTopic) -> Result<TopicView, ClientError> {

@@ -112,12 +112,20 @@ impl Patience {
     async fn after(&mut self, error: ClientError, client: &mut Client, topic: &str) -> Result<TopicView, ClientError> {
         let mut error = error;
         loop {
-            let passes = matches!(&error, ClientError::Refused { code, .. } if code.is_retriable());
+            let passes = match &error {
+                ClientError::Refused { code, .. } => code.is_retriable(),
+                // One of several brokers is gone: another will lead what it led.
+                ClientError::Unreachable(_) | ClientError::Broken(..) | ClientError::Silent(..) => {
+                    client.knows_others()
+                }
+                _ => false,
+            };
             let since = *self.since.get_or_insert_with(Instant::now);
             if !passes || since.elapsed() > PATIENCE {
                 return Err(error);
             }
             sleep(PAUSE).await;
+            client.hang_up();
             match client.topic(topic).await {
                 Ok(view) => return Ok(view),
                 Err(again) => error = again,

@@ -5,10 +5,12 @@ pub mod client;
 pub mod live;
 pub mod screen;
 
+mod admin;
 mod bench;
 mod bucket;
 mod bytes;
 mod cluster;
+mod cluster_tend;
 mod consume;
 mod dev_cluster;
 mod dump;
@@ -32,6 +34,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Config(ConfigCommand::Check { file, json }) => serve::check_config(&file, json),
         Command::Bucket(BucketCommand::Check { url, create, json }) => client(bucket::check(&url, create, json)),
         Command::Cluster(ClusterCommand::Format { config, cluster_id }) => cluster::format(&config, cluster_id),
+        Command::Cluster(command) => client(cluster_tend::run(command)),
         Command::Bench(args) => client(bench::run(args, &SystemClock, &SystemEntropy)),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -1,5 +1,6 @@
 //! `firn tier`: over the broker's HTTP side.
 
+use super::admin::{http, send, url};
 use super::args::{Admin, TierCommand};
 use super::client::ClientError;
 use super::live::bytes;
@@ -40,24 +41,6 @@ pub(super) async fn flush(at: &Admin, topic: &str, timeout: Duration) -> Result<
 async fn status(at: &Admin, topic: Option<&str>) -> Result<String, ClientError> {
     let topic: Vec<(&str, &str)> = topic.map(|topic| ("topic", topic)).into_iter().collect();
     send(at, http()?.get(url(at, "/v1/tier")).query(&topic).timeout(ANSWER)).await
-}
-
-fn http() -> Result<reqwest::Client, ClientError> {
-    reqwest::Client::builder().no_proxy().build().map_err(|error| ClientError::Other(error.to_string()))
-}
-
-fn url(at: &Admin, path: &str) -> String {
-    format!("http://{}{path}", at.admin)
-}
-
-async fn send(at: &Admin, request: reqwest::RequestBuilder) -> Result<String, ClientError> {
-    let answer = request.send().await.map_err(|error| {
-        let why = if error.is_timeout() { "it did not answer in time" } else { "nothing answers there" };
-        ClientError::Other(format!("asking {}: {why} (is Firn running? --admin names its HTTP address)", at.admin))
-    })?;
-    let ok = answer.status().is_success();
-    let text = answer.text().await.map_err(|error| ClientError::Other(error.to_string()))?;
-    if ok { Ok(text) } else { Err(ClientError::Other(text.trim().to_owned())) }
 }
 
 /// A line per partition. Ranges are inclusive at both ends.

@@ -246,9 +246,13 @@ fn altered(
     Ok(items.join(","))
 }
 
+/// The controller judges by these whom it may elect: a broker that went by its own would promise what nobody keeps (KIP-966).
+const FOR_ALL: [&str; 2] = ["min.insync.replicas", "firn.flush"];
+
 fn check_dynamic(reach: Reach, definition: &Definition) -> Result<(), ConfigError> {
     let name = || definition.name.to_owned();
     let fault = match (definition.alterable(), reach) {
+        (Update::ClusterWide, Reach::Node) if FOR_ALL.contains(&definition.name) => Fault::ForAll { name: name() },
         (Update::ClusterWide, _) | (Update::PerBroker, Reach::Node) => return Ok(()),
         (Update::PerBroker, Reach::Cluster) => Fault::PerBroker { name: name() },
         (Update::ReadOnly, _) => Fault::ReadOnly { name: name() },

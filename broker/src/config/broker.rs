@@ -71,6 +71,15 @@ pub struct ClusterConfig {
     pub heartbeat_interval_ms: u64,
     /// `initial.broker.registration.timeout.ms`: how long a start waits for the quorum.
     pub registration_timeout_ms: u64,
+    /// `unclean.leader.election.interval.ms`: how often partitions that nobody leads are looked at.
+    pub unclean_interval_ms: u64,
+    /// `leader.imbalance.check.interval.seconds`, as ms: how often preferred leaders are restored; none to leave them
+    /// (`auto.leader.rebalance.enable`).
+    pub preferred_interval_ms: Option<u64>,
+    /// `firn.balance.enable`: whether brokers that come get their share.
+    pub balance: bool,
+    /// `firn.balance.moves`: partitions on the move at a time.
+    pub balance_moves: usize,
 }
 
 /// Classic consumer groups (`group.*`) and their offsets (`offsets.*`).
@@ -120,6 +129,12 @@ pub struct ReplicationConfig {
     pub fetch_wait_ms: i32,
     /// `replica.socket.timeout.ms`.
     pub socket_timeout_ms: u64,
+    /// `leader.replication.throttled.rate`: bytes in a second that throttled replicas may take from here, if it is bounded.
+    pub leader_rate: Option<u64>,
+    /// `follower.replication.throttled.rate`: bytes in a second that throttled replicas here may take, if it is bounded.
+    pub follower_rate: Option<u64>,
+    /// `replica.lag.time.max.ms`: lag after which a follower is not in sync any more.
+    pub lag_max_ms: Millis,
     /// `replica.selector.class` is Kafka's rack-aware one: leaders send consumers to a replica in their own rack (KIP-392).
     pub nearest_replica: bool,
 }
@@ -187,6 +202,13 @@ impl BrokerConfig {
                 session_timeout_ms: ms("broker.session.timeout.ms"),
                 heartbeat_interval_ms: ms("broker.heartbeat.interval.ms"),
                 registration_timeout_ms: ms("initial.broker.registration.timeout.ms"),
+                unclean_interval_ms: read.size("unclean.leader.election.interval.ms") as u64,
+                preferred_interval_ms: read
+                    .value::<bool>("auto.leader.rebalance.enable")
+                    .then(|| read.size("leader.imbalance.check.interval.seconds") as u64)
+                    .map(|seconds| seconds.saturating_mul(1000)),
+                balance: read.value("firn.balance.enable"),
+                balance_moves: read.size("firn.balance.moves"),
             },
             net: NetConfig::read(&read),
             groups: GroupConfig::read(&read),
@@ -247,6 +269,9 @@ impl ReplicationConfig {
             fetch_response_bytes: read.value("replica.fetch.response.max.bytes"),
             fetch_wait_ms: read.value("replica.fetch.wait.max.ms"),
             socket_timeout_ms: u64::try_from(read.value::<i32>("replica.socket.timeout.ms")).unwrap_or(0),
+            leader_rate: read.rate("leader.replication.throttled.rate"),
+            follower_rate: read.rate("follower.replication.throttled.rate"),
+            lag_max_ms: read.value("replica.lag.time.max.ms"),
             nearest_replica: read.text("replica.selector.class").as_deref() == Some(RACK_AWARE),
         }
     }
@@ -295,6 +320,12 @@ impl Read<'_> {
 
     fn size(&self, name: &str) -> usize {
         usize::try_from(self.value::<i64>(name)).unwrap_or(0)
+    }
+
+    /// A rate; the largest number stands for none.
+    fn rate(&self, name: &str) -> Option<u64> {
+        let rate = self.value::<i64>(name);
+        u64::try_from(rate).ok().filter(|_| rate != i64::MAX)
     }
 
     /// A size that follows from others while it is not set.

@@ -77,6 +77,11 @@ pub enum Fault {
         /// Name of the config.
         name: String,
     },
+    /// It can be altered for topics and for all brokers, not for one.
+    ForAll {
+        /// Name of the config.
+        name: String,
+    },
     /// It can be altered for one broker only, not for all.
     PerBroker {
         /// Name of the config.
@@ -133,6 +138,9 @@ impl fmt::Display for ConfigError {
             Fault::Invalid { name, value: None, why } => write!(f, "invalid value for configuration {name}: {why}"),
             Fault::NotList { name } => write!(f, "items cannot be added to or taken from {name}: it is not a list"),
             Fault::ReadOnly { name } => write!(f, "{name} is read when a broker starts and cannot be altered later"),
+            Fault::ForAll { name } => {
+                write!(f, "{name} can be altered for a topic or for all brokers, not for one broker by its id")
+            }
             Fault::PerBroker { name } => write!(f, "{name} can only be altered for one broker by its id, not for all"),
             Fault::Duplicate { name } => write!(f, "the configuration {name} stands in the request twice"),
             Fault::NoValue { name } => write!(f, "no value was given for the configuration {name}"),

@@ -22,6 +22,8 @@ pub struct TopicConfig {
     pub timestamp_after_max_ms: Millis,
     /// `min.insync.replicas`, at least 1.
     pub min_insync_replicas: usize,
+    /// `unclean.leader.election.enable`: a replica that may lack records may lead when there is no other.
+    pub unclean_leader_election: bool,
     /// `cleanup.policy`.
     pub cleanup: CleanupPolicy,
     /// `retention.ms` of the whole history; `None` keeps it for ever.
@@ -90,6 +92,7 @@ impl TopicConfig {
             timestamp_before_max_ms: read.value("message.timestamp.before.max.ms"),
             timestamp_after_max_ms: read.value("message.timestamp.after.max.ms"),
             min_insync_replicas: read.size("min.insync.replicas"),
+            unclean_leader_election: read.value("unclean.leader.election.enable"),
             cleanup,
             retention_ms,
             retention_bytes: retention_bytes.map(i64::unsigned_abs),

@@ -1,7 +1,7 @@
 //! `meta.json`: which cluster, node and directory the files here belong to.
 //!
-//! Written once, when a directory is first used; a directory of another cluster or node is refused rather
-//! than mixed in.
+//! Written when a directory is first used; a directory of another cluster or node, or one whose cold records lie in another
+//! object store, is refused rather than mixed in.
 
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,13 @@ use super::{Disk, DiskError, read_whole, replace};
 pub const NAME: &str = "meta.json";
 /// The layout of the data directory that this version reads and writes.
 pub const FORMAT: u32 = 1;
+
+/// The object store of a node that is given none: this folder of the first data directory, which goes where that goes.
+pub const OWN_BUCKET: &str = "bucket";
+
+fn shown(store: &str) -> &str {
+    if store == OWN_BUCKET { "of its own (the folder bucket in it)" } else { store }
+}
 
 /// The contents of `meta.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +38,10 @@ pub struct Meta {
     /// The metadata in it belong to a quorum of several nodes: without them its node could vote a second time.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub member: bool,
+    /// The object store with the cold records of the logs in it, as a URL without credentials. None before it was first
+    /// served from, and in a directory of a version that did not write it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object_store: Option<String>,
 }
 
 /// Why a directory cannot be used.
@@ -81,8 +92,27 @@ pub enum MetaError {
         /// The node it was made for.
         found: NodeId,
     },
+    /// Its cold records lie elsewhere.
+    #[error(
+        "data directory {} was started with the object store {}, and is given {} now, which holds none of its records: use \
+         the former again (firn.object.store, or firn dev --object-store); or, if they were all moved, remove object-store \
+         from {}",
+        directory.display(),
+        shown(found),
+        shown(given),
+        directory.join(NAME).display()
+    )]
+    OtherStore {
+        /// The directory.
+        directory: PathBuf,
+        /// The object store that is configured now.
+        given: String,
+        /// The one it was started with.
+        found: String,
+    },
 }
 
+/// What stands for the folder [`OWN_BUCKET`] of the first data directory.
 impl Meta {
     /// What `dir` says about itself; `None` if it was never used.
     ///
@@ -119,8 +149,14 @@ impl Meta {
         fresh: DirectoryId,
     ) -> Result<Self, MetaError> {
         let Some(found) = Self::load(disk, dir).await? else {
-            let meta =
-                Self { format: FORMAT, cluster_id: cluster_id.to_owned(), node_id, directory_id: fresh, member: false };
+            let meta = Self {
+                format: FORMAT,
+                cluster_id: cluster_id.to_owned(),
+                node_id,
+                directory_id: fresh,
+                member: false,
+                object_store: None,
+            };
             meta.store(disk, dir).await?;
             return Ok(meta);
         };
@@ -146,6 +182,27 @@ impl Meta {
             return Ok(());
         }
         self.member = true;
+        self.store(disk, dir).await
+    }
+
+    /// Notes that the cold records of the logs in `dir` lie in the object store `given`. `moved` says whether that store
+    /// holds the cluster's records though another one is noted: then they were moved there.
+    ///
+    /// # Errors
+    /// [`MetaError::OtherStore`] if another one is noted, and the records were not moved; the disk's.
+    pub async fn settle(mut self, disk: &dyn Disk, dir: &Path, given: &str, moved: bool) -> Result<(), MetaError> {
+        match &self.object_store {
+            Some(found) if found == given => return Ok(()),
+            Some(found) if !moved => {
+                return Err(MetaError::OtherStore {
+                    directory: dir.to_owned(),
+                    given: given.to_owned(),
+                    found: found.clone(),
+                });
+            }
+            Some(_) | None => {}
+        }
+        self.object_store = Some(given.to_owned());
         self.store(disk, dir).await
     }
 

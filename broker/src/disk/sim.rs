@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -60,6 +61,8 @@ struct World {
     faults: Vec<Fault>,
     capacity: u64,
     read_only: bool,
+    /// The longest an operation takes, in microseconds.
+    latency_us: u64,
     /// Operations that change something, so far.
     changes: u64,
     cut_at: Option<u64>,
@@ -120,6 +123,7 @@ impl SimDisk {
                 faults: Vec::new(),
                 capacity: u64::MAX,
                 read_only: false,
+                latency_us: 0,
                 changes: 0,
                 cut_at: None,
                 powered: true,
@@ -139,6 +143,11 @@ impl SimDisk {
     /// Refuses every change from here on, or no longer.
     pub fn set_read_only(&self, read_only: bool) {
         self.world.lock().read_only = read_only;
+    }
+
+    /// Lets every operation take up to `latency` from here on; none takes any time before that.
+    pub fn set_latency(&self, latency: Duration) {
+        self.world.lock().latency_us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
     }
 
     /// Adds an error to be injected.
@@ -212,8 +221,13 @@ impl SimDisk {
         Ok(())
     }
 
-    /// Lets other tasks run first, as many times as the seed says.
+    /// Lets other tasks run first, as many times, or as long, as the seed says.
     async fn pause(&self) {
+        let latency_us = self.world.lock().latency_us;
+        if latency_us > 0 {
+            let wait = self.world.lock().entropy.next_u64() % latency_us;
+            return tokio::time::sleep(Duration::from_micros(wait)).await;
+        }
         let turns = self.world.lock().entropy.next_u64() % 3;
         for _ in 0..turns {
             tokio::task::yield_now().await;

@@ -189,6 +189,22 @@ async fn meta_has_its_golden_bytes() {
 }
 
 #[tokio::test]
+async fn a_directory_keeps_to_its_object_store() {
+    let (disk, dir) = (sim(9).await, Path::new(DIR));
+    let id = DirectoryId(Uuid::from_u128(1));
+    // One without a note, as earlier versions left it, takes the first store.
+    let claim = async || Meta::claim(&disk, dir, "cluster", NodeId(3), id).await.expect("ours");
+    claim().await.settle(&disk, dir, meta::OWN_BUCKET, false).await.expect("noted");
+    claim().await.settle(&disk, dir, meta::OWN_BUCKET, false).await.expect("the same");
+    let refused = claim().await.settle(&disk, dir, "s3://other/prefix", false).await.expect_err("another");
+    let said = refused.to_string();
+    assert!(said.contains("of its own (the folder bucket in it), and is given s3://other/prefix now"), "{said}");
+    assert_eq!(claim().await.object_store.as_deref(), Some(meta::OWN_BUCKET));
+    claim().await.settle(&disk, dir, "file:///moved", true).await.expect("what it had was moved there");
+    assert_eq!(claim().await.object_store.as_deref(), Some("file:///moved"));
+}
+
+#[tokio::test]
 async fn a_damaged_or_newer_meta_is_not_guessed_at() {
     let disk = sim(6).await;
     let dir = Path::new(DIR);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use proto::host::{Clock, Entropy, Spawner};
 use proto::ids::{LeaderEpoch, TopicId};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
@@ -238,15 +239,19 @@ impl GroupHandle {
         Ok(groups)
     }
 
-    /// Topics are gone: so are their offsets.
-    pub async fn topics_deleted(&self, topics: &BTreeSet<String>) {
+    /// Topics are gone: so are their offsets. Never waits: a shard whose disk stands still hears of it later.
+    pub fn topics_deleted(&self, topics: &BTreeSet<String>) {
         let shards: Vec<mpsc::Sender<Ask>> = {
             let shards = self.inner.shards.read();
             shards.led.values().map(|led| led.asks.clone()).collect()
         };
         for asks in shards {
-            // A shard that is gone since has moved to another broker, which hears of it, too.
-            let _ = asks.send(Ask::TopicsDeleted(topics.clone())).await;
+            if let Err(TrySendError::Full(ask)) = asks.try_send(Ask::TopicsDeleted(topics.clone())) {
+                // A shard that is gone by then has moved to another broker, which hears of it, too.
+                self.inner.spawner.spawn_hot(async move {
+                    let _ = asks.send(ask).await;
+                });
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The HTTP side of a broker: metrics, health and the tier commands of the command line.
+//! The HTTP side of a broker: metrics, health, and the tier and cluster commands of the command line.
 //!
 //! | path | what it answers |
 //! |---|---|
@@ -7,6 +7,17 @@
 //! | `GET /readyz` | 200 while clients may be sent here; 503 while the node recovers, and from when it begins to end |
 //! | `GET /v1/tier?topic=T` | what is hot and cold, per partition |
 //! | `POST /v1/tier/flush?topic=T&timeout_ms=N` | uploads what may be uploaded, then answers |
+//! | `GET /v1/cluster` | controllers, brokers, and how the partitions are |
+//! | `GET`, `POST /v1/cluster/rebalance` | what would be moved to even out what brokers carry; moves it |
+//! | `POST /v1/cluster/drain?broker=N&cancel=B` | has a broker emptied, or takes it back |
+//! | `POST /v1/cluster/forget?broker=N` | takes a broker that is empty and stopped out of the cluster |
+//! | `POST /v1/cluster/voter/add?id=N&address=A`, `remove?id=N` | gives a controller a vote, or takes it |
+
+mod cluster;
+
+pub use cluster::{
+    BrokerRow, CarriedRow, ClusterAnswer, ClusterAsk, ClusterStatus, ControllerRow, LeaderRow, MovePlan, MoveRow,
+};
 
 use crate::metrics::Metrics;
 use axum::extract::{Query, State};
@@ -53,6 +64,9 @@ pub enum ControlError {
     UnknownTopic(String),
     #[error("{0}")]
     HeldBack(String),
+    /// It was refused: nothing changed.
+    #[error("{0}")]
+    Refused(String),
     /// The node is not there yet, or not any more.
     #[error("this node does not serve now: {0}")]
     NotServing(String),
@@ -68,6 +82,8 @@ pub trait Control: Send + Sync + 'static {
     fn tier_status(&self, topic: Option<&str>) -> Result<Vec<TierPartition>, ControlError>;
     /// Uploads what may be uploaded; `Err` names what holds it back at the end of `timeout`.
     fn tier_flush(&self, topic: String, timeout: Duration) -> BoxFuture<'_, Result<(), ControlError>>;
+    /// Says how the cluster is, or changes it.
+    fn cluster(&self, ask: ClusterAsk) -> BoxFuture<'_, Result<ClusterAnswer, ControlError>>;
 }
 
 struct Shared<C> {
@@ -94,6 +110,7 @@ pub async fn serve<C: Control>(
         .route("/readyz", get(ready::<C>))
         .route("/v1/tier", get(tier_status::<C>))
         .route("/v1/tier/flush", post(tier_flush::<C>))
+        .merge(cluster::routes::<C>())
         .with_state(Shared { control, metrics });
     axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await
 }
@@ -147,7 +164,7 @@ impl IntoResponse for ControlError {
     fn into_response(self) -> Response {
         let status = match &self {
             ControlError::UnknownTopic(_) => StatusCode::NOT_FOUND,
-            ControlError::HeldBack(_) => StatusCode::CONFLICT,
+            ControlError::HeldBack(_) | ControlError::Refused(_) => StatusCode::CONFLICT,
             ControlError::NotServing(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         (status, format!("{self}\n")).into_response()

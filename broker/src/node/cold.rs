@@ -1,11 +1,14 @@
 //! The parts of a node that settle records in the object store and read them back.
 
 use super::StartError;
+use super::directories::Noted;
 use super::host::{Host, Objects};
 use super::observe;
 use super::pointers::QuorumPointers;
 use super::room::DirectoryRoom;
 use crate::config::BrokerConfig;
+use crate::disk::Disk;
+use crate::disk::meta::OWN_BUCKET;
 use crate::metrics::Metrics;
 use crate::partition::Partitions;
 use object_store::ObjectStore;
@@ -32,10 +35,24 @@ impl Place {
         let url = match (objects, url) {
             (Objects::Given(store), _) => return Ok(Place::Given(Arc::clone(store))),
             (Objects::Configured, Some(url)) => url.clone(),
-            (Objects::Configured, None) => directory_url(&first.join("bucket"))?,
+            (Objects::Configured, None) => directory_url(&first.join(OWN_BUCKET))?,
         };
         let location = Location::parse(&url).map_err(StartError::because)?;
         Ok(Place::At { url, location })
+    }
+
+    /// What data directories note of it, of which `first` is the first. Nothing where the host gives it.
+    pub(super) async fn noted(&self, cluster_id: &str, disk: &dyn Disk, first: &Path) -> Option<Noted> {
+        let Place::At { location, .. } = self else { return None };
+        let holds_records = match location {
+            // A directory that was moved, with all that is in it.
+            Location::Directory(path) => disk.list(&path.join(cluster_id)).await.is_ok(),
+            Location::Memory | Location::S3 { .. } => false,
+        };
+        // The default goes where its data directory goes.
+        let is_default = matches!(location, Location::Directory(path) if *path == first.join(OWN_BUCKET));
+        let url = if is_default { OWN_BUCKET.to_owned() } else { location.to_string() };
+        Some(Noted { url, holds_records })
     }
 
     /// The place, for a person.

@@ -1,7 +1,8 @@
 //! What the HTTP side asks of a node.
 
+use super::cluster;
 use crate::api::services::Services;
-use crate::http::{Control, ControlError, TierPartition};
+use crate::http::{ClusterAnswer, ClusterAsk, Control, ControlError, TierPartition};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -89,5 +90,9 @@ impl Control for NodeControl {
             flushed.map(drop).map_err(|error| ControlError::HeldBack(error.to_string()))
         }
         .boxed()
+    }
+
+    fn cluster(&self, ask: ClusterAsk) -> BoxFuture<'_, Result<ClusterAnswer, ControlError>> {
+        cluster::answer(&self.services, ask).boxed()
     }
 }

@@ -14,6 +14,14 @@ use std::path::{Path, PathBuf};
 /// Name of the folder of the first data directory that holds the metadata.
 pub(super) const METADATA: &str = "metadata";
 
+/// The object store, as data directories note it.
+pub(super) struct Noted {
+    /// Which one, without credentials.
+    pub(super) url: String,
+    /// Whether it is known to hold records of the cluster.
+    pub(super) holds_records: bool,
+}
+
 /// A data directory that belongs to this process.
 struct Taken {
     path: PathBuf,
@@ -104,21 +112,31 @@ impl Directories {
         Ok(of_first)
     }
 
-    /// Claims them for this node of this cluster. One that is broken gets an id that nobody knows.
+    /// Claims them for this node of this cluster, whose cold records lie in `store` if it serves any. One that is broken gets
+    /// an id that nobody knows.
     ///
     /// # Errors
-    /// If one belongs to others.
+    /// If one belongs to others, or its cold records lie elsewhere.
     pub(super) async fn claim(
         &mut self,
         node_id: NodeId,
         disk: &dyn Disk,
         cluster_id: &str,
+        store: Option<&Noted>,
         entropy: &dyn Entropy,
     ) -> Result<Vec<DirSpec>, StartError> {
         let mut ids = vec![None; self.0.len()];
         for (at, taken) in self.usable() {
-            match Meta::claim(disk, &taken.path, cluster_id, node_id, DirectoryId(entropy.uuid())).await {
-                Ok(meta) => ids[at] = Some(meta.directory_id),
+            let claimed = async {
+                let meta = Meta::claim(disk, &taken.path, cluster_id, node_id, DirectoryId(entropy.uuid())).await?;
+                let id = meta.directory_id;
+                if let Some(Noted { url, holds_records }) = store {
+                    meta.settle(disk, &taken.path, url, *holds_records).await?;
+                }
+                Ok(id)
+            };
+            match claimed.await {
+                Ok(id) => ids[at] = Some(id),
                 Err(MetaError::Disk(error)) if at > 0 => taken.breaks(error),
                 Err(error) => return Err(StartError::because(error)),
             }

@@ -1,5 +1,6 @@
 //! Follows the metadata image: partitions come, change and go, settings and pointers reach whoever acts on them.
 
+use super::places::{Misplaced, misplaced};
 use super::settings;
 use crate::api::partitions::directory_of;
 use crate::api::services::Services;
@@ -9,15 +10,16 @@ use crate::group::log::PartitionLog;
 use crate::partition::{Contradiction, Leadership, PartitionHandle, ReplicaInfo, RewindError};
 use crate::replica::core::Because;
 use crate::replica::start_over::{StartOverError, Tier, start_over};
-use crate::replica::{Following, Replication};
-use proto::ids::{NodeId, TopicPartition};
-use proto::metadata::{Image, PartitionState, Recovery, Topic, TopicChange};
-use std::collections::BTreeSet;
+use crate::replica::throttle::Throttled;
+use crate::replica::{Following, Replication, Settings};
+use proto::ids::{DirectoryId, LeaderEpoch, NodeId, TopicId, TopicPartition};
+use proto::metadata::{ConfigKind, Image, PartitionState, Recovery, Topic, TopicChange};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tiering::runner::RunnerHandle;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 /// Pause before what the tier holds is asked for again; doubled from the first to the last.
 const ASK_AGAIN: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
@@ -34,9 +36,28 @@ pub(super) struct Follower {
     /// Tells how far the partitions have come.
     applied: watch::Sender<u64>,
     /// Partitions to lead whose log is not what the tier holds: it starts over there first (TIER-IS-TRUTH).
-    behind: BTreeSet<TopicPartition>,
-    /// What lets them start over; each ends with its partition.
-    leveling: JoinSet<TopicPartition>,
+    behind: BTreeMap<TopicPartition, Leveling>,
+    /// Replicas here that the bound on what they take holds for, by topic.
+    slowed: BTreeMap<TopicId, Throttled>,
+    /// What lets them start over; each ends with its partition and its number.
+    leveling: JoinSet<(TopicPartition, u64)>,
+    /// How many began to start over so far.
+    leveled: u64,
+    /// What waits until the former files of partitions are gone that came again; each ends with its partition.
+    leaving: JoinSet<TopicPartition>,
+    /// Those partitions: each is waited for once, however often the image changes them meanwhile.
+    coming: BTreeSet<TopicPartition>,
+    /// Replicas that lie elsewhere than the image says: told to whoever reports them.
+    misplaced: watch::Sender<Misplaced>,
+}
+
+/// What lets the log of a partition start over.
+struct Leveling {
+    /// Tells it from earlier ones of the same partition.
+    number: u64,
+    /// The term that the log is to be led in.
+    epoch: LeaderEpoch,
+    task: AbortHandle,
 }
 
 /// What an image means for replication: told to it all at once.
@@ -64,13 +85,39 @@ impl Follower {
     ) -> Follower {
         let images = services.controller.watch();
         let seen = Arc::new(Image::default());
-        Follower { services, tier, truth, images, seen, applied, behind: BTreeSet::new(), leveling: JoinSet::new() }
+        Follower {
+            services,
+            tier,
+            truth,
+            images,
+            seen,
+            applied,
+            behind: BTreeMap::new(),
+            slowed: BTreeMap::new(),
+            leveling: JoinSet::new(),
+            leveled: 0,
+            leaving: JoinSet::new(),
+            coming: BTreeSet::new(),
+            misplaced: watch::Sender::default(),
+        }
+    }
+
+    /// Replicas that lie elsewhere than the image says.
+    pub(super) fn misplaced(&self) -> watch::Receiver<Misplaced> {
+        self.misplaced.subscribe()
     }
 
     /// Drops what lies on the disks of replicas that were deleted or moved away while this broker was down. The image must
     /// be at or past this broker's registration: an older one does not know what it was given since.
     pub(super) async fn drop_strays(&self, image: &Image) {
         let partitions = &self.services.partitions;
+        if i64::try_from(image.offset()).is_ok_and(|offset| offset <= self.services.broker_epoch) {
+            tracing::error!(
+                offset = image.offset(),
+                "the metadata is older than this broker's registration: nothing is dropped by it"
+            );
+            return;
+        }
         for partition in partitions.all() {
             let tp = partition.tp();
             let held = image.partition(tp).is_some_and(|state| state.replicas.contains(&self.services.node_id));
@@ -99,25 +146,48 @@ impl Follower {
                     Err(_) => return,
                 },
                 Some(level) = self.leveling.join_next() => match level {
-                    Ok(tp) => self.is_level(tp),
+                    Ok((tp, number)) => self.is_level(tp, number),
+                    Err(error) if error.is_cancelled() => {}
                     Err(error) => tracing::error!(%error, "a log that lacks what is tiered is not led until the next start"),
+                },
+                Some(left) = self.leaving.join_next() => match left {
+                    Ok(tp) => self.came(tp).await,
+                    Err(error) => tracing::error!(%error, "a partition that came again is not made before the next start"),
                 },
             }
         }
     }
 
     /// A log started over at the end of the tier: it may be led now, or followed, if another broker leads by now.
-    fn is_level(&mut self, tp: TopicPartition) {
+    fn is_level(&mut self, tp: TopicPartition, number: u64) {
+        if self.behind.get(&tp).is_none_or(|leveling| leveling.number != number) {
+            return;
+        }
         self.behind.remove(&tp);
         let seen = Arc::clone(&self.seen);
         let (Some(state), Some(handle)) = (seen.partition(tp), self.services.partitions.get(tp)) else { return };
+        if !handle.is_here() {
+            // Its directory failed meanwhile: nothing will make it level, and the image will name another leader.
+            return;
+        }
         let mut moves = Moves::default();
         self.lead_one(&seen, &handle, state, &mut moves);
         moves.tell(&self.services.replication);
-        if let Some(pointer) = seen.tier(tp) {
-            handle.apply_pointer(pointer, self.services.clock.now_ms());
-        }
         self.tier.nudge(tp);
+    }
+
+    /// The former files of a partition are gone that came again: it can be made now, if it is still to be.
+    async fn came(&mut self, tp: TopicPartition) {
+        self.coming.remove(&tp);
+        let seen = Arc::clone(&self.seen);
+        let (Some(topic), Some(state)) = (seen.topic(tp.topic), seen.partition(tp)) else { return };
+        if self.services.partitions.get(tp).is_some() {
+            return;
+        }
+        let mut moves = Moves::default();
+        self.take_one(&seen, topic, (tp.partition, state), &mut moves).await;
+        moves.tell(&self.services.replication);
+        self.lead_groups(&seen);
     }
 
     async fn apply(&mut self, image: &Arc<Image>) {
@@ -127,6 +197,12 @@ impl Follower {
         if configs_changed || !topics.is_empty() {
             self.resolve(image);
         }
+        // One image may hold both, in any order: what commits less acts before who leads and who is in sync, what commits
+        // more after it.
+        if configs_changed {
+            self.require_in_sync(image);
+        }
+        let slowed_before = if configs_changed { self.slow(image) } else { BTreeMap::new() };
         let topics_same = topics.is_empty();
         let mut removed = BTreeSet::new();
         let mut moves = Moves::default();
@@ -145,6 +221,9 @@ impl Follower {
         if !image.brokers().eq(seen.brokers()) {
             self.tell_of_brokers(image, &mut moves);
         }
+        if configs_changed && slowed_before != self.slowed {
+            self.tell_of_bounds(image, &slowed_before, &mut moves);
+        }
         moves.tell(&self.services.replication);
         if configs_changed {
             self.configure(image);
@@ -153,10 +232,10 @@ impl Follower {
             self.lead_groups(image);
         }
         if !removed.is_empty() {
-            self.services.groups.topics_deleted(&removed).await;
+            self.services.groups.topics_deleted(&removed);
         }
         let now = self.services.clock.now_ms();
-        for change in image.tiers_changed(&seen).filter(|change| !self.behind.contains(&change.tp)) {
+        for change in image.tiers_changed(&seen).filter(|change| !self.behind.contains_key(&change.tp)) {
             if let (Some(pointer), Some(partition)) = (change.pointer, self.services.partitions.get(change.tp)) {
                 partition.apply_pointer(pointer, now);
             }
@@ -171,13 +250,52 @@ impl Follower {
         services.topic_configs.store(Arc::new(settings::topics(image, services.node_id, fixed)));
     }
 
+    fn require_in_sync(&self, image: &Image) {
+        for partition in self.services.partitions.all() {
+            let topic = partition.tp().topic;
+            if image.topic(topic).is_some() {
+                partition.require_in_sync(self.services.topic_config(topic).min_insync_replicas);
+            }
+        }
+    }
+
+    /// Takes up bounds on replication. Answers where they held before.
+    fn slow(&mut self, image: &Image) -> BTreeMap<TopicId, Throttled> {
+        let named = |key: &str| -> BTreeMap<TopicId, Throttled> {
+            let topics = image.configured().filter(|(resource, _)| resource.kind == ConfigKind::Topic);
+            let named = topics.filter_map(|(resource, set)| {
+                let slowed = Throttled::parse(set.get(key)?);
+                (slowed != Throttled::None).then_some((image.topic_named(&resource.name)?.id, slowed))
+            });
+            named.collect()
+        };
+        let config = self.services.config.load();
+        let replication = &self.services.replication;
+        replication.configure(Settings::of(&config.replication));
+        replication.throttle(config.replication.follower_rate);
+        replication.throttle_serving(config.replication.leader_rate, named("leader.replication.throttled.replicas"));
+        std::mem::replace(&mut self.slowed, named("follower.replication.throttled.replicas"))
+    }
+
+    /// Bounds hold for other replicas than before.
+    fn tell_of_bounds(&mut self, image: &Image, before: &BTreeMap<TopicId, Throttled>, moves: &mut Moves) {
+        for handle in self.services.partitions.all() {
+            let topic = handle.tp().topic;
+            if before.get(&topic) != self.slowed.get(&topic)
+                && let Some(state) = image.partition(handle.tp())
+            {
+                self.lead_one(image, &handle, state, moves);
+            }
+        }
+    }
+
     fn configure(&self, image: &Image) {
-        let expiration = self.services.config.load().producers.id_expiration_ms;
+        let broker = self.services.config.load();
         let now = self.services.clock.now_ms();
         for partition in self.services.partitions.all() {
             let tp = partition.tp();
             if image.topic(tp.topic).is_some() {
-                partition.configure(settings::log(&self.services.topic_config(tp.topic), expiration));
+                partition.configure(settings::log(&self.services.topic_config(tp.topic), &broker));
                 partition.trim(now);
                 self.tier.nudge(tp);
             }
@@ -207,8 +325,17 @@ impl Follower {
     ) {
         let tp = TopicPartition { topic: topic.id, partition };
         let Some(directory) = directory_of(self.services.node_id, state) else { return };
-        let expiration = self.services.config.load().producers.id_expiration_ms;
-        let config = settings::log(&self.services.topic_config(topic.id), expiration);
+        if let Some(left) = self.services.partitions.leaving(tp) {
+            // Its disk may stand still. Nobody else's leader may be kept from being heard of by that.
+            if self.coming.insert(tp) {
+                self.leaving.spawn(async move {
+                    left.cancelled().await;
+                    tp
+                });
+            }
+            return;
+        }
+        let config = settings::log(&self.services.topic_config(topic.id), &self.services.config.load());
         match self.services.partitions.create(tp, &topic.name, directory, config).await {
             Ok(handle) => self.lead_one(image, &handle, state, moves),
             Err(error) => tracing::error!(partition = %tp, %error, "a partition could not be made"),
@@ -221,6 +348,7 @@ impl Follower {
         let mut changed = Vec::new();
         for (partition, after) in new.indexed() {
             let before = old.partition(partition);
+            self.count_in_sync(before, after);
             if before.is_none_or(|before| !Arc::ptr_eq(before, after) && before != after) {
                 changed.push((partition, before.is_some_and(|before| held(before)), held(after), after));
             }
@@ -236,9 +364,23 @@ impl Follower {
         }
     }
 
+    /// Counts replicas that joined those in sync, and that left them, where this broker leads.
+    fn count_in_sync(&self, before: Option<&Arc<PartitionState>>, after: &PartitionState) {
+        let Some(before) = before.filter(|_| after.leader == Some(self.services.node_id)) else { return };
+        let lacks = |all: &[NodeId], some: &[NodeId]| some.iter().any(|id| !all.contains(id));
+        if lacks(&after.isr, &before.isr) {
+            self.services.metrics.isr_shrinks.inc();
+        }
+        if lacks(&before.isr, &after.isr) {
+            self.services.metrics.isr_expands.inc();
+        }
+    }
+
     /// This broker holds the replica no more.
     async fn leave(&mut self, tp: TopicPartition, moves: &mut Moves) {
         moves.unfollow.push(tp);
+        self.level_no_more(tp);
+        self.lies(tp, None);
         self.services.partitions.remove(tp).await;
         self.services.remote.forget(tp);
     }
@@ -256,33 +398,79 @@ impl Follower {
     /// first, one that another leads is fetched from there.
     fn lead_one(&mut self, image: &Image, handle: &PartitionHandle, state: &PartitionState, moves: &mut Moves) {
         let tp = handle.tp();
-        // Still in the making: the newest state is looked up once it is done.
-        if self.behind.contains(&tp) {
-            return;
-        }
         let leadership = leadership(&self.services, image, state);
         let (epoch, leads) = (leadership.epoch, leadership.leads);
-        let lacks = |pointer| {
-            matches!(handle.contradiction(pointer, None), Contradiction::EndsBefore | Contradiction::OtherEpoch)
-        };
+        match self.behind.get(&tp) {
+            // Still in the making: the newest state is looked up once it is done.
+            Some(leveling) if leveling.epoch == epoch => {
+                handle.lead(Leadership { leads: false, ..leadership });
+                return;
+            }
+            // Its term is over, and with it all that it may still do.
+            Some(_) => self.level_no_more(tp),
+            None => {}
+        }
+        let elsewhere = misplaced(self.services.node_id, state, handle);
+        self.lies(tp, elsewhere);
         match state.leader.filter(|_| !leads) {
             Some(leader) => {
                 handle.lead(leadership);
-                moves.follow.push(Following { tp, leader, epoch, partition: handle.clone(), throttled: false });
+                if elsewhere.is_some() {
+                    // Nobody may count on what it holds yet.
+                    moves.unfollow.push(tp);
+                    return;
+                }
+                let own = self.services.node_id;
+                // Who is in sync is not held up: that would hold up acknowledgements.
+                let slowed = self.slowed.get(&tp.topic).is_some_and(|slowed| slowed.has(tp.partition, own));
+                let throttled = slowed && !state.isr.contains(&own);
+                moves.follow.push(Following { tp, leader, epoch, partition: handle.clone(), throttled });
                 return;
             }
             None => moves.unfollow.push(tp),
         }
-        if !(leads && image.tier(tp).is_some_and(|pointer| lacks(pointer))) {
-            handle.lead(leadership);
+        let pointer = image.tier(tp);
+        let lacks = |pointer| {
+            matches!(handle.contradiction(pointer, None), Contradiction::EndsBefore | Contradiction::OtherEpoch)
+        };
+        if leads && handle.is_here() && pointer.is_some_and(|pointer| lacks(pointer)) {
+            // In this term, but not as its leader yet: nothing is appended or read before the log is what is tiered.
+            handle.lead(Leadership { leads: false, ..leadership });
+            self.level(handle, epoch);
             return;
         }
-        self.behind.insert(tp);
-        let (truth, handle) = (Arc::clone(&self.truth), handle.clone());
-        self.leveling.spawn(async move {
-            level(truth.as_ref(), &handle).await;
-            tp
+        handle.lead(leadership);
+        if let Some(pointer) = pointer {
+            // While others led it may have been told of it with a log that did not reach that far, and have taken nothing from it.
+            handle.apply_pointer(pointer, self.services.clock.now_ms());
+        }
+    }
+
+    /// The replica lies in this directory, and the image does not say so; or it does.
+    fn lies(&self, tp: TopicPartition, elsewhere: Option<DirectoryId>) {
+        self.misplaced.send_if_modified(|misplaced| match elsewhere {
+            Some(directory) => misplaced.insert(tp, directory) != elsewhere,
+            None => misplaced.remove(&tp).is_some(),
         });
+    }
+
+    /// Lets a log start over that is to be led in the term `epoch`, and is not what the tier holds.
+    fn level(&mut self, handle: &PartitionHandle, epoch: LeaderEpoch) {
+        self.leveled += 1;
+        let (tp, number) = (handle.tp(), self.leveled);
+        let (truth, handle) = (Arc::clone(&self.truth), handle.clone());
+        let task = self.leveling.spawn(async move {
+            level(truth.as_ref(), &handle, epoch).await;
+            (tp, number)
+        });
+        self.behind.insert(tp, Leveling { number, epoch, task });
+    }
+
+    /// What lets a log start over need not go on: it may wait for an object store that does not answer.
+    fn level_no_more(&mut self, tp: TopicPartition) {
+        if let Some(leveling) = self.behind.remove(&tp) {
+            leveling.task.abort();
+        }
     }
 
     /// Groups live in the partitions of one topic: whoever leads one coordinates its groups.
@@ -310,12 +498,12 @@ impl Follower {
 }
 
 /// Starts a log over at the end of the tier, for as long as it takes until the object store says what is known there.
-async fn level(truth: &dyn Tier, handle: &PartitionHandle) {
+async fn level(truth: &dyn Tier, handle: &PartitionHandle, term: LeaderEpoch) {
     let tp = handle.tp();
     let [mut pause, longest] = ASK_AGAIN;
-    loop {
-        let why = match start_over(handle, truth, Because::OfTier).await {
-            // The directory failed: it answers for the partition from here on.
+    while handle.is_here() && handle.leadership().epoch == term {
+        let why = match start_over(handle, truth, term, Because::OfTier).await {
+            // It failed, left, or is led in another term by now: the image says what is to be done about that.
             Ok(_) | Err(StartOverError::Local(RewindError::Lost(_))) => return,
             Err(error) => error,
         };
@@ -346,3 +534,6 @@ fn leadership(services: &Services, image: &Image, state: &PartitionState) -> Lea
         recovering: state.recovery == Recovery::Recovering,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use super::control::NodeControl;
 use super::listeners::Bound;
-use crate::http::{self, Control, ControlError, TierPartition};
+use crate::http::{self, ClusterAnswer, ClusterAsk, Control, ControlError, TierPartition};
 use crate::metrics::Metrics;
 use arc_swap::ArcSwap;
 use futures::FutureExt;
@@ -73,6 +73,11 @@ impl Control for Front {
     fn tier_flush(&self, topic: String, timeout: Duration) -> BoxFuture<'_, Result<(), ControlError>> {
         let control = self.phase.load().serving().map(Arc::clone);
         async move { control.map_err(ControlError::NotServing)?.tier_flush(topic, timeout).await }.boxed()
+    }
+
+    fn cluster(&self, ask: ClusterAsk) -> BoxFuture<'_, Result<ClusterAnswer, ControlError>> {
+        let control = self.phase.load().serving().map(Arc::clone);
+        async move { control.map_err(ControlError::NotServing)?.cluster(ask).await }.boxed()
     }
 }
 

@@ -21,8 +21,10 @@ pub struct Host {
     pub boot: String,
     /// Where tasks run.
     pub spawner: Spawner,
-    /// Data directories and the metadata lie here.
+    /// Data directories lie here.
     pub disk: Arc<dyn Disk>,
+    /// What the store of a controller stands on.
+    pub metadata: controller::Storage,
     /// Cold records lie here.
     pub objects: Objects,
 }
@@ -46,6 +48,7 @@ impl Host {
             wire: Wire::default(),
             boot: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
             disk: Arc::new(LocalDisk::new(spawner.blocking().clone())),
+            metadata: controller::Storage::default(),
             objects: Objects::Configured,
             spawner,
         }

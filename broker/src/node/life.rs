@@ -3,6 +3,7 @@
 //!
 //! A node that is its own quorum has nobody to tell; it only says which data directories are left when one fails.
 
+use super::load::Meter;
 use crate::api::services::Services;
 use controller::command::{BrokerState, SetBrokerState};
 use controller::session::{Beat, BeatReply, Want};
@@ -98,8 +99,9 @@ impl Life {
     /// Beats every `interval` until `stop` is cancelled, over one link after the other.
     pub(super) async fn beat(self, services: Arc<Services>, interval: Duration, stop: CancellationToken) {
         let beating = async {
+            let mut meter = Meter::default();
             loop {
-                self.beat_to_one(&services, interval).await;
+                self.beat_to_one(&services, &mut meter, interval).await;
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
         };
@@ -111,7 +113,7 @@ impl Life {
     }
 
     /// Beats to one leader, until it leads no more.
-    async fn beat_to_one(&self, services: &Services, interval: Duration) {
+    async fn beat_to_one(&self, services: &Services, meter: &mut Meter, interval: Duration) {
         let mut link = match services.controller.session(interval).await {
             Ok(link) => link,
             Err(error) => {
@@ -124,6 +126,7 @@ impl Life {
         let mut applied = services.applied.clone();
         // A new leader knows nothing of them.
         let mut told = None;
+        meter.forget_told();
         loop {
             failures.mark_unchanged();
             let online = services.partitions.online_directories();
@@ -134,7 +137,7 @@ impl Life {
                 applied: *applied.borrow_and_update(),
                 want,
                 directories: (told.as_ref() != Some(&online)).then(|| online.clone()),
-                load: None,
+                load: meter.tell(services),
                 wall: services.clock.now_ms(),
             };
             // One that was stopped or cut off says nothing; by then there may be another leader.

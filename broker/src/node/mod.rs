@@ -1,5 +1,6 @@
 //! A node: the parts of a broker, made in order ([`start`]), tied together, and ended in the reverse order.
 
+mod cluster;
 mod cold;
 mod control;
 mod directories;
@@ -8,8 +9,10 @@ mod front;
 pub mod host;
 mod life;
 mod listeners;
+mod load;
 mod memory;
 mod observe;
+mod places;
 mod pointers;
 mod quorum;
 mod room;
@@ -29,6 +32,7 @@ use front::HttpSide;
 pub use host::{Host, Objects};
 use life::Life;
 use listeners::{Bound, KafkaSocket};
+use proto::metadata::Image;
 use quorum::Part;
 pub use start::format;
 use std::net::SocketAddr;
@@ -110,6 +114,7 @@ impl Broker {
         let mut follower = Follower::new(Arc::clone(&self.services), self.tier.clone(), truth, self.applied.clone());
         follower.drop_strays(&self.services.controller.image()).await;
         follower.catch_up().await;
+        self.tasks.spawn(places::report(Arc::clone(&self.services), follower.misplaced(), self.stop.clone()));
         self.tasks.spawn(follower.run());
         let (services, stop) = (Arc::clone(&self.services), self.stop.clone());
         match &self.life {
@@ -223,6 +228,11 @@ impl Node {
     /// Where cold records are kept, for a person.
     pub fn object_store(&self) -> &str {
         self.broker.as_ref().map_or("no object store", |broker| &broker.object_store)
+    }
+
+    /// The metadata as this node knows them; none if it is no broker.
+    pub fn images(&self) -> Option<watch::Receiver<Arc<Image>>> {
+        self.broker.as_ref().map(|broker| broker.services.controller.watch())
     }
 
     /// What handlers call, for tests of theirs that need no connection.

@@ -6,6 +6,7 @@ use crate::metrics::{BudgetLabel, DirectoryLabel, Metrics, StoreLabel, TopicLabe
 use crate::net::budget::Budget;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tiering::runner::RunnerHandle;
 use tiering::store::{RequestKind, StoreMetrics};
@@ -99,6 +100,7 @@ pub(super) fn install(services: &Arc<Services>, requests: &Budget, tier: &Runner
         let offline = partitions.iter().filter(|partition| partition.dir().is_offline()).count();
         gauges.partitions_offline.set(i64::try_from(offline).unwrap_or(i64::MAX));
         cluster(&services, gauges);
+        replication(&services, gauges);
         directories(&services, gauges);
         tier_lags(&services, &tier, gauges);
     });
@@ -129,6 +131,44 @@ fn cluster(services: &Services, gauges: &crate::metrics::Gauges) {
     gauges.brokers_active.set(count(image.brokers().filter(|broker| broker.is_active()).count()));
     gauges.brokers_fenced.set(count(image.brokers().filter(|broker| broker.fenced).count()));
     gauges.metadata_offset.set(i64::try_from(image.offset()).unwrap_or(i64::MAX));
+}
+
+/// How far replicas of what is led here lag, and what came from other leaders.
+fn replication(services: &Services, gauges: &crate::metrics::Gauges) {
+    let (mut records, mut lag_ms, mut silent) = (0, 0, 0);
+    for partition in services.partitions.all() {
+        // A snapshot of each alone: what is appended in between does not count.
+        let views = partition.replicas();
+        if views.len() < 2 {
+            continue;
+        }
+        let end = partition.offsets().log_end;
+        for view in &views {
+            match view.synced_end.zip(view.lag_ms) {
+                Some((_, 0)) => {}
+                Some((synced, lag)) => {
+                    records = records.max(end - synced);
+                    lag_ms = lag_ms.max(lag);
+                }
+                None => silent += 1,
+            }
+        }
+    }
+    gauges.replica_lag_records.set(records);
+    gauges.replica_lag_seconds.set(lag_ms as f64 / 1_000.0);
+    gauges.replicas_without_fetch.set(silent);
+    let (shown, figures) = (&gauges.replication, services.replication.figures());
+    for (shown, counted) in [
+        (&shown.bytes_in, &figures.bytes),
+        (&shown.fetches, &figures.answers),
+        (&shown.unanswered, &figures.unanswered),
+        (&shown.refused, &figures.refused),
+        (&shown.corrupt, &figures.corrupt),
+        (&shown.cuts, &figures.cuts),
+        (&shown.started_over, &figures.started_over),
+    ] {
+        shown.inner().store(counted.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
 }
 
 fn directories(services: &Services, gauges: &crate::metrics::Gauges) {

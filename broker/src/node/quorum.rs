@@ -21,6 +21,8 @@ use tokio::time::Instant;
 
 /// How often one is told what a start waits for.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a controller may take to say whether it knows this node.
+const GREETING: Duration = Duration::from_secs(1);
 /// Between two looks at whether the quorum is there.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -63,7 +65,12 @@ pub(super) struct Joined {
     cluster_id: Option<String>,
     /// Whether the cluster has, or may have, other nodes.
     pub(super) shared: bool,
-    patience: Duration,
+    /// Which id this node has, and where it keeps its metadata.
+    who: String,
+    /// The controllers that it was told of.
+    controllers: Vec<String>,
+    /// How long they may take to be there. A controller waits for ever: the others may be waiting for it.
+    patience: Option<Duration>,
 }
 
 /// Starts this node's part. `meta` is what the first data directory, which also holds the metadata, says of itself.
@@ -82,7 +89,9 @@ pub(super) async fn join(
     let (part, handle) = if !quorum.is_shared() {
         let node = NodeConfig { dir, node_id };
         let (member, handle) =
-            ControllerNode::start(node, Arc::clone(&host.clock), &host.spawner).await.map_err(named)?;
+            ControllerNode::start_in(node, host.metadata.clone(), Arc::clone(&host.clock), &host.spawner)
+                .await
+                .map_err(named)?;
         (Part::Member(member), handle)
     } else if let Some(listener) = quorum.listener.as_ref().filter(|_| server.roles.controller) {
         let meta = meta.ok_or_else(|| {
@@ -106,7 +115,6 @@ pub(super) async fn join(
             has_been_member: meta.member,
         };
         let (member, handle) = ControllerNode::start_member(member, socket, machine(host)).await.map_err(named)?;
-        meta.clone().join(host.disk.as_ref(), first).await.map_err(StartError::because)?;
         (Part::Member(member), handle)
     } else {
         let voters = quorum.voters.iter().map(|voter| voter.address.clone());
@@ -116,7 +124,30 @@ pub(super) async fn join(
         (Part::Follower(follower), handle)
     };
     let patience = Duration::from_millis(config.cluster.registration_timeout_ms);
-    Ok(Joined { part, handle, cluster_id, shared: quorum.is_shared(), patience })
+    let voters = quorum.voters.iter().filter(|voter| voter.id != server.node_id).map(|voter| voter.address.clone());
+    let joined = Joined {
+        part,
+        handle,
+        cluster_id,
+        shared: quorum.is_shared(),
+        who: format!("node {node_id} with the data directory {}", first.display()),
+        controllers: voters.chain(quorum.bootstrap.iter().cloned()).collect(),
+        patience: (!server.roles.controller).then_some(patience),
+    };
+    let known = async {
+        joined.introduce().await?;
+        match (&joined.part, meta) {
+            (Part::Member(_), Some(meta)) if joined.shared => {
+                meta.clone().join(host.disk.as_ref(), first).await.map_err(StartError::because)
+            }
+            _ => Ok(()),
+        }
+    };
+    if let Err(error) = known.await {
+        joined.part.shutdown().await;
+        return Err(error);
+    }
+    Ok(joined)
 }
 
 fn machine(host: &Host) -> Machine {
@@ -126,6 +157,7 @@ fn machine(host: &Host) -> Machine {
         spawner: host.spawner.clone(),
         network: Arc::clone(&host.network),
         wire: host.wire,
+        storage: host.metadata.clone(),
     }
 }
 
@@ -145,11 +177,13 @@ fn timings(config: &ClusterConfig) -> Timings {
 fn policy(config: &BrokerConfig) -> Policy {
     Policy {
         min_insync_replicas: config.topic_defaults.min_insync_replicas,
+        unclean_leader_election: config.topic_defaults.unclean_leader_election,
+        // As with Kafka's quorum: whoever is preferred and can lead does, however few miss their preferred leader.
+        leader_imbalance_percent: 0,
         flush: match config.topic_defaults.flush {
             Flush::Fsync => controller::decide::Flush::Fsync,
             Flush::Os => controller::decide::Flush::Os,
         },
-        ..Policy::default()
     }
 }
 
@@ -158,16 +192,30 @@ fn duties(server: &ServerConfig, config: &ClusterConfig) -> Settings {
     Settings {
         timing: Timing { session_ms, ..Timing::default() },
         listener: server.inter_broker.clone(),
+        unclean_every: Duration::from_millis(config.unclean_interval_ms.max(1)),
+        preferred_every: config.preferred_interval_ms.map(Duration::from_millis),
+        balance: config.balance,
+        balance_moves: config.balance_moves,
         ..Settings::default()
     }
 }
 
 impl Joined {
+    /// Says to the controllers that can be reached who this node is.
+    ///
+    /// # Errors
+    /// If one of them says that it has no business here.
+    async fn introduce(&self) -> Result<(), StartError> {
+        let known = self.cluster_id.as_ref().map_or_else(String::new, |id| format!(", of cluster {id}"));
+        let refused = |error| StartError(format!("{}{known}: {error}", self.who));
+        self.handle.introduce(GREETING).await.map_err(refused)
+    }
+
     /// The cluster's id. A new cluster gets one: what its directories were formatted for, or one of its own if it has no
     /// other node. An old one keeps what it has.
     ///
     /// # Errors
-    /// If the quorum cannot be reached for as long as a start may take.
+    /// If the quorum does not know this node, or cannot be reached for as long as a start may take.
     pub(super) async fn cluster_id(&self, host: &Host) -> Result<String, StartError> {
         let mut images = self.handle.watch();
         if let Some(id) = images.borrow_and_update().cluster_id() {
@@ -178,36 +226,52 @@ impl Joined {
             (Part::Member(_), _) if !self.shared => Some(proto::ids::TopicId(host.entropy.uuid()).to_string()),
             _ => None,
         };
-        let features = vec![("metadata.version".to_owned(), 27)];
         let begun = Instant::now();
         let mut told = begun;
         loop {
-            let mut why = "it has not been formed".to_owned();
-            if let Some(cluster_id) = &form {
-                let form = FormCluster { cluster_id: cluster_id.clone(), features: features.clone() };
-                match tokio::time::timeout(PATIENCE, self.handle.form_cluster(form)).await {
-                    Ok(Ok(id)) => return Ok(id),
-                    Ok(Err(SubmitError::Refused(refusal))) => return Err(StartError::because(refusal)),
-                    Ok(Err(error)) => why = error.to_string(),
-                    Err(_) => "nobody leads it".clone_into(&mut why),
-                }
+            let mut why = "no controller answers".to_owned();
+            if let Some(cluster_id) = &form
+                && let Some(id) = self.form(cluster_id, &mut why).await?
+            {
+                return Ok(id);
             }
             if let Some(id) = images.borrow_and_update().cluster_id() {
                 return Ok(id.to_owned());
             }
-            if begun.elapsed() >= self.patience {
+            let tried = if self.controllers.is_empty() { "nobody".to_owned() } else { self.controllers.join(", ") };
+            if let Some(patience) = self.patience.filter(|patience| begun.elapsed() >= *patience) {
                 return Err(StartError(format!(
-                    "the metadata quorum could not be reached for {} s ({why}): are enough controllers running, and does \
-                     controller.quorum.voters or controller.quorum.bootstrap.servers name them?",
-                    self.patience.as_secs()
+                    "the metadata quorum could not be reached for {} s ({why}; asked: {tried}): are enough controllers \
+                     running, and does controller.quorum.voters or controller.quorum.bootstrap.servers name them?",
+                    patience.as_secs()
                 )));
             }
             if told.elapsed() >= PATIENCE {
                 told = Instant::now();
-                tracing::warn!(seconds = begun.elapsed().as_secs(), why, "waiting for the metadata quorum");
+                tracing::warn!(
+                    seconds = begun.elapsed().as_secs(),
+                    why,
+                    asked = tried,
+                    "waiting for the metadata quorum"
+                );
+                // One may have come by now that does not know this node.
+                self.introduce().await?;
             }
             let _ = tokio::time::timeout(ASK_AGAIN, images.changed()).await;
         }
+    }
+
+    /// Has the cluster formed, unless it is. Nothing if that is not known; `why` says why then.
+    async fn form(&self, cluster_id: &str, why: &mut String) -> Result<Option<String>, StartError> {
+        let features = vec![("metadata.version".to_owned(), 27)];
+        let form = FormCluster { cluster_id: cluster_id.to_owned(), features };
+        match tokio::time::timeout(PATIENCE, self.handle.form_cluster(form)).await {
+            Ok(Ok(id)) => return Ok(Some(id)),
+            Ok(Err(SubmitError::Refused(refusal))) => return Err(StartError::because(refusal)),
+            Ok(Err(SubmitError::NotLeader { .. })) | Err(_) => "not enough voters answer".clone_into(why),
+            Ok(Err(error)) => *why = error.to_string(),
+        }
+        Ok(None)
     }
 }
 
@@ -220,9 +284,7 @@ mod tests {
         let config = |quorum_fetch_timeout_ms| ClusterConfig {
             quorum_fetch_timeout_ms,
             election_backoff_max_ms: 300,
-            session_timeout_ms: 3000,
-            heartbeat_interval_ms: 500,
-            registration_timeout_ms: 60_000,
+            ..BrokerConfig::default().cluster
         };
         assert_eq!(timings(&config(500)), Timings::default());
         for fetch_timeout_ms in [0, 7, 200, 2000] {

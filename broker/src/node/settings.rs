@@ -48,7 +48,7 @@ pub fn topics(image: &Image, node: NodeId, fixed: &BTreeMap<String, String>) -> 
 }
 
 /// What the log needs of a topic's settings.
-pub fn log(topic: &TopicConfig, producer_expiration_ms: i64) -> LogConfig {
+pub fn log(topic: &TopicConfig, broker: &BrokerConfig) -> LogConfig {
     let bytes = |limit: Option<u64>| limit.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
     LogConfig {
         segment_bytes: topic.segment_bytes,
@@ -67,8 +67,21 @@ pub fn log(topic: &TopicConfig, producer_expiration_ms: i64) -> LogConfig {
             Flush::Os => LogFlush::Os,
         },
         min_insync_replicas: topic.min_insync_replicas,
-        producer_expiration_ms,
+        producer_expiration_ms: broker.producers.id_expiration_ms,
+        replica_lag_max_ms: broker.replication.lag_max_ms,
         tier_max_lag_ms: topic.tier_max_lag_ms,
-        ..LogConfig::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_a_replica_may_lag_is_as_configured() {
+        let fixed = BTreeMap::from([("replica.lag.time.max.ms".to_owned(), "1234".to_owned())]);
+        let broker = broker(&Image::default(), NodeId(0), &fixed);
+        let topic = with_layers(&Image::default(), NodeId(0), &fixed, |layers| TopicConfig::resolve(layers, &()));
+        assert_eq!(log(&topic, &broker).replica_lag_max_ms, 1234);
     }
 }

@@ -24,14 +24,22 @@ use crate::partition::{DirSpec, Open, Partitions};
 use crate::replica::start_over::{QuorumTier, Tier};
 use crate::replica::{self, ImageBrokers, Replication};
 use arc_swap::ArcSwap;
-use controller::command::{Clean, RegisterBroker};
+use controller::SubmitError;
+use controller::command::{Clean, Refusal, RegisterBroker};
 use proto::ids::NodeId;
 use proto::metadata::Endpoint;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// Between two attempts to register.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// A broker that is registered has the metadata up to there within this time.
+const CATCHES_UP_WITHIN: Duration = Duration::from_secs(60);
 
 impl Node {
     /// Starts every part. When it returns, clients are served; until then the HTTP side says that the node recovers.
@@ -69,7 +77,7 @@ impl Node {
 pub async fn format(server: &ServerConfig, host: &Host, cluster_id: &str) -> Result<(), StartError> {
     let disk = host.disk.as_ref();
     let mut directories = Directories::take(&server.data_dirs, disk).await?;
-    directories.claim(NodeId(server.node_id), disk, cluster_id, host.entropy.as_ref()).await.map(drop)
+    directories.claim(NodeId(server.node_id), disk, cluster_id, None, host.entropy.as_ref()).await.map(drop)
 }
 
 /// What a node is made of once its part in the quorum runs.
@@ -92,12 +100,16 @@ impl Making<'_> {
         let (host, server) = (self.host, self.server);
         let cluster_id = self.joined.cluster_id(host).await?;
         let node_id = NodeId(server.node_id);
-        let specs = directories.claim(node_id, host.disk.as_ref(), &cluster_id, host.entropy.as_ref()).await?;
+        let disk = host.disk.as_ref();
         if !server.roles.broker {
+            directories.claim(node_id, disk, &cluster_id, None, host.entropy.as_ref()).await?;
             http.controls();
             return Ok(None);
         }
-        let broker = self.make_broker(cluster_id, specs, &kafka).await?;
+        let place = Place::find(&host.objects, server.object_store.as_ref(), self.first)?;
+        let noted = place.noted(&cluster_id, disk, self.first).await;
+        let specs = directories.claim(node_id, disk, &cluster_id, noted.as_ref(), host.entropy.as_ref()).await?;
+        let broker = self.make_broker(cluster_id, place, specs, &kafka).await?;
         broker.serve(kafka, http).await?;
         Ok(Some(broker))
     }
@@ -105,13 +117,13 @@ impl Making<'_> {
     async fn make_broker(
         &self,
         cluster_id: String,
+        place: Place,
         specs: Vec<DirSpec>,
         kafka: &[KafkaSocket],
     ) -> Result<Broker, StartError> {
         let (host, server, handle) = (self.host, self.server, &self.joined.handle);
         let node_id = NodeId(server.node_id);
         let config = settings::broker(&handle.image(), node_id, &server.settings);
-        let place = Place::find(&host.objects, server.object_store.as_ref(), self.first)?;
         let store = place.open(&cluster_id, host, self.metrics, config.firn.disk_reserve_bytes)?;
         let partitions = self.open_partitions(node_id, &config, specs).await?;
         let addresses: Vec<_> = kafka.iter().map(|socket| (socket.name.clone(), socket.bound.address)).collect();
@@ -204,6 +216,24 @@ impl Making<'_> {
         Partitions::open(open).await.map_err(StartError::because)
     }
 
+    /// Registers. Where another process has the id, it may be one that is gone without a word: that is known after its session.
+    async fn admitted(&self, broker: RegisterBroker) -> Result<i64, StartError> {
+        let session =
+            settings::broker(&self.joined.handle.image(), broker.id, &self.server.settings).cluster.session_timeout_ms;
+        let patience = Duration::from_millis(session) * 2 + ASK_AGAIN;
+        let asked = Instant::now();
+        loop {
+            match self.joined.handle.register_broker(broker.clone()).await {
+                Ok(epoch) => return Ok(epoch),
+                Err(SubmitError::Refused(refusal @ Refusal::DuplicateBroker { .. })) if asked.elapsed() < patience => {
+                    tracing::info!(%refusal, "waiting whether it is gone");
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+                Err(error) => return Err(StartError::because(error)),
+            }
+        }
+    }
+
     async fn register(&self, endpoints: Vec<Endpoint>, partitions: &Partitions) -> Result<i64, StartError> {
         let directories = partitions.online_directories();
         let (previous_epoch, clean) = match partitions.last_stop() {
@@ -223,6 +253,17 @@ impl Making<'_> {
             offline_directories: u32::try_from(offline).unwrap_or(u32::MAX),
             features: controller::supported_features(),
         };
-        self.joined.handle.register_broker(broker).await.map_err(StartError::because)
+        let handle = &self.joined.handle;
+        let epoch = self.admitted(broker).await?;
+        // What an older image does not know of this broker would be taken for strays.
+        let knows = u64::try_from(epoch).unwrap_or(0) + 1;
+        if tokio::time::timeout(CATCHES_UP_WITHIN, handle.caught_up(knows)).await.is_err() {
+            return Err(StartError(format!(
+                "the metadata did not come within {} s, although this broker is registered: can the other controllers reach \
+                 its control listener, or it theirs?",
+                CATCHES_UP_WITHIN.as_secs()
+            )));
+        }
+        Ok(epoch)
     }
 }

@@ -187,11 +187,25 @@ impl PartitionHandle {
     pub fn contradiction(&self, pointer: &TierPointer, end_epoch: Option<LeaderEpoch>) -> Contradiction {
         let end = tier_end(pointer);
         let end = TierEnd { epoch: end_epoch.unwrap_or(end.epoch), ..end };
-        self.shared.inner.lock().core.contradiction(end)
+        self.shared.inner.lock().core.contradiction(pointer.log_start, end)
     }
 }
 
-/// Where the tier ends, as a pointer says.
+/// Where the tier ends, as a pointer says. Of a tier that holds nothing any more nobody can say what the last record was
+/// written under: a pointer of an earlier version keeps what it said before.
 pub(super) fn tier_end(pointer: &TierPointer) -> TierEnd {
-    TierEnd { offset: pointer.tier_end, epoch: pointer.end_epoch }
+    TierEnd { offset: pointer.tier_end, epoch: if pointer.is_empty() { -1 } else { pointer.end_epoch } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_emptied_tier_says_no_epoch() {
+        let holds = TierPointer { tier_start: 0, tier_end: 7, end_epoch: 3, ..TierPointer::default() };
+        assert_eq!(tier_end(&holds), TierEnd { offset: 7, epoch: 3 });
+        let emptied = TierPointer { tier_start: 7, ..holds };
+        assert_eq!(tier_end(&emptied), TierEnd { offset: 7, epoch: -1 });
+    }
 }

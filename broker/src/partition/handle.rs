@@ -13,7 +13,7 @@ use proto::records::BatchInfo;
 
 use super::core::{Check, Command, Event, Leadership};
 use super::following::tier_end;
-use super::shared::{FileOp, Inner, OpKind, Shared};
+use super::shared::{FileOp, Inner, OpKind, Shared, Traffic};
 use super::types::{
     AckError, AckFuture, Acks, Append, AppendError, Appended, Isolation, Offsets, Origin, Read, ReadError, ReadResult,
     Reader,
@@ -74,6 +74,16 @@ impl PartitionHandle {
         if **known != *topic {
             *known = topic.into();
         }
+    }
+
+    /// Whether it is here: neither removed nor in a directory that failed.
+    pub fn is_here(&self) -> bool {
+        self.shared.inner.lock().core.is_good()
+    }
+
+    /// What clients brought and took.
+    pub fn traffic(&self) -> &Traffic {
+        &self.shared.traffic
     }
 
     /// The data directory it lies in.
@@ -138,6 +148,9 @@ impl PartitionHandle {
         let Some(base_offset) = first else {
             return Err(AppendError::Mismatch);
         };
+        if request.origin != Origin::Replica {
+            shared.traffic.received(request.batches.len() as u64);
+        }
         if inner.readers.wait_at_log_end() {
             inner.tell_readers();
         }
@@ -277,6 +290,12 @@ impl PartitionHandle {
         let mut inner = self.shared.inner.lock();
         let commands = inner.core.configure(config);
         self.perform(&mut inner, commands);
+    }
+
+    /// No less than `least` replicas must be in sync from now on. The rest of the new settings follows
+    /// ([`PartitionHandle::configure`]) when it is known who leads and who is in sync as of them.
+    pub fn require_in_sync(&self, least: usize) {
+        self.shared.inner.lock().core.require_in_sync(least);
     }
 
     /// The quorum committed a pointer: the log start follows it, and local segments that it covers may go. A follower that

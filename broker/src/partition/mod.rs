@@ -18,7 +18,8 @@ pub use core::{Contradiction, Cut, Leadership, Loss, ReplicaInfo, ReplicaView, T
 pub use following::{FetchPosition, FollowerAppend, ReplicaFetch};
 pub use handle::{Deletion, PartitionHandle, describe};
 pub use registry::{DirSpec, Directory, NoDirectory, Open, Partitions};
-pub use rewind::RewindError;
+pub use rewind::{Anew, RewindError};
+pub use shared::Traffic;
 pub use types::*;
 pub use waiters::FetchWaiter;
 

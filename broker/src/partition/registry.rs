@@ -243,6 +243,12 @@ impl Partitions {
         self.shared.partitions.read().values().cloned().collect()
     }
 
+    /// What ends once the former files of a partition that was removed are gone, while they are not: nothing can be made in
+    /// their place before ([`Partitions::create`]).
+    pub fn leaving(&self, tp: TopicPartition) -> Option<CancellationToken> {
+        self.shared.leaving.lock().get(&tp).filter(|left| !left.is_cancelled()).cloned()
+    }
+
     /// The partition, made if it is not here: in `directory`, or, if none is named, in the one with the fewest
     /// partitions. Nothing is written before the first record. One that was removed comes again once its former
     /// files are gone: waits for that.

@@ -39,6 +39,19 @@ pub enum RewindError {
     State(#[from] FormatError),
 }
 
+/// What a log starts over with.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Anew<'a> {
+    /// Where it begins, and ends.
+    pub start: Offset,
+    /// First offset that can be read from then on; below `start` in the tier.
+    pub log_start: Offset,
+    /// The tier's leader epochs.
+    pub epochs: &'a [EpochEntry],
+    /// Producers as of the tier's end, as its last footer has them; empty if none are known.
+    pub producers: &'a [u8],
+}
+
 impl PartitionHandle {
     /// What is known at `offset`, a batch border on local disk: epochs, producers, open transactions; with the
     /// place of `offset` in the segments.
@@ -169,12 +182,13 @@ impl PartitionHandle {
         Ok(done.await?)
     }
 
-    /// Drops the local log and starts over at `start` with the tier's `epochs` and the producer snapshot of
-    /// its last footer (`sections`' form); durable on return. To be done before anything is appended.
+    /// Drops the local log and starts over; durable on return. Only where this replica does not lead, and only in the
+    /// `term` that it was decided in: in another one, or in another life of the partition, the log is not what it was.
     ///
     /// # Errors
-    /// See [`RewindError`].
-    pub async fn reset(&self, start: Offset, epochs: &[EpochEntry], producers: &[u8]) -> Result<(), RewindError> {
+    /// See [`RewindError`]; the log is as it was then, unless the directory failed.
+    pub async fn reset(&self, term: LeaderEpoch, anew: Anew<'_>) -> Result<(), RewindError> {
+        let Anew { start, log_start, epochs, producers } = anew;
         let mut state = if producers.is_empty() { Snapshot::default() } else { Snapshot::decode(producers)? };
         if let Some(epochs) = crate::log::epochs::EpochCache::from_entries(epochs.to_vec()) {
             state.epochs = epochs;
@@ -182,9 +196,11 @@ impl PartitionHandle {
         (state.offset, state.segment_base, state.position) = (start, start, 0);
         let done = {
             let mut inner = self.shared.inner.lock();
+            // Before anything of it is journaled, under the same lock.
+            inner.core.may_rewind(term)?;
             let snapshot = self.record_reset(&mut inner, &state);
             let done = inner.op_durable();
-            let commands = inner.core.reset(self.shared.dir.now_ms(), state);
+            let commands = inner.core.reset(self.shared.dir.now_ms(), log_start, state);
             inner.restart_tail(&self.shared, start, snapshot);
             self.perform(&mut inner, commands);
             done
@@ -224,6 +240,7 @@ impl PartitionHandle {
 
 impl Inner {
     fn may_cut(&self, to: Offset, why: Cut) -> Result<(), RewindError> {
+        self.core.may_rewind(why.term)?;
         let high_watermark = self.core.offsets().high_watermark;
         self.core.may_cut(to, why).map_err(|refused| match refused {
             Uncuttable::Moved => RewindError::Lost(AckError::NotLeader),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -33,10 +33,41 @@ pub(crate) struct Shared {
     pub(crate) inner: Mutex<Inner>,
     /// Where proposals for the controller go.
     pub(super) outbox: Arc<Outbox>,
+    /// What clients brought and took.
+    pub(super) traffic: Traffic,
     /// Appends are refused for want of space.
     pub(super) refused: AtomicBool,
     /// Cancelled once it was removed and neither its files nor the checkpoint speak of it, or the directory is offline.
     pub(crate) left: CancellationToken,
+}
+
+/// Bytes of batches that clients of a partition brought and took, since the process began.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    brought: AtomicU64,
+    taken: AtomicU64,
+}
+
+impl Traffic {
+    /// Bytes that producers brought.
+    pub fn brought(&self) -> u64 {
+        self.brought.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that consumers took.
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// A producer brought `bytes`.
+    pub(super) fn received(&self, bytes: u64) {
+        self.brought.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Consumers are sent `bytes`.
+    pub(crate) fn sent(&self, bytes: u64) {
+        self.taken.fetch_add(bytes, Ordering::Relaxed);
+    }
 }
 
 /// A batch that is in memory, or was not long ago.
@@ -150,6 +181,7 @@ impl Shared {
             dir,
             folder,
             outbox,
+            traffic: Traffic::default(),
             refused: AtomicBool::new(false),
             left: CancellationToken::new(),
             inner: Mutex::new(Inner {

@@ -44,6 +44,8 @@ struct Entry {
     failures: u32,
     /// Corrupt answers in a row.
     corrupt: u32,
+    /// The work under way was begun for an earlier assignment, on an earlier life of the log perhaps: what comes of it says nothing.
+    outdated: bool,
 }
 
 /// The partitions that follow one leader over one connection.
@@ -185,8 +187,15 @@ impl Core {
         let Some(entry) = self.entries.get_mut(&tp) else {
             let ticket = Self::ticket(&mut self.next_ticket);
             let phase = Phase::Settling(ticket);
-            let entry =
-                Entry { followed: Some(followed), phase, position: None, leader_start: 0, failures: 0, corrupt: 0 };
+            let entry = Entry {
+                followed: Some(followed),
+                phase,
+                position: None,
+                leader_start: 0,
+                failures: 0,
+                corrupt: 0,
+                outdated: false,
+            };
             self.entries.insert(tp, entry);
             commands.push(Command::Settle(tp, ticket));
             return;
@@ -198,7 +207,7 @@ impl Core {
         (entry.failures, entry.corrupt) = (0, 0);
         match entry.phase {
             // What is under way ends first.
-            Phase::Cutting(_) | Phase::StartingOver(_) => {}
+            Phase::Cutting(_) | Phase::StartingOver(_) => entry.outdated = true,
             Phase::Settling(_) | Phase::Fetching { .. } | Phase::Syncing(_) | Phase::Paused | Phase::Stopped(_) => {
                 self.settle(tp, commands);
             }
@@ -384,6 +393,9 @@ impl Core {
             commands.push(Command::Left(tp));
             return;
         };
+        if std::mem::take(&mut entry.outdated) {
+            return self.settle(tp, commands);
+        }
         match outcome {
             Outcome::At(position) => {
                 entry.position = Some(position);

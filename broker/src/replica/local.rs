@@ -1,14 +1,15 @@
 //! What a fetcher does with the replica that lies here.
 
 use super::core::{Because, Failure, Outcome, Position, Said};
-use super::start_over::{StartOverError, Tier, start_over_in};
+use super::start_over::{StartOverError, Tier, start_over};
 use crate::log::epochs::EpochEnd;
 use crate::net::budget::Grant;
 use crate::partition::{
-    AckError, AppendError, Contradiction, FollowerAppend, PartitionHandle, RewindError, Truncation,
+    AckError, AppendError, Contradiction, Cut, FollowerAppend, Loss, PartitionHandle, RewindError, Truncation,
 };
 use bytes::Bytes;
 use proto::ids::LeaderEpoch;
+use proto::planted::{Bug, planted};
 use std::sync::Arc;
 
 /// How loud a failure is: what fails again and again is said once.
@@ -37,6 +38,10 @@ pub(super) async fn settle(handle: &PartitionHandle, tier: &dyn Tier) -> Outcome
             Err(AckError::NotLeader) => {}
             Err(AckError::Offline | AckError::Deleted) => return Outcome::Failed(Failure::Gone),
         }
+    }
+    if planted(Bug::TruncateByHw) {
+        let (to, term) = (handle.offsets().high_watermark, handle.leadership().epoch);
+        let _ = handle.truncate(to, Cut { term, loss: Loss::Uncommitted }).await;
     }
     at_rest(handle, tier)
 }
@@ -102,7 +107,7 @@ pub(super) async fn over(
     because: Because,
     voice: Voice,
 ) -> Outcome {
-    match start_over_in(handle, tier, Some(term), because).await {
+    match start_over(handle, tier, term, because).await {
         Ok(_) => Outcome::At(position(handle)),
         Err(StartOverError::Local(error)) => failed(handle, &error, voice),
         Err(error) => {
@@ -113,11 +118,14 @@ pub(super) async fn over(
 }
 
 fn at_rest(handle: &PartitionHandle, tier: &dyn Tier) -> Outcome {
-    let contradiction =
-        tier.seen(handle.tp()).map_or(Contradiction::None, |pointer| handle.contradiction(&pointer, None));
-    match contradiction {
+    let Some(pointer) = tier.seen(handle.tp()) else { return Outcome::At(position(handle)) };
+    match handle.contradiction(&pointer, None) {
         // Where a pointer does not say its epoch, the leader finds out: it agrees with the tier, and compares histories.
-        Contradiction::None | Contradiction::Unknown => Outcome::At(position(handle)),
+        Contradiction::None | Contradiction::Unknown => {
+            // It may have been told when the log did not reach that far, and took nothing from it then.
+            handle.apply_pointer(&pointer, handle.dir().now_ms());
+            Outcome::At(position(handle))
+        }
         Contradiction::EndsBefore | Contradiction::OtherEpoch => Outcome::Behind,
     }
 }

@@ -25,20 +25,21 @@ use crate::config::ReplicationConfig;
 use crate::net::budget::Budget;
 use crate::net::wire_client::CallError;
 use crate::partition::PartitionHandle;
+use arc_swap::ArcSwap;
 use client::Connection;
 use controller::ControllerHandle;
 use crew::Crew;
 use futures::future::join_all;
 use parking_lot::Mutex;
 use proto::host::{Network, Spawner};
-use proto::ids::{LeaderEpoch, Millis, NodeId, TopicPartition};
+use proto::ids::{LeaderEpoch, Millis, NodeId, TopicId, TopicPartition};
 use start_over::Tier;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use task::Ground;
-use throttle::Throttle;
+use throttle::{Throttle, Throttled};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -192,6 +193,8 @@ impl Replication {
             settings: Mutex::new(settings.fetch),
             figures: Figures::default(),
             throttle: Mutex::new(Throttle::open()),
+            serving: Mutex::new(Throttle::open()),
+            slowed: ArcSwap::default(),
             began: Instant::now(),
             stop: CancellationToken::new(),
         });
@@ -236,6 +239,29 @@ impl Replication {
     /// Bounds what partitions that are throttled take together, in bytes in a second (`follower.replication.throttled.rate`).
     pub fn throttle(&self, rate: Option<u64>) {
         self.ground.throttle.lock().set(self.ground.now(), rate);
+    }
+
+    /// Bounds what replicas elsewhere take from here where topics say so, in bytes in a second
+    /// (`leader.replication.throttled.rate`); `slowed` says where (`leader.replication.throttled.replicas`).
+    pub fn throttle_serving(&self, rate: Option<u64>, slowed: BTreeMap<TopicId, Throttled>) {
+        self.ground.serving.lock().set(self.ground.now(), rate);
+        self.ground.slowed.store(Arc::new(slowed));
+    }
+
+    /// Whether the bound holds for what the replica on `broker` takes of a partition here.
+    pub fn is_slowed(&self, tp: TopicPartition, broker: NodeId) -> bool {
+        let slowed = self.ground.slowed.load();
+        slowed.get(&tp.topic).is_some_and(|slowed| slowed.has(tp.partition, broker))
+    }
+
+    /// Whether those that are slowed may take more now.
+    pub fn may_serve(&self) -> bool {
+        self.ground.serving.lock().is_free(self.ground.now())
+    }
+
+    /// One that is slowed has taken `bytes`.
+    pub fn served(&self, bytes: u64) {
+        self.ground.serving.lock().take(self.ground.now(), bytes);
     }
 
     /// Ends every fetcher. A log that is being cut, or starts over, may still be touched for a moment.

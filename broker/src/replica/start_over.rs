@@ -7,7 +7,7 @@
 
 use super::core::Because;
 use crate::log::epochs::EpochEntry;
-use crate::partition::{AckError, Contradiction, PartitionHandle, RewindError};
+use crate::partition::{Anew, Contradiction, PartitionHandle, RewindError};
 use async_trait::async_trait;
 use controller::{ControllerHandle, SubmitError};
 use parking_lot::Mutex;
@@ -123,59 +123,80 @@ impl Reads {
     }
 }
 
-/// Starts the log over if it has to; durable on return. Answers whether it did. For a log that is to be led and is not led yet: nobody may append
-/// meanwhile.
+/// Starts the log over if it has to, and only in the `term` that it is followed, or to be led, under; durable on return. Answers whether it
+/// did. This broker must not lead yet: nobody may append meanwhile.
 ///
 /// # Errors
 /// See [`StartOverError`]; the log is as it was then.
-pub async fn start_over(handle: &PartitionHandle, tier: &dyn Tier, because: Because) -> Result<bool, StartOverError> {
-    start_over_in(handle, tier, None, because).await
-}
-
-/// As [`start_over`], but only in the `term` that the log follows under, if one is given.
-pub(super) async fn start_over_in(
+pub async fn start_over(
     handle: &PartitionHandle,
     tier: &dyn Tier,
-    term: Option<LeaderEpoch>,
+    term: LeaderEpoch,
     because: Because,
 ) -> Result<bool, StartOverError> {
     let tp = handle.tp();
-    let pointer = tier.newest(tp).await?.filter(|pointer| !pointer.is_empty());
-    let Some(pointer) = pointer else {
+    let Some(pointer) = tier.newest(tp).await? else {
         let start = leader_start(handle, because).ok_or(StartOverError::Nothing)?;
-        reset(handle, term, start, &[], &[]).await?;
+        handle.reset(term, Anew { start, log_start: start, ..Anew::default() }).await?;
         tracing::warn!(%tp, offset = start, "the local log has nothing in common with its leader's, and goes on at the start of that");
         return Ok(true);
     };
-    let end = tier.end(tp, &pointer).await?.ok_or(StartOverError::Nothing)?;
-    let known = TierPointer { tier_end: end.end, ..TierPointer::clone(&pointer) };
-    let contradiction = handle.contradiction(&known, Some(epoch_at_end(&end)));
+    let started = if pointer.is_empty() {
+        after_emptied(handle, term, &pointer, because).await?
+    } else {
+        let end = tier.end(tp, &pointer).await?.ok_or(StartOverError::Nothing)?;
+        after_tier(handle, term, (&pointer, end), because).await?
+    };
+    handle.apply_pointer(&pointer, handle.dir().now_ms());
+    Ok(started)
+}
+
+/// Goes on behind a tier that holds nothing: not yet, or not any more, as all of it was deleted. No record below its end can be read, and
+/// nobody knows what they were.
+async fn after_emptied(
+    handle: &PartitionHandle,
+    term: LeaderEpoch,
+    pointer: &TierPointer,
+    because: Because,
+) -> Result<bool, StartOverError> {
+    let (tp, first) = (handle.tp(), pointer.log_start.max(pointer.tier_end));
+    let contradiction = handle.contradiction(pointer, None);
     let start = match contradiction {
-        Contradiction::None => leader_start(handle, because).map(|start| start.max(end.end)),
-        Contradiction::EndsBefore | Contradiction::OtherEpoch | Contradiction::Unknown => Some(end.end),
+        // What it holds at the end of nothing may be anything.
+        Contradiction::None | Contradiction::Unknown => leader_start(handle, because).map(|start| start.max(first)),
+        Contradiction::EndsBefore | Contradiction::OtherEpoch => Some(first),
+    };
+    if let Some(start) = start {
+        handle.reset(term, Anew { start, log_start: start, ..Anew::default() }).await?;
+        tracing::warn!(%tp, offset = start, ?contradiction, "the local log ended before the first record that is left, and goes on there");
+    }
+    Ok(start.is_some())
+}
+
+/// Goes on behind what the tier holds.
+async fn after_tier(
+    handle: &PartitionHandle,
+    term: LeaderEpoch,
+    (pointer, end): (&TierPointer, End),
+    because: Because,
+) -> Result<bool, StartOverError> {
+    let tp = handle.tp();
+    let known = TierPointer { tier_end: end.end, ..pointer.clone() };
+    let contradiction = handle.contradiction(&known, Some(epoch_at_end(&end)));
+    // What was deleted beyond the tier's end is not appended to.
+    let first = pointer.log_start.max(end.end);
+    let start = match contradiction {
+        Contradiction::None => leader_start(handle, because).map(|start| start.max(first)),
+        Contradiction::EndsBefore | Contradiction::OtherEpoch | Contradiction::Unknown => Some(first),
     };
     if let Some(start) = start {
         let entry = |(epoch, start): &(_, _)| EpochEntry { epoch: *epoch, start: *start };
         let epochs: Vec<EpochEntry> = end.epochs.entries.iter().map(entry).collect();
-        reset(handle, term, start, &epochs, &end.producers).await?;
+        let (log_start, producers) = (pointer.log_start, &*end.producers);
+        handle.reset(term, Anew { start, log_start, epochs: &epochs, producers }).await?;
         tracing::warn!(%tp, offset = start, ?contradiction, "the local log was not what is tiered and goes on behind it");
     }
-    handle.apply_pointer(&pointer, handle.dir().now_ms());
     Ok(start.is_some())
-}
-
-async fn reset(
-    handle: &PartitionHandle,
-    term: Option<LeaderEpoch>,
-    start: Offset,
-    epochs: &[EpochEntry],
-    producers: &[u8],
-) -> Result<(), StartOverError> {
-    let leadership = handle.leadership();
-    if term.is_some_and(|term| leadership.leads || leadership.epoch != term) {
-        return Err(StartOverError::Local(RewindError::Lost(AckError::NotLeader)));
-    }
-    Ok(handle.reset(start, epochs, producers).await?)
 }
 
 /// Epoch of the last record in the tier.

@@ -10,18 +10,19 @@ use super::figures::Figures;
 use super::local::{self, Voice};
 use super::session::Ask;
 use super::start_over::Tier;
-use super::throttle::Throttle;
+use super::throttle::{Throttle, Throttled};
 use super::{Following, Peers, Status};
 use crate::net::budget::{Budget, Grant};
 use crate::net::wire_client::CallError;
 use crate::partition::PartitionHandle;
+use arc_swap::ArcSwap;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use proto::errors::ErrorCode;
 use proto::host::Spawner;
-use proto::ids::{LeaderEpoch, Millis, NodeId, TopicPartition};
+use proto::ids::{LeaderEpoch, Millis, NodeId, TopicId, TopicPartition};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +46,10 @@ pub(super) struct Ground {
     pub figures: Figures,
     /// What throttled partitions may take, in time since `began`.
     pub throttle: Mutex<Throttle>,
+    /// What throttled replicas elsewhere may take from here, in time since `began`.
+    pub serving: Mutex<Throttle>,
+    /// Replicas elsewhere that the bound on what they take holds for.
+    pub slowed: ArcSwap<BTreeMap<TopicId, Throttled>>,
     pub began: Instant,
     /// Ends every fetcher.
     pub stop: CancellationToken,

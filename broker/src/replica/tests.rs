@@ -4,23 +4,28 @@ use super::start_over::{End, StartOverError};
 use super::*;
 use crate::api::services::Services;
 use crate::config::server::{ServerConfig, Sources};
-use crate::disk::{Disk, SimDisk};
+use crate::disk::sim::Fault;
+use crate::disk::{Disk, Operation, SimDisk};
 use crate::journal;
 use crate::log::config::LogConfig;
 use crate::log::dir::DirConfig;
 use crate::log::observer::Unobserved;
 use crate::node::{Host, Node};
 use crate::partition::types::{Isolation, Read, ReadData, Reader};
-use crate::partition::{Acks, Append, Appended, DirSpec, Leadership, Open, Origin, Partitions, ReplicaInfo, describe};
+use crate::partition::{
+    Acks, Append, Appended, Contradiction, DirSpec, Leadership, Open, Origin, Partitions, ReplicaInfo, describe,
+};
 use async_trait::async_trait;
 use bytes::Bytes;
-use controller::command::{CreateTopics, Mode, NewTopic, RegisterBroker};
+use controller::command::{BrokerState, Clean, CreateTopics, Mode, NewTopic, RegisterBroker, SetBrokerState, Shortage};
+use futures::FutureExt;
 use proto::host::{Listener, ManualClock, Stream, TcpNetwork};
 use proto::ids::{DirectoryId, Offset, TopicId, Uuid};
 use proto::messages::FetchRequest;
 use proto::messages::fetch_request::{FetchPartition, FetchTopic};
 use proto::metadata::TierPointer;
 use proto::records::BatchBuilder;
+use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -130,17 +135,29 @@ impl World {
         let broker = RegisterBroker {
             id: FOLLOWER,
             incarnation: Uuid::from_u128(1),
+            previous_epoch: None,
+            clean: Clean::Yes,
             endpoints: vec![],
             rack: Some("near".to_owned()),
             directories: vec![DIRECTORY],
-            ready: true,
+            offline_directories: 0,
+            features: controller::supported_features(),
         };
         let broker_epoch = services.controller.register_broker(broker).await.expect("it may come");
+        // The quorum of one node asks nobody to beat.
+        let serves = SetBrokerState {
+            id: FOLLOWER,
+            broker_epoch,
+            state: BrokerState::Active,
+            directories: Some(vec![DIRECTORY]),
+        };
+        services.controller.set_broker_state(serves).await.expect("it may serve");
         let topic = NewTopic {
             id: TOPIC,
             name: "topic".to_owned(),
             partitions: -1,
             replication_factor: -1,
+            shortage: Shortage::Refuse,
             assignments: (0..PARTITIONS).map(|partition| (partition, vec![LEADER, FOLLOWER])).collect(),
             configs: BTreeMap::new(),
         };
@@ -371,6 +388,33 @@ async fn what_is_acknowledged_by_all_is_on_both_sides() {
 }
 
 #[tokio::test]
+async fn what_is_not_durable_on_the_replica_is_not_acknowledged() {
+    let world = World::start().await;
+    let now = world.services().clock.now_ms();
+    world.follow(0).await;
+    let leader = world.led(0);
+    append(&leader, now, &["a"], Acks::All).acked.await.expect("it is acknowledged");
+    let fails = Fault {
+        operation: Operation::WriteSync,
+        path: "journal-".to_owned(),
+        skip: 0,
+        times: u64::MAX,
+        errno: Errno::IO,
+    };
+    world.disk.inject(fails);
+    let mut acked = append(&leader, now, &["b"], Acks::All).acked;
+    let stopped = async {
+        while !world.replication.status().await.iter().any(|one| matches!(one.phase, core::Phase::Stopped(_))) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), stopped).await.expect("the directory fails");
+    assert_eq!(leader.offsets().high_watermark, 1);
+    assert!((&mut acked).now_or_never().is_none());
+    world.end().await;
+}
+
+#[tokio::test]
 async fn a_connection_that_breaks_again_and_again_loses_nothing() {
     let world = World::start().await;
     let now = world.services().clock.now_ms();
@@ -462,6 +506,44 @@ async fn a_new_replica_starts_at_the_end_of_the_tier() {
         figures.bytes.load(Ordering::Relaxed) as usize <= bytes(&leader, 15).await.len(),
         "no more than what is hot"
     );
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_new_replica_starts_at_the_end_of_a_tier_that_was_emptied() {
+    let world = World::start().await;
+    let now = world.services().clock.now_ms();
+    let leader = world.led(0);
+    for value in 0..20 {
+        append(&leader, now, &[&value.to_string()], Acks::Leader).acked.await.expect("it is durable");
+    }
+    let emptied = TierPointer { generation: 2, log_start: 15, tier_start: 15, tier_end: 15, ..TierPointer::default() };
+    *world.tier.pointer.lock() = Some(Arc::new(emptied));
+    let replica = world.follow(0).await;
+    append(&leader, now, &["last"], Acks::All).acked.await.expect("it is acknowledged");
+    let offsets = replica.offsets();
+    assert_eq!((offsets.log_start, offsets.local_start, offsets.log_end), (15, 15, 21));
+    assert_eq!(bytes(&replica, 15).await, bytes(&leader, 15).await);
+    // Another one holds all of it, and what the tier's last record was written under is of no interest any more.
+    let other =
+        TierPointer { end_epoch: 77, generation: 3, ..TierPointer::clone(&world.tier.seen(tp(0)).expect("set")) };
+    assert_eq!(leader.contradiction(&other, None), Contradiction::Unknown);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_pointer_that_a_log_did_not_reach_is_taken_when_it_does() {
+    let world = World::start().await;
+    let now = world.services().clock.now_ms();
+    let leader = world.led(0);
+    let replica = world.follow(0).await;
+    append(&leader, now, &["a", "b", "c"], Acks::All).acked.await.expect("it is acknowledged");
+    let deleted = TierPointer { generation: 1, log_start: 2, ..TierPointer::default() };
+    *world.tier.pointer.lock() = Some(Arc::new(deleted));
+    assert_eq!(replica.offsets().log_start, 0, "nobody told it");
+    world.replication.drop([tp(0)]).wait().await;
+    world.follow(0).await;
+    until("it is taken when the log comes to rest", || replica.offsets().log_start == 2).await;
     world.end().await;
 }
 

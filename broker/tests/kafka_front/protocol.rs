@@ -54,6 +54,15 @@ async fn every_api_answers_in_every_version_it_advertises() {
         DescribeClusterRequest,
         DescribeTopicPartitionsRequest,
         DescribeProducersRequest,
+        ElectLeadersRequest,
+        AlterPartitionReassignmentsRequest,
+        ListPartitionReassignmentsRequest,
+        UpdateFeaturesRequest,
+        DescribeQuorumRequest,
+        AddRaftVoterRequest,
+        RemoveRaftVoterRequest,
+        UnregisterBrokerRequest,
+        AlterReplicaLogDirsRequest,
     );
     for version in versions(ApiKey::Produce) {
         client.call(version, &ProduceRequest { acks: -1, ..Default::default() }).await;

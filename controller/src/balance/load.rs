@@ -38,6 +38,7 @@ proto::durable_struct!(
     Load { disk, partitions }
     Disk { used, total }
     PartitionLoad { bytes_in, bytes_out, hot }
+    Loads { disks, partitions }
 );
 
 /// The latest of all brokers.

@@ -10,7 +10,7 @@ mod model;
 mod plan;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use load::{Disk, Load, Loads, PartitionLoad};
-pub use plan::{Goals, Limits, Move, Plan, Reason, plan};
+pub use plan::{Goals, Limits, Move, Plan, Reason, Scope, plan, plan_around};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proto::ids::{NodeId, TopicPartition};
-use proto::metadata::Image;
+use proto::metadata::{Image, Share};
 
 use super::load::{Disk, Loads, PartitionLoad};
 use super::plan::Limits;
@@ -16,8 +16,10 @@ pub(super) struct Part {
     pub(super) replicas: Vec<NodeId>,
     pub(super) in_sync: Vec<NodeId>,
     pub(super) load: PartitionLoad,
-    /// A reassignment is under way: it is counted where it goes, and left alone.
+    /// A reassignment is under way, or nobody leads: it is counted where it goes, and left alone.
     pub(super) moving: bool,
+    /// An operator placed it: it moves only where it cannot stay.
+    pub(super) pinned: bool,
 }
 
 /// What a broker carries.
@@ -28,6 +30,8 @@ pub(super) struct Carried {
     pub(super) receives: bool,
     /// Whether its replicas have to go away.
     pub(super) leaves: bool,
+    /// Whether it is to get as much as the others have.
+    pub(super) fills: bool,
     pub(super) disk: Disk,
     pub(super) leaders: u64,
     pub(super) replicas: u64,
@@ -47,13 +51,14 @@ pub(super) struct Model {
 }
 
 impl Model {
-    pub(super) fn new(image: &Image, loads: &Loads, limits: &Limits) -> Self {
+    pub(super) fn new(image: &Image, loads: &Loads, limits: &Limits, pinned: &BTreeSet<TopicPartition>) -> Self {
         let mut brokers: BTreeMap<NodeId, Carried> = BTreeMap::new();
         for broker in image.brokers() {
             let carried = Carried {
                 rack: broker.rack.clone(),
-                receives: broker.is_active() && !broker.draining,
-                leaves: broker.draining,
+                receives: broker.is_active() && !broker.is_draining(),
+                leaves: broker.is_draining(),
+                fills: broker.is_active() && broker.share == Share::Filled,
                 disk: loads.disk(broker.id),
                 ..Carried::default()
             };
@@ -78,7 +83,8 @@ impl Model {
                     replicas: state.replicas.iter().copied().filter(stays).collect(),
                     in_sync: state.isr.clone(),
                     load: loads.partition(tp),
-                    moving: !state.adding.is_empty() || !state.removing.is_empty(),
+                    moving: !state.adding.is_empty() || !state.removing.is_empty() || state.leader.is_none(),
+                    pinned: pinned.contains(&tp),
                 });
             }
         }
@@ -131,10 +137,17 @@ impl Model {
         if part.moving || part.replicas.contains(&to) || !part.replicas.contains(&from) {
             return false;
         }
+        let source = self.brokers.get(&from);
+        let most = match source {
+            Some(source) if source.leaves => self.max_disk_percent.max(FULL_PERCENT),
+            // What goes from a disk to one that is no fuller makes nothing worse.
+            Some(source) => self.max_disk_percent.max(percent(source.disk.used, source.disk)),
+            None => self.max_disk_percent,
+        };
         let after = target.disk.used.saturating_add(part.load.hot);
-        let has_room = target.disk.total == 0
-            || u128::from(after) * 100 <= u128::from(target.disk.total) * u128::from(self.max_disk_percent);
-        has_room && self.crowded(&replaced(&part.replicas, from, to)) <= self.crowded(&part.replicas)
+        let has_room = percent(after, target.disk) <= most;
+        let as_crowded = self.crowded(&part.replicas).max(part.replicas.len().saturating_sub(self.racks));
+        has_room && self.crowded(&replaced(&part.replicas, from, to)) <= as_crowded
     }
 
     /// Moves the replica of part `index` from `from` to `to`.
@@ -174,6 +187,15 @@ impl Model {
             target.leaders += 1;
         }
     }
+}
+
+/// What has to go somewhere may fill a disk up to this.
+const FULL_PERCENT: u64 = 95;
+
+/// How much of a disk are `used` bytes, rounded down; 0 if its size is not known.
+fn percent(used: u64, disk: Disk) -> u64 {
+    let percent = (u128::from(used) * 100).checked_div(u128::from(disk.total)).unwrap_or(0);
+    u64::try_from(percent).unwrap_or(u64::MAX)
 }
 
 /// `replicas` with `to` in the place of `from`.

@@ -1,6 +1,6 @@
 //! The planner: what has to move first, then exchanges that help, as long as one helps enough.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proto::ids::{NodeId, TopicPartition};
 use proto::metadata::Image;
@@ -11,6 +11,8 @@ use super::model::{Carried, Model};
 /// What a plan is to reach. Brokers that are to be emptied are emptied in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Goals {
+    /// Whom replicas and leaders may go to, and away from whom.
+    pub scope: Scope,
     /// Brokers are preferred for equally many partitions.
     pub leaders: bool,
     /// Brokers have equally many replicas.
@@ -21,9 +23,19 @@ pub struct Goals {
 
 impl Goals {
     /// All of them: what an operator asks for.
-    pub const ALL: Self = Self { leaders: true, replicas: true, traffic: true };
+    pub const ALL: Self = Self { scope: Scope::All, leaders: true, replicas: true, traffic: true };
     /// What happens by itself: brokers that came get their share, by counts alone.
-    pub const AUTOMATIC: Self = Self { leaders: false, replicas: true, traffic: false };
+    pub const AUTOMATIC: Self = Self { scope: Scope::Newcomers, leaders: true, replicas: true, traffic: false };
+}
+
+/// Which brokers a plan evens out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// All of them, and replicas are spread over racks.
+    All,
+    /// Those that came and have less than their share get it ([`Share::Filled`](proto::metadata::Share::Filled)); nothing
+    /// changes among the others.
+    Newcomers,
 }
 
 /// Bounds of a plan.
@@ -39,9 +51,9 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// What happens by itself: only what is far off moves.
+    /// What happens by itself.
     pub const fn automatic(moves: usize) -> Self {
-        Self { moves, max_disk_percent: 85, least_gain_percent: 20 }
+        Self { moves, max_disk_percent: 85, least_gain_percent: 0 }
     }
 }
 
@@ -100,15 +112,29 @@ pub struct Plan {
 
 /// Plans for `image`.
 pub fn plan(image: &Image, loads: &Loads, goals: Goals, limits: Limits) -> Plan {
-    let model = Model::new(image, loads, &limits);
+    plan_around(image, loads, goals, limits, &BTreeSet::new())
+}
+
+/// Plans for `image` and leaves `pinned` where they are, unless they have a replica on a broker that is to be emptied.
+pub fn plan_around(
+    image: &Image,
+    loads: &Loads,
+    goals: Goals,
+    limits: Limits,
+    pinned: &BTreeSet<TopicPartition>,
+) -> Plan {
+    let model = Model::new(image, loads, &limits, pinned);
     let mut planner = Planner {
         before: model.parts.iter().map(|part| part.replicas.clone()).collect(),
         model,
+        scope: goals.scope,
         limits,
         plan: Plan::default(),
     };
     planner.empty_those_that_leave();
-    planner.spread_over_racks();
+    if goals.scope == Scope::All {
+        planner.spread_over_racks();
+    }
     if goals.leaders {
         planner.even_out_leaders();
     }
@@ -128,6 +154,7 @@ pub fn plan(image: &Image, loads: &Loads, goals: Goals, limits: Limits) -> Plan 
 struct Planner {
     model: Model,
     before: Vec<Vec<NodeId>>,
+    scope: Scope,
     limits: Limits,
     plan: Plan,
 }
@@ -206,7 +233,23 @@ impl Planner {
     fn average(&self, carried: impl Fn(&Carried) -> u64) -> u64 {
         let (sum, count) =
             self.model.receivers().fold((0, 0), |(sum, count), (_, broker)| (sum + carried(broker), count + 1));
-        if count == 0 { 0 } else { sum / count }
+        sum.checked_div(count).unwrap_or(0)
+    }
+
+    /// Whether `to` may get more in order to be even with others.
+    fn may_gain(&self, to: NodeId) -> bool {
+        match self.scope {
+            Scope::All => true,
+            Scope::Newcomers => self.model.brokers.get(&to).is_some_and(|broker| broker.fills),
+        }
+    }
+
+    /// Whether `from` may lose something to others.
+    fn may_lose(&self, from: NodeId) -> bool {
+        match self.scope {
+            Scope::All => true,
+            Scope::Newcomers => self.model.brokers.get(&from).is_some_and(|broker| !broker.fills),
+        }
     }
 
     /// Receivers by what they carry, the least loaded first.
@@ -226,9 +269,10 @@ impl Planner {
 
     fn better_leader(&self, average: u64) -> Option<(usize, NodeId)> {
         let brokers = self.by_load(|broker| broker.leaders);
-        brokers.iter().rev().find_map(|(most, from)| {
+        brokers.iter().rev().filter(|(_, from)| self.may_lose(*from)).find_map(|(most, from)| {
             let leads = |index: &usize| {
-                self.model.parts.get(*index).is_some_and(|p| p.replicas.first() == Some(from) && !p.moving)
+                let part = self.model.parts.get(*index);
+                part.is_some_and(|p| p.replicas.first() == Some(from) && !p.moving && !p.pinned)
             };
             let mut best: Option<(u64, usize, NodeId)> = None;
             for index in self.model.on(*from).filter(leads) {
@@ -236,7 +280,9 @@ impl Planner {
                 for id in part.replicas.iter().skip(1) {
                     // One that was planned to come has no records yet, but will have by then.
                     let ready = part.in_sync.contains(id) || !self.before.get(index).is_some_and(|b| b.contains(id));
-                    let Some(other) = self.model.brokers.get(id).filter(|other| other.receives && ready) else {
+                    let Some(other) =
+                        self.model.brokers.get(id).filter(|other| other.receives && ready && self.may_gain(*id))
+                    else {
                         continue;
                     };
                     let gains = other.leaders + 1 < *most && self.is_notable(most - other.leaders - 1, average);
@@ -255,8 +301,8 @@ impl Planner {
         let average = self.average(carried);
         while self.has_moves_left() {
             let brokers = self.by_load(carried);
-            let step = brokers.iter().rev().find_map(|(most, from)| {
-                brokers.iter().find_map(|(least, to)| {
+            let step = brokers.iter().rev().filter(|(_, from)| self.may_lose(*from)).find_map(|(most, from)| {
+                brokers.iter().filter(|(_, to)| self.may_gain(*to)).find_map(|(least, to)| {
                     let gap = most.saturating_sub(*least);
                     let helps = gap >= 2 && self.is_notable(gap - 1, average);
                     let index = helps.then(|| self.cheapest(*from, *to)).flatten()?;
@@ -277,7 +323,7 @@ impl Planner {
             let part = self.model.parts.get(index)?;
             // What came in this plan stays where it came to.
             let moved = self.before.get(index).is_some_and(|before| !before.contains(&from));
-            (!moved && self.model.fits(part, from, to)).then(|| {
+            (!moved && !part.pinned && self.model.fits(part, from, to)).then(|| {
                 let leads = part.replicas.first() == Some(&from);
                 (leads != wants_leader, part.load.hot, index)
             })
@@ -327,8 +373,9 @@ impl Planner {
         const TRIED: usize = 64;
         let still = |index: &usize, id: NodeId| self.before.get(*index).is_some_and(|before| before.contains(&id));
         let listed = |id: NodeId, other: NodeId| -> Vec<(u64, usize)> {
-            let fits =
-                |index: &usize| self.model.parts.get(*index).is_some_and(|part| self.model.fits(part, id, other));
+            let fits = |index: &usize| {
+                self.model.parts.get(*index).is_some_and(|part| !part.pinned && self.model.fits(part, id, other))
+            };
             let mut parts: Vec<_> = self
                 .model
                 .on(id)

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use proto::ids::{DirectoryId, NodeId, TopicId, TopicPartition, Uuid};
-use proto::metadata::{Broker, Image, MetadataRecord, PartitionState, Recovery};
+use proto::metadata::{Broker, Image, MetadataRecord, PartitionState, Recovery, Share};
 
 use super::*;
 
 /// A cluster: racks of its brokers (empty for none), and the replicas of each partition.
-fn image(racks: &[&str], partitions: &[&[i32]]) -> Image {
+pub(crate) fn image(racks: &[&str], partitions: &[&[i32]]) -> Image {
     let mut image = Image::default();
     for (id, rack) in (0..).zip(racks) {
         image.apply(&MetadataRecord::BrokerSet(broker(id, rack)));
@@ -36,7 +36,7 @@ fn image(racks: &[&str], partitions: &[&[i32]]) -> Image {
     image
 }
 
-fn broker(id: i32, rack: &str) -> Broker {
+pub(crate) fn broker(id: i32, rack: &str) -> Broker {
     Broker {
         id: NodeId(id),
         epoch: 0,
@@ -47,11 +47,11 @@ fn broker(id: i32, rack: &str) -> Broker {
         fenced: false,
         shutting_down: false,
         features: Vec::new(),
-        draining: false,
+        share: Share::Kept,
     }
 }
 
-fn tp(index: i32) -> TopicPartition {
+pub(crate) fn tp(index: i32) -> TopicPartition {
     TopicPartition::new(TopicId(Uuid::from_u128(1)), index)
 }
 
@@ -107,14 +107,14 @@ fn a_new_broker_gets_its_share_and_nothing_else_moves() {
 #[test]
 fn a_drained_broker_is_emptied_with_as_many_moves_as_it_has_replicas() {
     let mut before = image(&["", "", ""], &[&[0, 1], &[1, 2], &[2, 0], &[0, 2]]);
-    before.apply(&MetadataRecord::BrokerSet(Broker { draining: true, ..broker(2, "") }));
+    before.apply(&MetadataRecord::BrokerSet(Broker { share: Share::Drained, ..broker(2, "") }));
     let done = plan(&before, &Loads::default(), Goals::ALL, Limits::default());
     assert_eq!(done.moves.len(), 3, "{done:?}");
     assert!(done.moves.iter().all(|step| step.from == NodeId(2) && step.reason == Reason::Drain));
     assert_eq!(counts(&carried_out(&before, &done), 3), [(4, 2), (4, 2), (0, 0)]);
     assert_eq!(done.stuck, []);
 
-    before.apply(&MetadataRecord::BrokerSet(Broker { draining: true, ..broker(1, "") }));
+    before.apply(&MetadataRecord::BrokerSet(Broker { share: Share::Drained, ..broker(1, "") }));
     let stuck = plan(&before, &Loads::default(), Goals::ALL, Limits::default());
     assert_eq!(stuck.stuck.len(), 4, "{stuck:?}");
     let bounded = plan(&before, &Loads::default(), Goals::ALL, Limits { moves: 1, ..Limits::default() });
@@ -184,6 +184,30 @@ fn nothing_goes_where_it_does_not_fit() {
 }
 
 #[test]
+fn a_full_disk_takes_what_comes_from_one_that_is_as_full_or_has_to_be_emptied() {
+    let full = |used| Load { disk: Disk { used, total: 100 }, partitions: Vec::new() };
+    let mut before = image(&["", ""], &[&[0], &[0]]);
+    let mut loads = tell(&before, &[]);
+    loads.tell(&before, NodeId(1), &full(90));
+    assert_eq!(plan(&before, &loads, Goals::ALL, Limits::default()).moves, []);
+    loads.tell(&before, NodeId(0), &full(90));
+    assert_eq!(plan(&before, &loads, Goals::ALL, Limits::default()).moves.len(), 1);
+    loads.tell(&before, NodeId(0), &full(10));
+    before.apply(&MetadataRecord::BrokerSet(Broker { share: Share::Drained, ..broker(0, "") }));
+    assert_eq!(plan(&before, &loads, Goals::ALL, Limits::default()).moves.len(), 2);
+    loads.tell(&before, NodeId(1), &full(96));
+    assert_eq!(plan(&before, &loads, Goals::ALL, Limits::default()).stuck.len(), 2);
+}
+
+#[test]
+fn a_drained_broker_is_emptied_even_if_two_replicas_then_share_a_rack() {
+    let mut before = image(&["a", "a", "b"], &[&[0, 2]]);
+    before.apply(&MetadataRecord::BrokerSet(Broker { share: Share::Drained, ..broker(2, "b") }));
+    let plan = plan(&before, &Loads::default(), Goals::AUTOMATIC, Limits::default());
+    assert_eq!(plan.targets.get(&tp(0)), Some(&vec![NodeId(0), NodeId(1)]));
+}
+
+#[test]
 fn what_is_under_way_is_counted_where_it_goes_and_left_alone() {
     let mut before = image(&["", ""], &[&[0], &[0]]);
     let mut state = PartitionState::clone(before.partition(tp(0)).unwrap());
@@ -220,7 +244,7 @@ proptest! {
         let slices: Vec<&[i32]> = replicas.iter().map(Vec::as_slice).collect();
         let mut before = image(&racks, &slices);
         if drained < brokers as i32 {
-            before.apply(&MetadataRecord::BrokerSet(Broker { draining: true, ..broker(drained, racks[drained as usize]) }));
+            before.apply(&MetadataRecord::BrokerSet(Broker { share: Share::Drained, ..broker(drained, racks[drained as usize]) }));
         }
         let partitions: Vec<_> = (0..).zip(&placed).map(|(index, (_, _, load))| (index, hot(*load))).collect();
         let loads = tell(&before, &partitions);
@@ -231,11 +255,12 @@ proptest! {
             for (old, new) in old.partitions.iter().zip(&new.partitions) {
                 let distinct: BTreeSet<_> = new.replicas.iter().collect();
                 prop_assert_eq!(distinct.len(), old.replicas.len());
+                let rack = |id: &NodeId| if racks[id.0 as usize].is_empty() { id.to_string() } else { racks[id.0 as usize].to_owned() };
+                let left: BTreeSet<_> = (0..brokers as i32).filter(|id| *id != drained).map(|id| rack(&NodeId(id))).collect();
                 let crowded = |state: &PartitionState| {
-                    let rack = |id: &NodeId| if racks[id.0 as usize].is_empty() { id.to_string() } else { racks[id.0 as usize].to_owned() };
                     state.replicas.len() - state.replicas.iter().map(rack).collect::<BTreeSet<_>>().len()
                 };
-                prop_assert!(crowded(new) <= crowded(old));
+                prop_assert!(crowded(new) <= crowded(old).max(new.replicas.len().saturating_sub(left.len())));
             }
         }
         let moved: usize = before
@@ -263,7 +288,7 @@ proptest! {
         let replicas: Vec<Vec<i32>> = placed.iter().map(|(first, _)| vec![*first]).collect();
         let slices: Vec<&[i32]> = replicas.iter().map(Vec::as_slice).collect();
         let before = image(&["", "", "", ""], &slices);
-        let goals = Goals { leaders: false, replicas: true, traffic: false };
+        let goals = Goals { leaders: false, traffic: false, ..Goals::ALL };
         let plan = plan(&before, &Loads::default(), goals, Limits::default());
         prop_assert_eq!(plan.moves.len(), fewest_moves(&before, 4));
         let after: Vec<usize> = counts(&carried_out(&before, &plan), 4).iter().map(|(replicas, _)| *replicas).collect();

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proto::ids::{DirectoryId, NodeId, TopicId, TopicPartition};
-use proto::metadata::{Duty, TierPointer};
+use proto::metadata::{Duty, Share, TierPointer};
 
 use crate::raft::Level;
 
@@ -74,12 +74,12 @@ pub enum Command {
     AssignDirectories(AssignDirectories),
     /// Takes a broker out of the cluster for good.
     UnregisterBroker(NodeId),
-    /// Says whether a broker is to be emptied.
-    SetDraining {
+    /// Says what part of the replicas a broker is to have.
+    SetShare {
         /// The broker.
         id: NodeId,
-        /// Whether it is.
-        draining: bool,
+        /// Its part.
+        share: Share,
     },
     /// Raises or lowers the levels of features.
     UpdateFeatures(UpdateFeatures),
@@ -111,7 +111,7 @@ impl Command {
             | Self::AlterPartitions(_)
             | Self::AssignDirectories(_)
             | Self::Sweep(_)
-            | Self::SetDraining { .. }
+            | Self::SetShare { .. }
             | Self::ElectLeaders(_) => Level::Some,
             Self::CreateTopics(_)
             | Self::CreatePartitions(_)
@@ -145,7 +145,7 @@ impl Command {
             | Self::FinishDeletions(_)
             | Self::AlterReassignments(_)
             | Self::AssignDirectories(_)
-            | Self::SetDraining { .. }
+            | Self::SetShare { .. }
             | Self::UpdateFeatures(_)
             | Self::BindVoter { .. }
             | Self::AssignDuties(_)
@@ -206,7 +206,7 @@ impl Command {
             Self::AssignDirectories(assign) => assign.places.len() * 48,
             Self::UpdateFeatures(update) => update.updates.iter().map(|update| 64 + update.name.len()).sum(),
             Self::AssignDuties(duties) => duties.len() * 16,
-            Self::UnregisterBroker(_) | Self::SetDraining { .. } | Self::BindVoter { .. } | Self::Sweep(_) => 0,
+            Self::UnregisterBroker(_) | Self::SetShare { .. } | Self::BindVoter { .. } | Self::Sweep(_) => 0,
             Self::FormCluster(_)
             | Self::RegisterBroker(_)
             | Self::SetBrokerState(_)
@@ -274,7 +274,7 @@ pub enum Outcome {
     /// Done.
     UnregisterBroker,
     /// Done.
-    SetDraining,
+    SetShare,
     /// In the order asked. If one is refused none is carried out.
     UpdateFeatures(Vec<Result<(), Refusal>>),
     /// The voter is bound to the directory asked for.

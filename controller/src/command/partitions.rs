@@ -63,6 +63,9 @@ pub struct AlterReassignments {
     pub changes: Vec<(TopicPartition, Option<Vec<NodeId>>)>,
     /// Whether the number of replicas may change (KIP-860).
     pub allow_factor_change: bool,
+    /// Partition epochs that changes were planned on: where one has moved on, the change is refused. None of an operator's,
+    /// whose word counts whatever happened meanwhile.
+    pub planned_on: Vec<(TopicPartition, i32)>,
 }
 
 /// See [`Command::AssignDirectories`].

@@ -9,6 +9,7 @@
 
 use proto::ids::{DirectoryId, NodeId};
 use proto::metadata::{Image, PartitionState, Recovery};
+use proto::planted::{Bug, planted};
 
 /// What is to become of a partition. Made by [`Change::of`], adjusted by whoever knows what happened, settled by
 /// [`Change::finish`].
@@ -139,7 +140,8 @@ impl<'a> Change<'a> {
     /// Who leads `new`, and what follows from it for the sets.
     fn elect(&self, new: &mut PartitionState) {
         let fit = |id: NodeId| {
-            let holds_all = new.isr.contains(&id) || (new.isr.is_empty() && new.elr.contains(&id));
+            let eligible = new.elr.contains(&id) || planted(Bug::ElrIgnored);
+            let holds_all = new.isr.contains(&id) || (new.isr.is_empty() && eligible);
             holds_all && can_lead(self.image, new, id)
         };
         let preferred = || new.replicas.first().copied().filter(|id| self.want == Want::Preferred && fit(*id));

@@ -55,7 +55,7 @@ pub fn decide(image: &Image, command: &Command, now: Millis, policy: &Policy) ->
         Command::RegisterBroker(broker) => brokers::register(&mut draft, broker)?,
         Command::SetBrokerState(change) => brokers::set_state(&mut draft, change)?,
         Command::UnregisterBroker(id) => brokers::unregister(&mut draft, *id)?,
-        Command::SetDraining { id, draining } => brokers::set_draining(&mut draft, *id, *draining)?,
+        Command::SetShare { id, share } => brokers::set_share(&mut draft, *id, *share)?,
         Command::CreateTopics(create) => topics::create(&mut draft, create)?,
         Command::DeleteTopics(delete) => topics::delete(&mut draft, delete),
         Command::CreatePartitions(create) => topics::create_partitions(&mut draft, create)?,

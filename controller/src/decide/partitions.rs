@@ -36,6 +36,14 @@ impl Draft<'_> {
 }
 
 impl Draft<'_> {
+    /// Makes what was planned on the version of `tp` that stands come too late, and changes nothing else.
+    fn outdate(&mut self, tp: TopicPartition) {
+        let Some(old) = self.image.partition(tp) else { return };
+        let state =
+            PartitionState { partition_epoch: old.partition_epoch.saturating_add(1), ..PartitionState::clone(old) };
+        self.push(MetadataRecord::PartitionSet { tp, state });
+    }
+
     /// Whether a replica of `tp` that may lack records may lead it when there is no other.
     pub(super) fn allows_unclean(&self, tp: TopicPartition) -> bool {
         self.image.topic(tp.topic).is_some_and(|topic| self.policy.unclean(&self.image, &topic.name))
@@ -110,7 +118,12 @@ pub(super) fn alter(draft: &mut Draft<'_>, alter: &AlterPartitions) -> Result<Ou
         .partitions
         .iter()
         .map(|asked| {
-            check_isr(draft, alter.broker, asked)?;
+            check_version(draft, alter.broker, asked)?;
+            if let Err(refusal) = check_isr(draft, alter.broker, asked) {
+                // The same may have been asked before, and be on its way still: from here on it is outdated, and this answer final.
+                draft.outdate(asked.tp);
+                return Err(refusal);
+            }
             draft.change_partition(asked.tp, |change, _| {
                 change.isr = asked.isr.iter().map(|(id, _)| *id).collect();
                 change.recovered = asked.recovered;
@@ -121,10 +134,9 @@ pub(super) fn alter(draft: &mut Draft<'_>, alter: &AlterPartitions) -> Result<Ou
     Ok(Outcome::AlterPartitions(answers))
 }
 
-/// Refuses a change of the in-sync replicas that its leader may not ask for (KIP-497, KIP-841, KIP-903).
-fn check_isr(draft: &Draft<'_>, asking: NodeId, change: &IsrChange) -> Result<(), Refusal> {
-    let image = &draft.image;
-    let state = image.partition(change.tp).ok_or(Refusal::UnknownTopicId)?;
+/// Refuses a change of the in-sync replicas that is not asked by the leader, or not of what is so now (KIP-497).
+fn check_version(draft: &Draft<'_>, asking: NodeId, change: &IsrChange) -> Result<(), Refusal> {
+    let state = draft.image.partition(change.tp).ok_or(Refusal::UnknownTopicId)?;
     let (asked, current) = (change.leader_epoch, state.leader_epoch);
     if asked > current {
         return Err(Refusal::UnknownLeaderEpoch { asked, current });
@@ -135,6 +147,13 @@ fn check_isr(draft: &Draft<'_>, asking: NodeId, change: &IsrChange) -> Result<()
     if change.partition_epoch != state.partition_epoch {
         return Err(Refusal::InvalidUpdateVersion);
     }
+    Ok(())
+}
+
+/// Refuses in-sync replicas that a leader may not ask for (KIP-841, KIP-903).
+fn check_isr(draft: &Draft<'_>, asking: NodeId, change: &IsrChange) -> Result<(), Refusal> {
+    let image = &draft.image;
+    let state = image.partition(change.tp).ok_or(Refusal::UnknownTopicId)?;
     let invalid = |why: &str| Err(Refusal::InvalidRequest(why.to_owned()));
     let mut ids: Vec<NodeId> = change.isr.iter().map(|(id, _)| *id).collect();
     ids.sort_unstable();

@@ -21,7 +21,7 @@ impl Ring {
     /// The brokers of `image` that may lead and are not being drained.
     pub(super) fn new(image: &Image) -> Self {
         let mut racks: BTreeMap<Option<&str>, Vec<NodeId>> = BTreeMap::new();
-        for broker in image.brokers().filter(|broker| broker.is_active() && !broker.draining) {
+        for broker in image.brokers().filter(|broker| broker.is_active() && !broker.is_draining()) {
             racks.entry(broker.rack.as_deref()).or_default().push(broker.id);
         }
         let deepest = racks.values().map(Vec::len).max().unwrap_or(0);

@@ -16,7 +16,7 @@ pub struct Policy {
     pub unclean_leader_election: bool,
     /// `firn.flush`.
     pub flush: Flush,
-    /// `leader.imbalance.per.broker.percentage`: of the partitions a broker is preferred for, how many others may lead
+    /// Of the partitions a broker is preferred for, how many others may lead
     /// before it gets them back.
     pub leader_imbalance_percent: usize,
 }
@@ -27,7 +27,7 @@ impl Default for Policy {
             min_insync_replicas: 1,
             unclean_leader_election: false,
             flush: Flush::Fsync,
-            leader_imbalance_percent: 10,
+            leader_imbalance_percent: 0,
         }
     }
 }

@@ -3,6 +3,8 @@
 //! While it lasts, a partition's replicas are those it is to have, in their order, followed by those that go. It ends in the
 //! change that brings the last of the added ones in sync (see [`super::change`]).
 
+use std::collections::BTreeMap;
+
 use proto::ids::{NodeId, TopicPartition};
 use proto::metadata::{MetadataRecord, PartitionState};
 
@@ -19,15 +21,23 @@ pub(super) fn alter(draft: &mut Draft<'_>, alter: &AlterReassignments) -> Result
             alter.changes.len()
         )));
     }
+    let planned_on: BTreeMap<TopicPartition, i32> = alter.planned_on.iter().copied().collect();
     let answers = alter
         .changes
         .iter()
         .map(|(tp, target)| match target {
+            _ if is_stale(draft, *tp, &planned_on) => Err(Refusal::InvalidUpdateVersion),
             Some(target) => reassign(draft, *tp, target, alter.allow_factor_change),
             None => cancel(draft, *tp),
         })
         .collect();
     Ok(Outcome::AlterReassignments(answers))
+}
+
+/// Whether the partition changed since the change of it was planned.
+fn is_stale(draft: &Draft<'_>, tp: TopicPartition, planned_on: &BTreeMap<TopicPartition, i32>) -> bool {
+    let now = draft.image.partition(tp).map(|state| state.partition_epoch);
+    planned_on.get(&tp).is_some_and(|epoch| now != Some(*epoch))
 }
 
 /// The replicas as they are if what is under way is taken back.
@@ -43,7 +53,7 @@ fn reassign(
 ) -> Result<(), Refusal> {
     let old = draft.image.partition(tp).ok_or(Refusal::UnknownTopic)?;
     check_replicas(&draft.image, target)?;
-    let drained = |id: &&NodeId| draft.image.broker(**id).is_some_and(|broker| broker.draining);
+    let drained = |id: &&NodeId| draft.image.broker(**id).is_some_and(|broker| broker.is_draining());
     if let Some(id) = target.iter().filter(|id| !old.replicas.contains(id)).find(drained) {
         return Err(Refusal::InvalidReplicaAssignment(format!(
             "The manual partition assignment includes broker {id}, which is being drained."

@@ -1,17 +1,16 @@
-//! What is due from time to time: elections, duties of brokers that are gone, moves for the sake of balance. Pure.
+//! What is due from time to time: elections, duties of brokers that are gone, moves to and from brokers. Pure.
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use proto::ids::{Millis, NodeId, TopicPartition};
+use proto::ids::{Millis, NodeId};
 use proto::metadata::{Duty, Image};
 
 use super::Settings;
-use crate::balance::{Goals, Limits, Loads, plan};
-use crate::command::{AlterReassignments, Command, Elections};
+use super::moves::Moves;
+use crate::balance::Loads;
+use crate::command::{Command, Elections};
 
-/// How often the balance is looked at.
-const BALANCE_EVERY: Millis = 10_000;
 /// Duties that go to a broker.
 const BROKERS_DUTIES: [Duty; 2] = [Duty::Sweeper, Duty::SnapshotWriter];
 
@@ -20,11 +19,9 @@ const BROKERS_DUTIES: [Duty; 2] = [Duty::Sweeper, Duty::SnapshotWriter];
 pub(super) struct Chores {
     unclean: Recurring,
     preferred: Option<Recurring>,
-    balance: Option<(usize, Recurring)>,
+    moves: Moves,
     /// How many were asked for and are not done.
     under_way: usize,
-    /// Partitions that were set in motion here.
-    moving: BTreeSet<TopicPartition>,
 }
 
 #[derive(Debug)]
@@ -52,13 +49,11 @@ impl Recurring {
 
 impl Chores {
     pub(super) fn new(settings: &Settings) -> Self {
-        let balance = |moves| (moves, Recurring { every: BALANCE_EVERY, last: None });
         Self {
             unclean: Recurring::every(settings.unclean_every),
             preferred: settings.preferred_every.map(Recurring::every),
-            balance: settings.balance_moves.filter(|moves| *moves > 0).map(balance),
+            moves: Moves::new(settings),
             under_way: 0,
-            moving: BTreeSet::new(),
         }
     }
 
@@ -68,7 +63,7 @@ impl Chores {
     }
 
     /// What is due now. Nothing while something is under way.
-    pub(super) fn due(&mut self, now: Millis, image: &Image, loads: &Loads) -> Vec<Command> {
+    pub(super) fn due(&mut self, now: Millis, image: &Arc<Image>, loads: &Loads) -> Vec<Command> {
         if self.under_way > 0 {
             return Vec::new();
         }
@@ -79,47 +74,9 @@ impl Chores {
             commands.push(Command::Sweep(Elections { unclean, preferred }));
         }
         commands.extend(unassigned(image));
-        if let Some((moves, recurring)) = &mut self.balance
-            && recurring.is_due(now)
-        {
-            let moves = *moves;
-            commands.extend(self.balance(image, loads, moves));
-        }
+        commands.extend(self.moves.next(now, image, loads));
         self.under_way = commands.len();
         commands
-    }
-
-    /// The next moves. None while users move replicas, or a partition has too few in sync to lose another.
-    fn balance(&mut self, image: &Image, loads: &Loads, moves: usize) -> Option<Command> {
-        if image.level() < 1 || image.brokers().count() < 2 {
-            return None;
-        }
-        let states = image
-            .topics()
-            .flat_map(|topic| topic.indexed().map(|(index, state)| (TopicPartition::new(topic.id, index), state)));
-        let mut under_way = BTreeSet::new();
-        for (tp, state) in states {
-            let moves = !state.adding.is_empty() || !state.removing.is_empty();
-            if state.leader.is_none() || !state.elr.is_empty() || (moves && !self.moving.contains(&tp)) {
-                return None;
-            }
-            if moves {
-                under_way.insert(tp);
-            }
-        }
-        self.moving = under_way;
-        let room = moves.saturating_sub(self.moving.len());
-        if room == 0 {
-            return None;
-        }
-        let plan = plan(image, loads, Goals::AUTOMATIC, Limits::automatic(room));
-        let changes: Vec<_> = plan.targets.into_iter().map(|(tp, target)| (tp, Some(target))).collect();
-        if changes.is_empty() {
-            return None;
-        }
-        tracing::info!(partitions = changes.len(), "replicas move to even out what brokers carry");
-        self.moving.extend(changes.iter().map(|(tp, _)| *tp));
-        Some(Command::AlterReassignments(AlterReassignments { changes, allow_factor_change: false }))
     }
 }
 
@@ -148,3 +105,6 @@ fn unassigned(image: &Image) -> Option<Command> {
         .collect();
     (!duties.is_empty()).then_some(Command::AssignDuties(duties))
 }
+
+#[cfg(test)]
+mod tests;

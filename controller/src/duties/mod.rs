@@ -6,6 +6,7 @@
 //! starts afresh with each term.
 
 mod chores;
+mod moves;
 
 #[cfg(test)]
 mod tests;
@@ -47,9 +48,11 @@ pub struct Settings {
     /// How often preferred leaders are restored (`leader.imbalance.check.interval.seconds`); none to leave them
     /// (`auto.leader.rebalance.enable`).
     pub preferred_every: Option<Duration>,
-    /// How many partitions may be on the move for the sake of balance (`firn.balance.moves`); none to move nothing
-    /// (`firn.balance.enable`).
-    pub balance_moves: Option<usize>,
+    /// Whether brokers that come get their share by themselves (`firn.balance.enable`). Brokers that are to be emptied are
+    /// emptied in any case.
+    pub balance: bool,
+    /// How many partitions may be on the move at a time (`firn.balance.moves`), at least one.
+    pub balance_moves: usize,
 }
 
 impl Default for Settings {
@@ -60,7 +63,8 @@ impl Default for Settings {
             probe_within: Duration::from_millis(500),
             unclean_every: Duration::from_secs(300),
             preferred_every: Some(Duration::from_secs(300)),
-            balance_moves: Some(20),
+            balance: true,
+            balance_moves: 20,
         }
     }
 }
@@ -72,6 +76,7 @@ const QUEUED: usize = 1024;
 enum Message {
     Beat { link: u64, beat: Box<Beat>, answer: oneshot::Sender<BeatReply> },
     Closed { link: u64 },
+    Loads { answer: oneshot::Sender<Loads> },
 }
 
 /// Where connections of brokers bring their beats. A cheap clone.
@@ -86,6 +91,13 @@ impl Sessions {
     pub fn link(&self) -> Link {
         let number = self.links.fetch_add(1, Ordering::Relaxed);
         Link { number, queue: self.queue.clone() }
+    }
+
+    /// What brokers carry. None if this node does not lead the quorum.
+    pub async fn loads(&self) -> Option<Loads> {
+        let (answer, answered) = oneshot::channel();
+        self.queue.send(Message::Loads { answer }).await.ok()?;
+        answered.await.ok()
     }
 }
 
@@ -263,6 +275,9 @@ impl Task {
                     let _ = answer.send(reply);
                 }
             }
+            // Who does not lead knows nothing: the answer is dropped.
+            Message::Loads { answer } if self.leads() => _ = answer.send(self.loads.clone()),
+            Message::Loads { .. } => {}
             Message::Closed { link } => {
                 let broker = self.links.iter().find(|(_, (newest, _))| *newest == link);
                 if let Some((id, epoch)) = broker.map(|(id, (_, epoch))| (*id, *epoch)) {

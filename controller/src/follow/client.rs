@@ -54,7 +54,14 @@ impl Follower {
         let peers = Peers { transport, identity };
         let entropy = Arc::clone(&machine.entropy);
         // It is nobody's member: whoever leads is another node, also one of the same id.
-        let remote = Remote { id: None, peers: peers.clone(), bootstrap, entropy, known: Default::default() };
+        let remote = Remote {
+            id: None,
+            peers: peers.clone(),
+            bootstrap,
+            entropy,
+            known: Default::default(),
+            refused: Default::default(),
+        };
         let router = Arc::new(Router { local: None, remote: Some(remote), images: images.clone() });
         let task = Task { router: Arc::clone(&router), peers, publish, replica: Replica::default() };
         let task = machine.spawner.spawn_hot(task.run());

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::client::{FollowConfig, Follower};
 use super::feed::{Next, Ring};
-use super::{Followed, FollowError, Replica};
+use super::{FollowError, Followed, Replica};
 use crate::tests::world::{World, shows, write};
 use crate::{ControllerHandle, Wire};
 
@@ -106,11 +106,8 @@ proptest! {
 }
 
 fn follow(world: &World, id: i32) -> (Follower, ControllerHandle) {
-    let config = FollowConfig {
-        node_id: NodeId(id),
-        cluster_id: None,
-        bootstrap: world.voters.values().cloned().collect(),
-    };
+    let config =
+        FollowConfig { node_id: NodeId(id), cluster_id: None, bootstrap: world.voters.values().cloned().collect() };
     Follower::start(config, &world.machine(&format!("host-{id}")))
 }
 

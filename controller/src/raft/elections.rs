@@ -31,9 +31,11 @@ impl Default for Timings {
 impl Timings {
     /// How long a request for a vote may be under way.
     pub(crate) const fn vote_ms(&self) -> u64 {
-        // Longer than a heartbeat, shorter than the lease: openraft insists on both.
-        let half = self.lease_ms / 2;
-        if half > self.heartbeat_ms { half } else { self.heartbeat_ms + 1 }
+        // Longer than a heartbeat, shorter than the lease: openraft insists on both. A voter syncs its vote meanwhile.
+        let (half, most) = (self.lease_ms / 2, self.lease_ms.saturating_sub(1));
+        let wanted = if half > 100 { half } else { 100 };
+        let allowed = if wanted < most { wanted } else { most };
+        if allowed > self.heartbeat_ms { allowed } else { self.heartbeat_ms + 1 }
     }
 
     /// The lease as openraft has to be told, which wants it longer than [`Timings::vote_ms`].

@@ -119,10 +119,7 @@ pub(super) fn take_snapshot_meta(bytes: &[u8]) -> Result<SnapshotMeta, DecodeErr
 }
 
 /// Takes a version, then what `take` takes of it, and nothing may be left.
-fn whole<T>(
-    mut bytes: &[u8],
-    take: impl FnOnce(&mut &[u8], u64) -> Result<T, DecodeError>,
-) -> Result<T, DecodeError> {
+fn whole<T>(mut bytes: &[u8], take: impl FnOnce(&mut &[u8], u64) -> Result<T, DecodeError>) -> Result<T, DecodeError> {
     let version = u64::take(&mut bytes)?;
     if version > WITH_DISKS {
         return Err(DecodeError::UnknownVersion { number: 0, version });
@@ -249,10 +246,7 @@ mod tests {
         let entry = Entry { log_id: log_id(), payload: EntryPayload::Membership(membership.clone()) };
         let nil = "00".repeat(16);
         let seven = format!("{}07", "00".repeat(15));
-        assert_eq!(
-            golden(&put_entry(&entry)),
-            format!("010301ac020201020001020003613a310103623a310200{seven}01{nil}")
-        );
+        assert_eq!(golden(&put_entry(&entry)), format!("010301ac020201020001020003613a310103623a310200{seven}01{nil}"));
         assert_eq!(take_entry(&put_entry(&entry)).map(|e| e.payload), Ok(entry.payload));
         let meta = SnapshotMeta {
             last_log_id: None,

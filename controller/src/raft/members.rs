@@ -63,6 +63,10 @@ impl Quorum {
                 if voters.contains(&id) {
                     return Err(VoterError::Duplicate);
                 }
+                if membership.get_node(&id).is_some() {
+                    // It may have come back with an empty disk: what it had as an observer must not count.
+                    self.change(ChangeMembers::RemoveNodes(BTreeSet::from([id])), false).await?;
+                }
                 let node = Voter { address, directory };
                 self.change(ChangeMembers::SetNodes(BTreeMap::from([(id, node)])), true).await?;
                 self.caught_up(id).await?;
@@ -154,15 +158,17 @@ impl Quorum {
 
     /// Waits until `id` has about all there is.
     async fn caught_up(&self, id: u64) -> Result<(), VoterError> {
-        let near = |metrics: &Metrics| {
-            let known = metrics.replication.as_ref().and_then(|replication| replication.get(&id).copied().flatten());
-            known.is_some_and(|known| known.index + NEAR >= metrics.last_log_index.unwrap_or(0))
-        };
         self.raft
             .wait(Some(CATCH_UP))
-            .metrics(near, "the new voter has caught up")
+            .metrics(|metrics| is_near(metrics, id), "the new voter has caught up")
             .await
             .map(drop)
             .map_err(|_| VoterError::Behind)
     }
+}
+
+/// Whether a member has nearly all that the leader, whose metrics these are, has.
+fn is_near(metrics: &Metrics, id: u64) -> bool {
+    let known = metrics.replication.as_ref().and_then(|replication| replication.get(&id).copied().flatten());
+    known.is_some_and(|known| known.index + NEAR >= metrics.last_log_index.unwrap_or(0))
 }

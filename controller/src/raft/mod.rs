@@ -24,7 +24,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use openraft::error::{CheckIsLeaderError, ForwardToLeader, RaftError};
-use openraft::{Config, Raft, SnapshotPolicy};
+use openraft::{Config, Raft, ServerState, SnapshotPolicy};
+use parking_lot::Mutex;
 use proto::host::Spawner;
 use proto::ids::{DirectoryId, NodeId};
 use proto::metadata::{Batch, BatchRejected, Image};
@@ -72,6 +73,11 @@ type VoteRequest = openraft::raft::VoteRequest<u64>;
 type VoteResponse = openraft::raft::VoteResponse<u64>;
 type InstallRequest = openraft::raft::InstallSnapshotRequest<TypeConfig>;
 
+/// Whether a member leads. That it is known as the leader is not enough: one that was removed knows of nobody after it.
+fn is_leader(metrics: &Metrics) -> bool {
+    metrics.state == ServerState::Leader
+}
+
 /// What became of a raft entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Applied {
@@ -83,12 +89,8 @@ pub(crate) enum Applied {
     Rejected(BatchRejected),
 }
 
-/// Raft entries between two snapshots.
-const SNAPSHOT_EVERY_ENTRIES: u64 = 4096;
 /// Bytes in raft entries between two snapshots.
 const SNAPSHOT_EVERY_BYTES: u64 = 32 << 20;
-/// Raft entries kept behind a snapshot, for a voter that is slightly behind.
-const KEEP_ENTRIES: u64 = 256;
 /// Bytes of a snapshot that are sent at a time.
 const SNAPSHOT_CHUNK_BYTES: u64 = 1 << 20;
 /// How long one of them may take.
@@ -112,7 +114,8 @@ pub(crate) struct Electorate {
 pub(crate) struct Quorum {
     raft: Raft<TypeConfig>,
     id: u64,
-    store: Store,
+    /// Until the member has ended: its file is free for the next one then, whoever still holds a handle.
+    store: Arc<Mutex<Option<Store>>>,
     bytes_since_snapshot: Arc<AtomicU64>,
     lease_ms: u64,
     /// It hands the lead over: it takes no commands any more.
@@ -149,7 +152,7 @@ impl Quorum {
             heartbeat_interval: 1_000,
             election_timeout_min: 2_000,
             election_timeout_max: 4_000,
-            ..config()
+            ..config(&store)
         };
         let links = Links { peers: None, pause: Duration::from_millis(500) };
         let lease_ms = config.election_timeout_max;
@@ -173,7 +176,7 @@ impl Quorum {
             heartbeat_interval: timings.heartbeat_ms,
             election_timeout_min: timings.vote_ms(),
             election_timeout_max: timings.lease_at_least_ms(),
-            ..config()
+            ..config(&store)
         };
         let pause = Duration::from_millis(timings.heartbeat_ms);
         let links = Links { peers: Some(electorate.peers.clone()), pause };
@@ -211,6 +214,7 @@ impl Quorum {
             .await
             .map_err(|error| StoreError::Raft(error.to_string()))?
             .map_err(|error| StoreError::Raft(error.to_string()))?;
+        let store = Arc::new(Mutex::new(Some(store)));
         Ok(Self { raft, id, store, bytes_since_snapshot: Arc::default(), lease_ms, resigning: Arc::default() })
     }
 
@@ -242,11 +246,11 @@ impl Quorum {
     pub(crate) fn term_if_leader(&self) -> Option<u64> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
-        if metrics.current_leader != Some(self.id) || self.resigning.load(Ordering::Relaxed) {
+        if !is_leader(&metrics) || self.resigning.load(Ordering::Relaxed) {
             return None;
         }
         let alone = metrics.membership_config.membership().voter_ids().count() <= 1;
-        let silent_ms = metrics.millis_since_quorum_ack.unwrap_or(0);
+        let silent_ms = metrics.millis_since_quorum_ack.unwrap_or(u64::MAX);
         (alone || silent_ms <= LEASES_WITHOUT_QUORUM * self.lease_ms).then_some(metrics.current_term)
     }
 
@@ -298,7 +302,7 @@ impl Quorum {
     pub(crate) async fn leads_no_more(&self) {
         // An end of the metrics is the end of the member.
         let mut metrics = self.raft.metrics();
-        let _ = metrics.wait_for(|metrics| metrics.current_leader != Some(self.id)).await;
+        let _ = metrics.wait_for(|metrics| !is_leader(metrics)).await;
     }
 
     /// Has the quorum agree on `batch`, and applies it here.
@@ -365,6 +369,7 @@ impl Quorum {
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "the quorum member did not end cleanly");
         }
+        self.store.lock().take();
     }
 
     /// Takes a snapshot now and returns when it is written.
@@ -385,11 +390,12 @@ impl Quorum {
 }
 
 /// What all quorums have in common.
-fn config() -> Config {
+fn config(store: &Store) -> Config {
+    let (snapshot_every, keep) = store.pace();
     Config {
         cluster_name: "firn".to_owned(),
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY_ENTRIES),
-        max_in_snapshot_log_to_keep: KEEP_ENTRIES,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshot_every),
+        max_in_snapshot_log_to_keep: keep,
         purge_batch_size: 64,
         snapshot_max_chunk_size: SNAPSHOT_CHUNK_BYTES,
         install_snapshot_timeout: SNAPSHOT_CHUNK_MS,

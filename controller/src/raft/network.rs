@@ -3,17 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::error::{
-    InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable,
-};
+use openraft::error::{InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable};
 use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::InstallSnapshotResponse;
 use proto::metadata::DecodeError;
 
 use super::rpc::{self, Installed};
-use super::{
-    AppendRequest, AppendResponse, InstallRequest, TypeConfig, VoteRequest, VoteResponse, Voter, node_id,
-};
+use super::{AppendRequest, AppendResponse, InstallRequest, TypeConfig, VoteRequest, VoteResponse, Voter, node_id};
 use crate::peers::{CallError, Peers};
 use crate::wire::calls::Kind;
 
@@ -40,19 +36,21 @@ pub(super) struct Link {
     target: u64,
     address: String,
     pause: Duration,
+    /// Whether the last attempt found nobody: said once, not with every heartbeat.
+    is_lost: bool,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Links {
     type Network = Link;
 
     async fn new_client(&mut self, target: u64, node: &Voter) -> Link {
-        Link { peers: self.peers.clone(), target, address: node.address.clone(), pause: self.pause }
+        Link { peers: self.peers.clone(), target, address: node.address.clone(), pause: self.pause, is_lost: false }
     }
 }
 
 impl Link {
     async fn ask<T, E: std::error::Error>(
-        &self,
+        &mut self,
         kind: Kind,
         body: Vec<u8>,
         within: Duration,
@@ -61,7 +59,9 @@ impl Link {
         let Some(peers) = &self.peers else {
             return Err(RPCError::Unreachable(Unreachable::new(&OnlyOneVoter { target: self.target })));
         };
-        match peers.ask(&self.address, node_id(self.target), (kind, Bytes::from(body)), within).await {
+        let answer = peers.ask(&self.address, node_id(self.target), (kind, Bytes::from(body)), within).await;
+        self.is_lost = self.say(answer.as_ref().err());
+        match answer {
             Ok(answer) => take(&answer.body).map_err(|error| RPCError::Network(NetworkError::new(&error))),
             // Both would go on as they are: leave it alone for a while.
             Err(error @ (CallError::Unreachable(_) | CallError::Refused(_))) => {
@@ -69,6 +69,17 @@ impl Link {
             }
             Err(error @ CallError::Unknown(_)) => Err(RPCError::Network(NetworkError::new(&error))),
         }
+    }
+
+    /// Tells of a voter that is lost or found again. Answers whether it is lost now.
+    fn say(&self, error: Option<&CallError>) -> bool {
+        let Self { target: voter, address, .. } = self;
+        match (self.is_lost, error) {
+            (false, Some(error)) => tracing::warn!(voter, %address, %error, "a voter of the quorum does not answer"),
+            (true, None) => tracing::info!(voter, %address, "a voter of the quorum answers again"),
+            (false, None) | (true, Some(_)) => {}
+        }
+        error.is_some()
     }
 }
 

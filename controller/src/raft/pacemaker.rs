@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::elections::{Command, Event, Pacer, Role, Timings};
-use super::{Metrics, Quorum, node_id};
+use super::{Metrics, Quorum, is_leader, node_id};
 use crate::peers::Peers;
 use crate::session::Evidence;
 use crate::transport::probe;
@@ -44,7 +44,7 @@ impl Heard {
     }
 
     /// Whether a leader was heard less than `ms` milliseconds ago.
-    pub(super) fn within(&self, ms: u64) -> bool {
+    pub(crate) fn within(&self, ms: u64) -> bool {
         self.0.lock().is_some_and(|(_, at)| at.elapsed() <= Duration::from_millis(ms))
     }
 
@@ -158,7 +158,7 @@ impl Pacemaker {
         let metrics = self.metrics();
         metrics.running_state.as_ref().ok()?;
         let voters: BTreeSet<u64> = metrics.membership_config.membership().voter_ids().collect();
-        Some(if metrics.current_leader == Some(self.quorum.id) {
+        Some(if is_leader(&metrics) {
             Role::Leader
         } else if !voters.contains(&self.quorum.id) {
             Role::Observer
@@ -200,7 +200,10 @@ impl Pacemaker {
         } else if silent.is_empty() {
             tracing::warn!("the quorum of the metadata has no leader yet, though all voters can be reached");
         } else {
-            tracing::warn!("the quorum of the metadata has no leader; no answer from voter {}", silent.join(", voter "));
+            tracing::warn!(
+                "the quorum of the metadata has no leader; no answer from voter {}",
+                silent.join(", voter ")
+            );
         }
     }
 

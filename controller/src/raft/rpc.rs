@@ -215,8 +215,7 @@ mod tests {
         assert_eq!(hex(&put_vote_request(&vote)), "04020001030101");
         assert_eq!(take_vote_request(&put_vote_request(&vote)), Ok(vote));
 
-        let meta =
-            SnapshotMeta { last_log_id: None, last_membership: Default::default(), snapshot_id: "s".to_owned() };
+        let meta = SnapshotMeta { last_log_id: None, last_membership: Default::default(), snapshot_id: "s".to_owned() };
         let install = InstallRequest { vote: Vote::new(4, 2), meta, offset: 5, data: vec![1, 2], done: true };
         let bytes = put_install(&install);
         assert_eq!(take_install(&bytes), Ok(install));

@@ -81,6 +81,7 @@ impl Quorum {
 
     /// Where this member's log ends, as far as it is durable. None if that cannot be read.
     pub(super) async fn last_log(&self) -> Option<LogEnd> {
-        self.store.clone().get_log_state().await.ok().map(|state| log_end(state.last_log_id))
+        let mut store = self.store.lock().clone()?;
+        store.get_log_state().await.ok().map(|state| log_end(state.last_log_id))
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use openraft::storage::RaftStateMachine;
 use openraft::{AnyError, EntryPayload, RaftSnapshotBuilder, Snapshot, StorageIOError};
 use proto::metadata::{Image, SnapshotReader, write_snapshot};
+use proto::planted::{Bug, planted};
 use tokio::sync::watch;
 
 use crate::follow::feed::Feed;
@@ -22,6 +23,8 @@ struct State {
     image: Image,
     applied: Option<LogId>,
     membership: StoredMembership,
+    /// The image before the last batch, kept only for [`Bug::SnapshotDropsLast`].
+    before: Option<Image>,
 }
 
 /// See the module.
@@ -41,6 +44,7 @@ impl StateMachine {
                 image: SnapshotReader::read_all(&bytes)?,
                 applied: meta.last_log_id,
                 membership: meta.last_membership,
+                before: None,
             },
             None => State::default(),
         };
@@ -56,6 +60,9 @@ impl StateMachine {
 
     fn apply_entry(&mut self, entry: Entry) -> Applied {
         self.state.applied = Some(entry.log_id);
+        if planted(Bug::SnapshotDropsLast) {
+            self.state.before = Some(self.state.image.clone());
+        }
         match entry.payload {
             EntryPayload::Blank => Applied::Nothing,
             EntryPayload::Normal(batch) => match self.state.image.apply_batch(entry.log_id.leader_id.term, &batch) {
@@ -119,7 +126,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let chunks = bytes.chunks(proto::metadata::SNAPSHOT_CHUNK_BYTES).map(<[u8]>::to_vec).collect();
         self.store.write_snapshot(meta.clone(), chunks).await?;
         self.feed.replaced(image.offset());
-        self.state = State { image, applied: meta.last_log_id, membership: meta.last_membership.clone() };
+        let membership = meta.last_membership.clone();
+        self.state = State { image, applied: meta.last_log_id, membership, before: None };
         self.publish();
         Ok(())
     }
@@ -145,7 +153,8 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             snapshot_id: format!("metadata-{}", self.state.image.offset()),
         };
         let mut chunks = Vec::new();
-        let Ok(()) = write_snapshot(&self.state.image, |chunk| {
+        let image = self.state.before.as_ref().unwrap_or(&self.state.image);
+        let Ok(()) = write_snapshot(image, |chunk| {
             chunks.push(chunk);
             Ok::<_, Infallible>(())
         });

@@ -2,7 +2,7 @@
 //! run on the blocking threads.
 
 use std::fmt::Debug;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use openraft::{AnyError, ErrorSubject, ErrorVerb, StorageIOError};
 use proto::host::Spawner;
 use proto::ids::NodeId;
 use proto::metadata::DecodeError;
+use proto::planted::{Bug, planted};
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 
@@ -21,6 +22,7 @@ use super::encoding::{
 };
 use super::slack::{Cushioned, Slack};
 use super::{Entry, LogId, SnapshotMeta, StorageError, TypeConfig, Vote};
+use crate::storage::{Given, Storage};
 
 /// Raft index → entry.
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
@@ -37,7 +39,7 @@ const NODE_ID: &str = "node id";
 /// redb's page cache. The log is read once at start and by voters that lag; a few MiB do.
 const CACHE_BYTES: usize = 4 << 20;
 /// Entries that are sent to another voter together take no more, unless it is one.
-const SENT_BYTES: usize = 4 << 20;
+const SENT_BYTES: usize = 512 << 10;
 
 /// Why the quorum's store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +94,8 @@ pub(crate) struct Store {
     db: Arc<Database>,
     slack: Arc<Slack>,
     spawner: Spawner,
+    snapshot_every: u64,
+    keep: u64,
 }
 
 impl Debug for Store {
@@ -101,8 +105,24 @@ impl Debug for Store {
 }
 
 impl Store {
-    /// Opens the store of `node` at `dir/quorum.redb`, making it if it is not there. Blocks.
-    pub(crate) fn open(dir: &Path, node: NodeId, spawner: Spawner) -> Result<Self, StoreError> {
+    /// Opens the store of `node` at `dir/quorum.redb`, or in the file that `storage` names, making it if it is not there.
+    /// Blocks.
+    pub(crate) fn open(dir: &Path, storage: &Storage, node: NodeId, spawner: Spawner) -> Result<Self, StoreError> {
+        let store = match &storage.file {
+            Some(file) => Self::given(dir, Arc::clone(file), node, spawner)?,
+            None => Self::in_directory(dir, node, spawner)?,
+        };
+        Ok(Self { snapshot_every: storage.snapshot_every, keep: storage.keep, ..store })
+    }
+
+    fn given(dir: &Path, file: Arc<dyn StorageBackend>, node: NodeId, spawner: Spawner) -> Result<Self, StoreError> {
+        let at = |source| StoreError::Directory { path: dir.display().to_string(), source };
+        std::fs::create_dir_all(dir).map_err(at)?;
+        let slack = Slack::open(&dir.join("quorum.slack")).map_err(at)?;
+        Self::with_backend(Given(file), slack, node, spawner)
+    }
+
+    fn in_directory(dir: &Path, node: NodeId, spawner: Spawner) -> Result<Self, StoreError> {
         std::fs::create_dir_all(dir)
             .map_err(|source| StoreError::Directory { path: dir.display().to_string(), source })?;
         let at = |path: &Path| {
@@ -110,7 +130,16 @@ impl Store {
             move |source| StoreError::Directory { path, source }
         };
         let (path, beside) = (dir.join("quorum.redb"), dir.join("quorum.slack"));
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        if !path.exists() {
+            // Made under another name: a file whose making was cut off is not one that can be opened.
+            let unfinished = dir.join("quorum.redb.new");
+            let made = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&unfinished);
+            let made = FileBackend::new(made.map_err(at(&unfinished))?)?;
+            Database::builder().create_with_backend(made)?;
+            std::fs::rename(&unfinished, &path).map_err(at(&path))?;
+            File::open(dir).and_then(|dir| dir.sync_all()).map_err(at(&path))?;
+        }
+        let file = OpenOptions::new().read(true).write(true).open(&path);
         let file = FileBackend::new(file.map_err(at(&path))?)?;
         let slack = Slack::open(&beside).map_err(at(&beside))?;
         Self::with_backend(file, slack, node, spawner)
@@ -144,7 +173,13 @@ impl Store {
             write.open_table(SNAPSHOT)?;
         }
         write.commit()?;
-        Ok(Self { db: Arc::new(db), slack, spawner })
+        let Storage { snapshot_every, keep, .. } = Storage::default();
+        Ok(Self { db: Arc::new(db), slack, spawner, snapshot_every, keep })
+    }
+
+    /// Raft entries between two snapshots, and how many of them are kept behind one.
+    pub(super) fn pace(&self) -> (u64, u64) {
+        (self.snapshot_every, self.keep)
     }
 
     /// The room kept for its writes.
@@ -182,13 +217,19 @@ impl Store {
         self.blocking(subject, ErrorVerb::Write, move |db| {
             let write = db.begin_write()?;
             {
+                let mut metas = write.open_table(META)?;
+                // One that was received while this one was built covers more, and the log before it may be gone.
+                let known = metas.get(SNAPSHOT_META)?.map(|known| take_snapshot_meta(known.value())).transpose()?;
+                if known.is_some_and(|known| known.last_log_id > meta.last_log_id) {
+                    return Ok(());
+                }
                 let mut table = write.open_table(SNAPSHOT)?;
                 table.retain(|_, _| false)?;
                 for (number, chunk) in (0u64..).zip(&chunks) {
                     table.insert(number, chunk.as_slice())?;
                 }
                 let encoded = put_snapshot_meta(&meta);
-                write.open_table(META)?.insert(SNAPSHOT_META, encoded.as_slice())?;
+                metas.insert(SNAPSHOT_META, encoded.as_slice())?;
             }
             write.commit()?;
             Ok(())
@@ -281,7 +322,10 @@ impl RaftLogStorage<TypeConfig> for Store {
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
         let encoded = put_vote(vote);
         self.blocking(ErrorSubject::Vote, ErrorVerb::Write, move |db| {
-            let write = db.begin_write()?;
+            let mut write = db.begin_write()?;
+            if planted(Bug::VoteNotSynced) {
+                write.set_durability(redb::Durability::None).map_err(redb::Error::from)?;
+            }
             write.open_table(META)?.insert(VOTE, encoded.as_slice())?;
             write.commit()?;
             Ok(())

@@ -21,7 +21,7 @@ fn broker(id: i32, epoch: i64, fenced: bool) -> Broker {
         fenced,
         shutting_down: false,
         features: Vec::new(),
-        draining: false,
+        share: proto::metadata::Share::Kept,
     }
 }
 
@@ -120,6 +120,17 @@ fn silence_fences_after_a_session_and_beats_keep_it() {
 }
 
 #[test]
+fn who_was_stopped_itself_blames_nobody() {
+    let mut world = World::new(&[broker(1, 0, false)]);
+    world.beat(100, beat(1, 0, Want::Serve));
+    assert_eq!(world.tick(60_000), [], "it was due at 3,100");
+    assert_eq!(world.tracker.deadline(), Some(63_000));
+    world.beat(60_001, beat(1, 0, Want::Serve));
+    assert_eq!(world.tick(63_000), []);
+    assert_eq!(world.tick(63_001), [submit(1, 0, BrokerState::Fenced)]);
+}
+
+#[test]
 fn a_process_is_gone_when_it_hung_up_and_nobody_listens_twice() {
     let mut world = World::new(&[broker(1, 0, false)]);
     world.beat(10, beat(1, 0, Want::Serve));
@@ -187,8 +198,11 @@ fn old_processes_are_told_and_new_ones_wait_for_the_image() {
     let waits = BeatReply { stale: false, ..stale };
     assert_eq!(world.beat(10, beat(1, 3, Want::Serve)), (waits, vec![]), "the image is at 3");
     assert_eq!(world.tracker.on(Event::Closed { now: 20, id: NodeId(1), epoch: 0 }), [], "of the old one");
-    assert_eq!(world.tick(3_004).len(), 1, "the new one has a session of its own");
-    assert_eq!(world.tick(3_005).len(), 1);
+    assert_eq!(world.tick(300), [probe(2, 1)]);
+    assert_eq!(world.evidence(310, 2, Evidence::Silent), []);
+    assert_eq!(world.tick(3_000), [submit(2, 1, BrokerState::Fenced)]);
+    assert_eq!(world.tick(3_004), [], "the new one has a session of its own");
+    assert_eq!(world.tick(3_005), [submit(1, 2, BrokerState::Fenced)]);
 }
 
 #[test]

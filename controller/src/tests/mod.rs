@@ -153,6 +153,9 @@ over_both! {
 
         let remove = VoterChange::Remove { id: NodeId(0), directory: DirectoryId::UNASSIGNED };
         world.handle(NodeId(1)).change_voters(remove.clone(), Duration::from_secs(30)).await.expect("two are left");
+        // It lives on without a vote, and does not take itself for the leader.
+        world.leader(&[NodeId(1), NodeId(2)]).await;
+        assert!(!world.leaders().contains(&NodeId(0)));
         world.kill(NodeId(0)).await;
         world.write(NodeId(1), "without the first").await.expect("two of two");
         let again = world.handle(NodeId(1)).change_voters(remove, Duration::from_secs(30)).await;

@@ -12,11 +12,11 @@ use proto::metadata::{ConfigKind, ConfigResource, Image};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use super::network::Net;
 use crate::command::{AlterConfigs, ConfigChange, ConfigOp, Mode};
 use crate::duties::Settings;
 use crate::raft::Quorum;
 use crate::{Command, ControllerHandle, ControllerNode, Machine, MemberConfig, Policy, SubmitError, Timings, Wire};
-use super::network::Net;
 
 /// A quorum of members `0..n`.
 pub(crate) struct World {
@@ -34,14 +34,7 @@ impl World {
     pub(crate) fn new(members: i32, wire: Wire, seed: u64) -> Self {
         let voters = (0..members).map(|id| (NodeId(id), format!("host-{id}:9093"))).collect();
         let dirs = (0..members).map(|id| (NodeId(id), tempfile::tempdir().expect("a temporary directory")));
-        Self {
-            net: Net::default(),
-            wire,
-            voters,
-            members: BTreeMap::new(),
-            dirs: dirs.collect(),
-            seed,
-        }
+        Self { net: Net::default(), wire, voters, members: BTreeMap::new(), dirs: dirs.collect(), seed }
     }
 
     /// A place for a member that is not among the voters yet; its id.
@@ -67,6 +60,7 @@ impl World {
             spawner: Spawner::simulated(tokio::runtime::Handle::current()),
             network: Arc::new(self.net.host(host)),
             wire: self.wire,
+            storage: crate::Storage::default(),
         }
     }
 

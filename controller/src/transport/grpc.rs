@@ -140,11 +140,18 @@ impl Transport for Grpc {
 
 /// What comes in until the conversation ends, in whatever way.
 fn envelopes(streaming: Streaming<Envelope>) -> BoxStream<'static, Envelope> {
-    streaming.take_while(|next| std::future::ready(next.is_ok())).filter_map(|next| std::future::ready(next.ok())).boxed()
+    streaming
+        .take_while(|next| std::future::ready(next.is_ok()))
+        .filter_map(|next| std::future::ready(next.ok()))
+        .boxed()
 }
 
 /// Serves `listener` until `stop` is cancelled.
-pub(crate) async fn serve(listener: Listener, service: Arc<dyn Serve>, stop: CancellationToken) -> Result<(), io::Error> {
+pub(crate) async fn serve(
+    listener: Listener,
+    service: Arc<dyn Serve>,
+    stop: CancellationToken,
+) -> Result<(), io::Error> {
     let service = ControlServer::new(Service(service))
         .max_decoding_message_size(MAX_ENVELOPE_BYTES)
         .max_encoding_message_size(MAX_ENVELOPE_BYTES);

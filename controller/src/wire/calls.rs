@@ -36,6 +36,8 @@ pub(crate) enum Kind {
     ChangeVoters = 12,
     /// The quorum as the one asked sees it.
     Describe = 13,
+    /// What brokers carry, as the leader knows it.
+    Loads = 14,
     /// The answer to what is not done. See [`Refused`].
     Refused = 255,
 }
@@ -43,7 +45,7 @@ pub(crate) enum Kind {
 impl Kind {
     /// The kind with that number.
     pub(crate) fn of(number: u32) -> Option<Self> {
-        const ALL: [Kind; 14] = [
+        const ALL: [Kind; 15] = [
             Kind::Hello,
             Kind::Append,
             Kind::Vote,
@@ -57,6 +59,7 @@ impl Kind {
             Kind::Session,
             Kind::ChangeVoters,
             Kind::Describe,
+            Kind::Loads,
             Kind::Refused,
         ];
         ALL.into_iter().find(|kind| *kind as u32 == number)
@@ -152,7 +155,7 @@ mod tests {
 
     #[test]
     fn kinds_have_their_numbers() {
-        for number in (1..=13).chain([255]) {
+        for number in (1..=14).chain([255]) {
             assert_eq!(Kind::of(number).map(|kind| kind as u32), Some(number));
         }
         assert_eq!(Kind::of(0), None);

@@ -28,7 +28,7 @@ durable_union!(
         14 = AlterReassignments(alter),
         15 = AssignDirectories(assign),
         16 = UnregisterBroker(id),
-        17 = SetDraining { id, draining },
+        17 = SetShare { id, share },
         18 = UpdateFeatures(update),
         19 = BindVoter { id, directory },
         20 = AssignDuties(duties),
@@ -67,7 +67,7 @@ durable_struct!(
     ElectLeaders { election, partitions }
     Elections { unclean, preferred }
     FinishDeletions { topics, duty_epoch }
-    AlterReassignments { changes, allow_factor_change }
+    AlterReassignments { changes, allow_factor_change, planned_on }
     AssignDirectories { broker, broker_epoch, places }
     UpdateFeatures { updates, mode }
     FeatureUpdate { name, level, direction }

@@ -71,6 +71,7 @@ fn commands_survive() {
         Command::AlterReassignments(AlterReassignments {
             changes: vec![(tp(), Some(vec![NodeId(1), NodeId(2)])), (tp(), None)],
             allow_factor_change: true,
+            planned_on: vec![(tp(), 7)],
         }),
         Command::RegisterBroker(RegisterBroker {
             id: NodeId(1),
@@ -94,8 +95,7 @@ fn commands_survive() {
 
 #[test]
 fn outcomes_survive() {
-    let created =
-        CreatedTopic { id: tp().topic, name: "t".to_owned(), partitions: 3, replication_factor: 1 };
+    let created = CreatedTopic { id: tp().topic, name: "t".to_owned(), partitions: 3, replication_factor: 1 };
     let refused = || Refusal::FencedLeaderEpoch { asked: 1, current: 2 };
     let outcomes = [
         Outcome::FormCluster("c".to_owned()),
@@ -120,7 +120,7 @@ fn outcomes_survive() {
         Outcome::AlterReassignments(vec![Err(Refusal::NoReassignmentInProgress), Ok(())]),
         Outcome::AssignDirectories(vec![Ok(())]),
         Outcome::UnregisterBroker,
-        Outcome::SetDraining,
+        Outcome::SetShare,
         Outcome::UpdateFeatures(vec![Err(Refusal::FeatureUpdateFailed("why".to_owned()))]),
         Outcome::BindVoter,
         Outcome::AssignDuties(vec![1, 300]),

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -26,7 +27,8 @@ func (t *topicList) Set(s string) error { *t = append(*t, s); return nil }
 
 type suite struct {
 	bootstrap, rows, codec, mode, group, seen, prefix string
-	stopAfter                                         int
+	stopAfter, partitions                             int
+	every                                             time.Duration
 	topics                                            topicList
 }
 
@@ -41,6 +43,8 @@ func main() {
 	flags.StringVar(&s.seen, "seen", "", "file of rows that the group has seen")
 	flags.StringVar(&s.prefix, "prefix", "go", "")
 	flags.IntVar(&s.stopAfter, "stop-after", 0, "rows in all")
+	flags.IntVar(&s.partitions, "partitions", 1, "of the topic that is paced")
+	flags.DurationVar(&s.every, "every", 4*time.Millisecond, "between two records of a partition")
 	flags.Var(&s.topics, "topic", "repeatable")
 	_ = flags.Parse(os.Args[2:])
 	ctx, cancel := context.WithTimeout(context.Background(), commandTime)
@@ -61,8 +65,13 @@ func main() {
 		for _, topic := range s.topics {
 			r.check("tier offsets "+topic, func() error { return s.tierOffsets(ctx, topic) })
 		}
+	case "pace":
+		if err := s.pace(s.topics[0], s.partitions, s.every); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 	default:
-		fmt.Fprintln(os.Stderr, "produce, consume, tier or checks")
+		fmt.Fprintln(os.Stderr, "produce, consume, tier, pace or checks")
 		os.Exit(2)
 	}
 	cancel()
@@ -70,7 +79,7 @@ func main() {
 }
 
 func (s *suite) client(more ...kgo.Opt) (*kgo.Client, error) {
-	return kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(s.bootstrap), kgo.RetryTimeout(time.Minute)}, more...)...)
+	return kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(strings.Split(s.bootstrap, ",")...), kgo.RetryTimeout(time.Minute)}, more...)...)
 }
 
 func codec(name string) kgo.CompressionCodec {
@@ -133,11 +142,8 @@ func (s *suite) consume(ctx context.Context, topic string) error {
 		return err
 	}
 	defer client.Close()
-	ends, err := kadm.NewClient(client).ListEndOffsets(ctx, topic)
+	ends, err := endOffsets(ctx, client, topic)
 	if err != nil {
-		return err
-	}
-	if err := ends.Error(); err != nil {
 		return err
 	}
 	at, err := s.startingAt(ctx, client, topic)
@@ -198,4 +204,18 @@ func reached(at map[int32]int64, ends kadm.ListedOffsets) bool {
 	all := true
 	ends.Each(func(end kadm.ListedOffset) { all = all && at[end.Partition] >= end.Offset })
 	return all
+}
+
+// endOffsets asks again while the answer is one that a new leader gives at first, which this client hands on.
+func endOffsets(ctx context.Context, client *kgo.Client, topic string) (kadm.ListedOffsets, error) {
+	for {
+		ends, err := kadm.NewClient(client).ListEndOffsets(ctx, topic)
+		if err == nil {
+			err = ends.Error()
+		}
+		if !kerr.IsRetriable(err) || ctx.Err() != nil {
+			return ends, err
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
 }

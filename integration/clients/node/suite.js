@@ -27,7 +27,7 @@ const { values: options, positionals } = parseArgs({
 
 const kafka = new kafkajs.Kafka({
   clientId: 'firn-suite',
-  brokers: [options.bootstrap],
+  brokers: options.bootstrap.split(','),
   logLevel: kafkajs.logLevel.NOTHING,
   retry: { initialRetryTime: 100, maxRetryTime: 1000, retries: 60 },
 })
@@ -36,15 +36,44 @@ const kafka = new kafkajs.Kafka({
 async function produce(topic) {
   const { lines } = new Ledger(options.rows)
   const producer = kafka.producer({ idempotent: true, maxInFlightRequests: 1 })
+  const choose = kafkajs.Partitioners.DefaultPartitioner()
+  const partitionMetadata = await partitionsOf(topic)
   await producer.connect()
   try {
     for (let at = 0; at < lines.length; at += BATCH) {
-      const messages = lines.slice(at, at + BATCH).map((value) => ({ key: keyOf(value), value, headers: { source: 'node' } }))
-      await producer.send({ topic, messages, acks: -1, compression: TYPES[options.codec] })
-      console.log('progress', at + messages.length)
+      const values = lines.slice(at, at + BATCH)
+      const messages = values.map((value) => ({ key: keyOf(value), value, headers: { source: 'node' } }))
+      // Each partition by itself: kafkajs reports a send to several as done without those whose leader went in the middle to a
+      // broker that had answered for others already.
+      for (const [partition, own] of grouped(messages, (message) => choose({ topic, partitionMetadata, message }))) {
+        const placed = own.map((message) => ({ ...message, partition }))
+        await producer.send({ topic, messages: placed, acks: -1, compression: TYPES[options.codec] })
+      }
+      console.log('progress', at + values.length)
     }
   } finally {
     await producer.disconnect()
+  }
+}
+
+/** What has the same key, in the order in which it came. */
+function grouped(items, keyOf) {
+  const groups = new Map()
+  for (const item of items) {
+    const key = keyOf(item)
+    groups.set(key, [...(groups.get(key) ?? []), item])
+  }
+  return groups
+}
+
+/** The partitions of a topic as partitioners are given them. */
+async function partitionsOf(topic) {
+  const admin = kafka.admin()
+  await admin.connect()
+  try {
+    return (await admin.fetchTopicMetadata({ topics: [topic] })).topics[0].partitions
+  } finally {
+    await admin.disconnect()
   }
 }
 

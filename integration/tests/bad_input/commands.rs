@@ -79,7 +79,7 @@ async fn a_wrong_configuration_file_is_explained() {
         ("unknown", "no.such.setting = 1\n", "no.such.setting"),
         ("typo", "log.retentoin.ms = 1\n", "log.retention.ms"),
         ("invalid", "log.retention.ms = \"soon\"\n", "log.retention.ms"),
-        ("refused", "process.roles = \"controller\"\n", "process.roles"),
+        ("refused", "process.roles = \"captain\"\n", "process.roles"),
         ("listener", "listeners = \"SSL://127.0.0.1:9093\"\n", "SSL"),
     ] {
         let path = home.path().join(format!("{name}.toml"));

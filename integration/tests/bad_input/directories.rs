@@ -134,3 +134,79 @@ async fn a_partition_in_two_directories_is_said() {
     one_line("in two directories", &firn.finish().await.expect("it ends"), "lies in both", &mut wrong);
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
+
+/// Cold records do not follow a node to another object store by themselves.
+#[tokio::test]
+async fn a_directory_that_was_started_with_another_object_store_is_refused() {
+    let home = home();
+    let data = home.path().join("data");
+    let elsewhere = format!("file://{}", home.path().join("elsewhere").display());
+    let firn = dev(&data);
+    let running = firn.start().await.expect("a broker");
+    let mut witness = Witness::at(running.kafka(), &[]).await;
+    running.terminate(Duration::from_secs(10)).await.expect("it ends");
+    let other = firn.clone().arg("--object-store").arg(&elsewhere);
+    let mut wrong = Vec::new();
+    let finished = other.finish().await.expect("it ends");
+    one_line(
+        "both are named",
+        &finished,
+        &format!("of its own (the folder bucket in it), and is given {elsewhere} now"),
+        &mut wrong,
+    );
+    one_line(
+        "what to do",
+        &finished,
+        "use the former again (firn.object.store, or firn dev --object-store)",
+        &mut wrong,
+    );
+    let finished = firn.clone().arg("--object-store").arg("s3://key:secret@bucket/at").finish().await.expect("it ends");
+    one_line("no credentials", &finished, "is given s3://bucket/at now", &mut wrong);
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    let running = firn.start().await.expect("with its own it starts");
+    witness.address_moved(Client::connect(running.kafka()).await.expect("a connection"));
+    witness.is_well().await;
+    running.terminate(Duration::from_secs(10)).await.expect("it ends");
+
+    // As an earlier version left it, or as the operator did who knows better.
+    let meta = data.join("meta.json");
+    let text = std::fs::read_to_string(&meta).expect("read");
+    let mut fields: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let noted = fields.as_object_mut().expect("an object").remove("object-store");
+    assert_eq!(noted, Some("bucket".into()));
+    std::fs::write(&meta, fields.to_string()).expect("written");
+    let running = other.start().await.expect("nothing is noted");
+    running.terminate(Duration::from_secs(10)).await.expect("it ends");
+    one_line("noted again", &firn.finish().await.expect("it ends"), &elsewhere, &mut wrong);
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// A directory that takes its bucket with it is where its records are, wherever that is.
+#[tokio::test]
+async fn a_directory_that_was_moved_with_its_bucket_serves() {
+    let home = home();
+    let (before, after) = (home.path().join("before"), home.path().join("after"));
+    let start = async |at: &Path, bucket: &Path| {
+        let firn = dev(&at.join("data")).log_to(&home.path().join("log")).set("firn.tier.check.interval.ms", 20);
+        firn.arg("--object-store").arg(&format!("file://{}", bucket.display())).start().await.expect("a broker")
+    };
+    std::fs::create_dir_all(&before).expect("made");
+    let running = start(&before, &before.join("cold")).await;
+    let mut witness = Witness::at(running.kafka(), &COLD).await;
+    let topic = witness.topic.clone();
+    for _ in 0..4 {
+        witness.produce(400_000).await.expect("an acknowledgement");
+    }
+    let mut client = Client::connect(running.kafka()).await.expect("a connection");
+    until("records to be tiered", async || {
+        let tiered = client.offset(&topic, 0, LATEST_TIERED).await.expect("an offset");
+        (tiered > 0).then_some(())
+    })
+    .await;
+    running.terminate(Duration::from_secs(10)).await.expect("it ends");
+    std::fs::rename(&before, &after).expect("moved");
+    let running = start(&after, &after.join("cold")).await;
+    witness.address_moved(Client::connect(running.kafka()).await.expect("a connection"));
+    until("the log to be led again", async || witness.produce(100).await.ok()).await;
+    witness.is_well().await;
+}

@@ -1,7 +1,8 @@
 //! Disks that are full or read-only, and buckets that vanish.
 
 use super::commands::one_line;
-use super::stand::{Mount, Witness, batch, dev, home, make, unique, until};
+use super::mount::Mount;
+use super::stand::{Witness, batch, dev, home, make, unique, until};
 use integration::calls::{ACKS_ALL, CallError, EARLIEST_LOCAL, LATEST, PRODUCE_BY_NAME, produce_request, produced};
 use integration::client::Client;
 use integration::process::Running;

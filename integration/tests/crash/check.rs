@@ -1,10 +1,10 @@
 //! What must hold after every cut, asked as a client asks.
 
 use super::World;
-use super::ledger::Ledger;
 use super::load::{COMMITTED, GROUP, metadata};
 use integration::calls::{CallError, EARLIEST, EARLIEST_LOCAL, LATEST, LATEST_TIERED};
 use integration::client::Client;
+use integration::history::ledger::Ledger;
 use proto::messages::OffsetFetchRequest;
 use proto::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 use std::net::SocketAddr;

@@ -2,11 +2,12 @@
 //!
 //! Each keeps across cuts what a real client would keep, and puts down what it was promised.
 
-use super::ledger::{BatchId, Ledger};
-use super::plan::{Dice, TopicPlan};
+use super::plan::TopicPlan;
 use bytes::Bytes;
 use integration::calls::{ACKS_ALL, CallError, EARLIEST, LATEST, PRODUCE_BY_NAME, produce_request, produced};
 use integration::client::{Client, ClientError};
+use integration::dice::Dice;
+use integration::history::ledger::{BatchId, Ledger};
 use proto::errors::ErrorCode;
 use proto::messages::join_group_request::JoinGroupRequestProtocol;
 use proto::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
@@ -163,7 +164,7 @@ impl Producer {
         }
         for record in 0..records {
             let key = format!("{}-{id}-{record}", self.number);
-            let value: Vec<u8> = (0..self.dice.below(900)).flat_map(|_| self.dice.next().to_le_bytes()).collect();
+            let value: Vec<u8> = (0..self.dice.below(900)).flat_map(|_| self.dice.throw().to_le_bytes()).collect();
             batch.append(id, Some(key.as_bytes()), Some(&value), &[]);
         }
         (id, batch.build())

@@ -1,40 +1,7 @@
 //! What is run and how it is cut, all of it drawn from a seed.
 
-use proto::host::{Entropy, SeededEntropy};
+use integration::dice::Dice;
 use std::time::Duration;
-
-/// Dice whose throws follow from their seed.
-#[derive(Debug)]
-pub(crate) struct Dice(SeededEntropy);
-
-impl Dice {
-    pub(crate) fn new(seed: u64) -> Dice {
-        Dice(SeededEntropy::new(seed))
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0.next_u64()
-    }
-
-    /// A number below `bound`; 0 if that is 0.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
-
-    pub(crate) fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        let at = usize::try_from(self.below(from.len() as u64)).expect("a slice's index");
-        from[at]
-    }
-
-    /// Dice for somebody else.
-    pub(crate) fn split(&mut self) -> Dice {
-        Dice::new(self.next())
-    }
-}
 
 /// A topic under load; each partition has one producer.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +49,7 @@ pub(crate) enum Moment {
 
 impl Moment {
     pub(crate) fn draw(dice: &mut Dice) -> Moment {
-        let mut us = |below: u64| Duration::from_micros(dice.next() % below);
+        let mut us = |below: u64| Duration::from_micros(dice.throw() % below);
         let (long, short, start) = (us(900_000), us(20_000), us(250_000));
         match dice.below(100) {
             0..40 => Moment::Running(long),

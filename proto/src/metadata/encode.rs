@@ -9,7 +9,7 @@ use super::codec::{DecodeError, Durable, take_bytes, take_list};
 use super::image::DeletedTopic;
 use super::record::{
     Broker, ConfigKind, ConfigResource, Duty, Endpoint, FeatureRange, MetadataRecord, PartitionState, Recovery,
-    SecurityProtocol,
+    SecurityProtocol, Share,
 };
 use super::tier::{ObjectFormat, ObjectKey, ObjectRef, RootRef, TailEntry, TierPoint, TierPointer};
 use crate::ids::{DirectoryId, NodeId, TopicId, TopicPartition};
@@ -26,6 +26,7 @@ durable_enum!(
     ObjectFormat { Segment = 1, Parquet = 2 }
     Duty { Sweeper = 1, SnapshotWriter = 2, Balancer = 3 }
     Recovery { Recovered = 0, Recovering = 1 }
+    Share { Kept = 0, Drained = 1, Filled = 2 }
 );
 durable_struct!(
     Endpoint { listener, host, port, protocol }
@@ -128,7 +129,7 @@ macro_rules! versioned {
 }
 versioned!(
     Broker { id, epoch, incarnation, endpoints, rack, directories, fenced, shutting_down }
-        1 { features: Vec::new(), draining: false }
+        1 { features: Vec::new(), share: Share::Kept }
     PartitionState { replicas, directories, isr, elr, leader, leader_epoch, partition_epoch }
         1 { adding: Vec::new(), removing: Vec::new(), last_known_leader: None, recovery: Recovery::Recovered }
     TierPointer {

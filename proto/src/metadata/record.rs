@@ -130,8 +130,20 @@ pub struct Broker {
     pub shutting_down: bool,
     /// Levels of features that its process understands.
     pub features: Vec<FeatureRange>,
-    /// It is to leave the cluster: no replica goes there any more, those it has move away.
-    pub draining: bool,
+    /// What part of the cluster's replicas it is to have.
+    pub share: Share,
+}
+
+/// What part of a cluster's replicas a broker is to have. The numbers are durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Share {
+    /// Those it has: whoever placed them meant it so.
+    #[default]
+    Kept,
+    /// None: it is to leave the cluster. No replica goes there any more, those it has move away.
+    Drained,
+    /// As many as the others: it came, or came back, when there were partitions already. Once it has them it keeps them.
+    Filled,
 }
 
 /// Levels of one feature that a process understands, both ends inclusive.
@@ -153,6 +165,11 @@ impl Broker {
             Some(range) => (range.min..=range.max).contains(&level),
             None => level == 0,
         }
+    }
+
+    /// Whether it is to leave the cluster.
+    pub fn is_draining(&self) -> bool {
+        self.share == Share::Drained
     }
 
     /// Whether it may lead partitions.

@@ -34,7 +34,7 @@ fn one_of_each() -> Vec<MetadataRecord> {
             fenced: true,
             shutting_down: false,
             features: Vec::new(),
-            draining: false,
+            share: Share::Kept,
         }),
         MetadataRecord::BrokerRemoved { id: NodeId(2) },
         MetadataRecord::TopicCreated { id: topic, name: "flights".to_owned(), created_at: 1_700_000_000_000 },
@@ -109,7 +109,7 @@ fn one_of_each_new() -> Vec<MetadataRecord> {
         match record {
             MetadataRecord::BrokerSet(broker) => {
                 broker.features = vec![FeatureRange { name: FEATURE.to_owned(), min: 0, max: 1 }];
-                broker.draining = true;
+                broker.share = Share::Drained;
             }
             MetadataRecord::PartitionSet { state, .. } => {
                 state.adding = vec![NodeId(2)];
@@ -371,7 +371,7 @@ fn any_record() -> impl Strategy<Value = MetadataRecord> {
             fenced,
             shutting_down: !fenced,
             features: features(rack),
-            draining: rack == Some(3),
+            share: [Share::Kept, Share::Filled, Share::Drained][epoch.rem_euclid(3) as usize],
         });
     prop_oneof![
         name().prop_map(|cluster_id| MetadataRecord::ClusterFormed { cluster_id }),

@@ -57,6 +57,10 @@ pub fn expired(old: &TierPointer, expiry: &Expiry) -> TierPointer {
         next.root = None;
     }
     next.tail.retain(|entry| entry.end > expiry.tier_start);
+    if next.is_empty() {
+        // Its end is no record's any more: replicas would compare theirs with one that is gone.
+        next.end_epoch = -1;
+    }
     next
 }
 

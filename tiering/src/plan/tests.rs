@@ -142,6 +142,9 @@ fn a_partial_look_never_moves_the_end() {
     assert_eq!((expiry.tier_start, expiry.tier_end), (20, 50));
     let all = expire(&local(), &pointer, pointer.tail.iter(), Extent::All, NOW).unwrap();
     assert_eq!((all.tier_start, all.tier_end), (90, 90));
+    pointer.end_epoch = 3;
+    assert_eq!(expired(&pointer, &expiry).end_epoch, 3);
+    assert_eq!(expired(&pointer, &all).end_epoch, -1, "the tier ends where no record of it was");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use proto::host::{Clock, Entropy};
 use proto::ids::TopicPartition;
 use proto::metadata::RootRef;
+use proto::planted::{Bug, planted};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -76,7 +77,26 @@ impl Context {
         key: &Key,
         chunks: &[Bytes],
     ) -> Result<(), RoundError> {
+        if planted(Bug::UnknownPutDone) {
+            let done = self.store.create(key, chunks).await;
+            return done.map(drop).or_else(|error| {
+                if matches!(error, StoreError::Unknown { .. }) {
+                    Ok(())
+                } else {
+                    Err(RoundError::Store { doing, error })
+                }
+            });
+        }
         self.insist(tp, doing, || self.store.create(key, chunks)).await.map(drop)
+    }
+
+    /// What a planted bug does instead of waiting for [`Context::create`]: the object comes when it comes, or never.
+    pub(super) fn create_too_late(&self, key: &Key, chunks: &[Bytes]) {
+        let (store, key, chunks) = (self.store.clone(), key.clone(), chunks.to_vec());
+        tokio::spawn(async move {
+            tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+            drop(store.create(&key, &chunks).await);
+        });
     }
 
     /// The root that `reference` names.

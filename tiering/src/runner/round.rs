@@ -25,10 +25,14 @@ pub(super) enum Outcome {
 impl Context {
     /// Whether a round would do anything now.
     pub(super) fn due(&self, lane: &Lane, local: Option<&LocalState>, now: Millis) -> bool {
-        if lane.not_before > now {
+        // What lies further ahead than any wait was planned by a clock that was set back since.
+        let longest = self.config.backoff.cap.as_millis() as Millis;
+        if lane.not_before > now && lane.not_before <= now.saturating_add(longest) {
             return false;
         }
-        if lane.doomed.iter().any(|doomed| doomed.due <= now) {
+        // By a clock that is off nothing is deleted: a round for that would find nothing to do, again and again.
+        let is_sound = self.pointers.clock_is_sound();
+        if is_sound && lane.doomed.iter().any(|doomed| doomed.due <= now) {
             return true;
         }
         let Some(local) = local.filter(|local| local.is_leader) else { return lane.in_doubt.is_some() };
@@ -36,7 +40,7 @@ impl Context {
             || lane.epoch != Some(local.leader_epoch)
             || self.expiry_due(lane, local, now)
             || plan::upload(local, &lane.pointer, now, lane.urgency()).is_some()
-            || lane.sweep_due <= now
+            || (is_sound && lane.sweep_due <= now)
     }
 
     /// Runs a round. It may be dropped at any await: what it did so far is found again.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use proto::metadata::{RootRef, TierPointer};
+use proto::planted::{Bug, planted};
 use uuid::Uuid;
 
 use super::context::{Cached, Context};
@@ -150,6 +151,10 @@ impl Context {
     }
 
     async fn commit(&self, lane: &mut Lane, attempt: Attempt) -> Result<Ended, RoundError> {
+        if planted(Bug::TrimUncommitted) {
+            let generation = attempt.commit.expected_generation + 1;
+            self.locals.committed(lane.tp, &TierPointer { generation, ..attempt.commit.pointer.clone() });
+        }
         match self.committer.commit(attempt.commit.clone()).await {
             Ok(pointer) => {
                 self.landed(lane, attempt, pointer.clone());
@@ -159,11 +164,13 @@ impl Context {
                 self.abandon(lane, attempt.written);
                 Ok(Ended::Stale)
             }
-            Err(error @ CommitError::Unknown(_)) => {
+            Err(error @ CommitError::Unknown(_)) if !planted(Bug::UnknownPutFailed) => {
                 lane.in_doubt = Some(Box::new(attempt));
                 Err(error.into())
             }
-            Err(error @ (CommitError::Fenced | CommitError::Gone | CommitError::Refused(_))) => {
+            Err(
+                error @ (CommitError::Unknown(_) | CommitError::Fenced | CommitError::Gone | CommitError::Refused(_)),
+            ) => {
                 lane.epoch = None;
                 self.abandon(lane, attempt.written);
                 self.abandon(lane, self.objects(&attempt.step));
@@ -291,7 +298,11 @@ impl Context {
         };
         let key = self.store.layout().root(lane.tp, &reference);
         written.push((key.clone(), reference.uuid));
-        self.create(lane.tp, "writing a manifest root", &key, &[bytes]).await?;
+        if planted(Bug::PointerBeforeManifest) {
+            self.create_too_late(&key, &[bytes]);
+        } else {
+            self.create(lane.tp, "writing a manifest root", &key, &[bytes]).await?;
+        }
         let manifest = Arc::new(manifest);
         self.manifests.put(reference.uuid, Cached::Root(manifest.clone()), reference.size);
         Ok((reference, manifest))

@@ -7,6 +7,7 @@ use futures::future::join_all;
 use proto::ids::{Offset, TopicPartition};
 use proto::metadata::tier::MAX_POINTS;
 use proto::metadata::{ObjectFormat, ObjectKey, ObjectRef};
+use proto::planted::{Bug, planted};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::context::Context;
@@ -107,7 +108,12 @@ impl Context {
         };
         let entry = entry(&sealed, key, local);
         let name = self.store.layout().data(&entry);
-        let result = self.create(tp, "storing a segment", &name, &sealed.chunks).await;
+        let result = if planted(Bug::ManifestBeforeObject) {
+            self.create_too_late(&name, &sealed.chunks);
+            Ok(())
+        } else {
+            self.create(tp, "storing a segment", &name, &sealed.chunks).await
+        };
         drop(permit);
         (entry, result)
     }

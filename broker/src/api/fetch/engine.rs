@@ -79,6 +79,8 @@ pub(super) struct Target {
     leader: Option<(NodeId, LeaderEpoch)>,
     /// Whether the image counts this broker as in sync.
     pub(super) in_sync: bool,
+    /// It is a replica's that has had its share for now: nothing is read.
+    pub(super) held_up: bool,
     /// Who should be asked instead, being nearer: nothing is read here then.
     pub(super) preferred: Option<NodeId>,
 }
@@ -94,9 +96,9 @@ impl Target {
         usize::try_from(self.wanted.max_bytes).unwrap_or(0)
     }
 
-    /// Whether a follower knows less of what is committed than there is.
+    /// Whether a follower knows less of what is committed than it could take: it never says more than where its log ends.
     pub(super) fn lags(&self) -> bool {
-        let committed = |partition: &PartitionHandle| partition.offsets().high_watermark;
+        let committed = |partition: &PartitionHandle| partition.offsets().high_watermark.min(self.wanted.offset);
         self.partition.as_ref().is_ok_and(|partition| self.wanted.high_watermark < committed(partition))
     }
 
@@ -151,6 +153,7 @@ pub(super) fn resolve(services: &Services, image: &Image, key: &Key, wanted: &Wa
         tp: topic.ok().map(|topic| TopicPartition { topic: topic.id, partition: key.partition }),
         leader: state.and_then(|state| Some((state.leader?, state.leader_epoch))),
         in_sync: state.is_some_and(|state| state.isr.contains(&services.node_id)),
+        held_up: false,
         preferred: None,
         partition: topic.and_then(|topic| held(services, topic, key.partition)),
     }
@@ -162,7 +165,7 @@ pub(super) fn resolve(services: &Services, image: &Image, key: &Key, wanted: &Wa
 /// `request` is the memory that the request holds. It is not kept from others for the sake of waiting.
 pub(super) async fn gather(
     services: &Services,
-    targets: Vec<Target>,
+    targets: &[Target],
     limits: Limits,
     request: Option<&Grant>,
 ) -> Gathered {
@@ -173,9 +176,10 @@ pub(super) async fn gather(
     let mut estimate = Estimate::Available;
     let mut given_up = false;
     loop {
-        let pass = pass(services, &targets, limits, deadline, estimate).await;
+        let pass = pass(services, targets, limits, deadline, estimate).await;
         let enough = pass.urgent || pass.bytes >= limits.min_bytes;
         if enough || nothing_to_wait_for || given_up || Instant::now() >= deadline {
+            count(services, targets, &pass.found, limits);
             return Gathered { partitions: pass.found, grants: pass.grants };
         }
         let missing = limits.min_bytes - pass.bytes;
@@ -195,10 +199,27 @@ pub(super) async fn gather(
         }
         // At the deadline the last pass answers what is there.
         given_up = if limits.is_follower() {
-            !follower::wait(&waiter, &targets, deadline).await
+            !follower::wait(&waiter, targets, deadline).await
         } else {
             !wait(&waiter, deadline, request).await
         };
+    }
+}
+
+/// Counts what is answered: for whoever balances what brokers carry, or against the bound on what replicas take.
+fn count(services: &Services, targets: &[Target], found: &[Found], limits: Limits) {
+    for (target, found) in targets.iter().zip(found) {
+        let bytes = found.records.len() as u64;
+        match (&target.partition, limits.reader) {
+            (_, _) if bytes == 0 => {}
+            (Ok(partition), Reader::Follower(id)) => {
+                if services.replication.is_slowed(partition.tp(), id) {
+                    services.replication.served(bytes);
+                }
+            }
+            (Ok(partition), _) => partition.traffic().sent(bytes),
+            (Err(_), _) => {}
+        }
     }
 }
 
@@ -245,9 +266,10 @@ async fn pass(services: &Services, targets: &[Target], limits: Limits, deadline:
     for (at, target) in targets.iter().enumerate() {
         let left = limits.max_bytes.saturating_sub(pass.bytes + promised);
         let min_one = pass.bytes == 0 && cold.is_empty();
-        let wanted = if target.preferred.is_some() { 0 } else { left.min(target.max_bytes()) };
+        let reads = target.preferred.is_none() && !target.held_up;
+        let wanted = if reads { left.min(target.max_bytes()) } else { 0 };
         let max_bytes = wanted.min(room.left);
-        let min_one = min_one && target.preferred.is_none();
+        let min_one = min_one && reads;
         let read = read_local(target, max_bytes, min_one && !room.denied, limits).await;
         let read = room.book(services, target, read, limits, memory_until).await;
         pass.seen.push(read.as_ref().ok().map(|(result, _)| result.visible_end));

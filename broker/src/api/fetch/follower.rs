@@ -11,7 +11,7 @@ use crate::partition::ReplicaFetch;
 use crate::partition::types::{Isolation, Reader};
 use crate::partition::waiters::FetchWaiter;
 use proto::errors::ErrorCode;
-use proto::ids::{LeaderEpoch, NodeId};
+use proto::ids::{LeaderEpoch, NodeId, TopicPartition};
 use proto::messages::FetchRequest;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -66,8 +66,9 @@ impl Follower {
     }
 
     /// Tells the partition how far its replica has come. One that must not ask is not read.
-    pub(super) fn fetched(&self, target: &mut Target) {
+    pub(super) fn fetched(&self, services: &Services, target: &mut Target) {
         let Ok(partition) = &target.partition else { return };
+        target.held_up = self.is_held_up(services, partition.tp());
         let known = |epoch: LeaderEpoch| (epoch >= 0).then_some(epoch);
         let fetch = ReplicaFetch {
             replica: self.id,
@@ -80,6 +81,18 @@ impl Follower {
         if let Err(error) = partition.replica_fetched(fetch) {
             target.partition = Err(read_code(&error));
         }
+    }
+}
+
+impl Follower {
+    /// Whether it has had its share for now. One that is in sync is not held up: that would hold up acknowledgements.
+    fn is_held_up(&self, services: &Services, tp: TopicPartition) -> bool {
+        let in_sync = || {
+            let image = services.controller.image();
+            image.partition(tp).is_some_and(|state| state.isr.contains(&self.id))
+        };
+        let replication = &services.replication;
+        replication.is_slowed(tp, self.id) && !replication.may_serve() && !in_sync()
     }
 }
 

@@ -1,8 +1,10 @@
 //! Fetch (KIP-74, KIP-227, KIP-320, KIP-516): records from wherever they are.
 //!
 //! `session` remembers what a consumer reads; `engine` gathers records from memory and disk, and `cold`
-//! from the remote tier, within the limits of the request; `follower` is what is different for replicas. Here all meet the message.
+//! from the remote tier, within the limits of the request; `beyond` doubts what is called out of range; `follower` is what is different for
+//! replicas. Here all meet the message.
 
+mod beyond;
 mod cold;
 mod engine;
 mod follower;
@@ -77,7 +79,10 @@ pub async fn handle(context: &Context<'_>, request: FetchRequest) -> FetchRespon
     let mut targets: Vec<Target> =
         plan.partitions.iter().map(|(key, wanted)| engine::resolve(services, &image, key, wanted)).collect();
     targets.iter_mut().for_each(|target| asker.look(services, target));
-    let gathered = engine::gather(services, targets, limits, context.memory.as_ref()).await;
+    let mut gathered = engine::gather(services, &targets, limits, context.memory.as_ref()).await;
+    if asker.replica().is_none() {
+        beyond::confirm(services, &targets, &mut gathered.partitions).await;
+    }
     let mut response = FetchResponse { session_id: plan.session_id, ..Default::default() };
     let mut topics: HashMap<TopicRef, usize> = HashMap::new();
     for ((key, _), mut found) in plan.partitions.iter().zip(gathered.partitions) {
@@ -151,7 +156,7 @@ impl Asker {
         match self {
             Asker::Consumer => {}
             Asker::Near(near) => near.look(services, target),
-            Asker::Follower(follower) => follower.fetched(target),
+            Asker::Follower(follower) => follower.fetched(services, target),
         }
     }
 }

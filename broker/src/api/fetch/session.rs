@@ -342,11 +342,13 @@ impl Plan {
         let mut session = session.lock();
         let Some(remembered) = session.partitions.get_mut(key) else { return !self.incremental };
         let before = remembered.said.replace(Said { news: false, ..said });
+        // A follower that was told before, and did not take it then, asks with what it knows: never more than where its log ends.
+        let lags = remembered.wanted.high_watermark < said.high_watermark.min(remembered.wanted.offset);
         if said.news {
             // Whoever had records goes last, so that a fetch cut short by max.bytes serves the others next time.
             session.partitions.put_last(key);
         }
-        !self.incremental || said.news || said.error || before != Some(Said { news: false, ..said })
+        !self.incremental || said.news || said.error || lags || before != Some(Said { news: false, ..said })
     }
 }
 
@@ -403,6 +405,21 @@ mod tests {
         let mut forget = request(42, 2, &[]);
         forget.forgotten = vec![key(0)];
         assert_eq!(asked(&sessions.begin(2, 1, forget).expect("goes on")), [(1, 21)]);
+    }
+
+    #[test]
+    fn a_high_watermark_is_said_until_the_follower_has_it() {
+        let sessions = Sessions::new(2);
+        let fetch = |epoch, high_watermark| {
+            let mut fetch = request(if epoch == 0 { 0 } else { 42 }, epoch, &[(0, 10)]);
+            fetch.partitions[0].1.high_watermark = high_watermark;
+            sessions.begin(0, 42, fetch).expect("a session")
+        };
+        assert!(fetch(0, 3).say(&key(0), QUIET));
+        // It was cutting its log, say, and took nothing from that answer.
+        assert!(fetch(1, 3).say(&key(0), QUIET));
+        assert!(!fetch(2, 5).say(&key(0), QUIET));
+        assert!(!fetch(3, Offset::MAX).say(&key(0), QUIET), "an older one does not say what it has");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use plan::{Asked, Cluster, Member};
 use proto::host::{Entropy, Spawner, SystemEntropy};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{TcpListener, ToSocketAddrs};
@@ -42,7 +43,8 @@ pub(super) fn nodes_in(data: &Path) -> Result<Option<usize>, String> {
 pub(super) fn run(args: &DevArgs, data: &Path, nodes: u16) -> Result<ExitCode, String> {
     let cluster_id = proto::ids::TopicId(SystemEntropy.uuid()).to_string();
     let asked = Asked { nodes, kafka: &args.kafka, http: &args.http, cluster_id: &cluster_id };
-    let cluster = Cluster::plan(&asked, recorded(data)?, free_port)?;
+    let mut given = BTreeSet::new();
+    let cluster = Cluster::plan(&asked, recorded(data)?, |host| free_port(host, &mut given))?;
     record(data, &cluster)?;
     let object_store = match &args.object_store {
         Some(url) if url == "memory:" => {
@@ -105,12 +107,30 @@ fn record(data: &Path, cluster: &Cluster) -> Result<(), String> {
     written.map_err(|error| format!("{} cannot be written: {error}", path.display()))
 }
 
-/// A port that nobody listens on now.
-fn free_port(host: &str) -> Result<u16, String> {
+/// A port that nobody listens on now, and that is none of `given`. Where there is one it lies below those that the system gives
+/// to outgoing connections: a node that was down for a while finds its port free.
+fn free_port(host: &str, given: &mut BTreeSet<u16>) -> Result<u16, String> {
+    /// Services of the machine lie below.
+    const FIRST: u64 = 10_000;
+    const ATTEMPTS: usize = 100;
     let said = |error: std::io::Error| format!("no port is to be had on {host}: {error}");
     let address = (host.trim_matches(['[', ']']), 0).to_socket_addrs().map_err(said)?.next();
-    let address = address.ok_or_else(|| format!("{host} has no address"))?;
-    TcpListener::bind(address).and_then(|socket| socket.local_addr()).map(|address| address.port()).map_err(said)
+    let mut address = address.ok_or_else(|| format!("{host} has no address"))?;
+    let outgoing = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let outgoing = outgoing.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32_768_u64);
+    for _ in 0..ATTEMPTS {
+        let drawn = FIRST + SystemEntropy.next_u64() % outgoing.saturating_sub(FIRST).max(1);
+        address.set_port(u16::try_from(drawn).unwrap_or(0));
+        if let Ok(socket) = TcpListener::bind(address).and_then(|socket| socket.local_addr())
+            && given.insert(socket.port())
+        {
+            return Ok(socket.port());
+        }
+    }
+    address.set_port(0);
+    let port = TcpListener::bind(address).and_then(|socket| socket.local_addr()).map_err(said)?.port();
+    given.insert(port);
+    Ok(port)
 }
 
 /// A node's process.

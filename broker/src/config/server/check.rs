@@ -22,8 +22,8 @@ pub(super) fn build(
     let all = check.all_listeners(&read);
     let node_id = check.node_id(&read);
     let told = check.told(&read);
-    let quorum = check.quorum(&read, roles, node_id, &all, told.as_deref());
-    let (listeners, advertised) = check.listeners(&read, roles, all, told);
+    let quorum = check.quorum(&read, roles, node_id, all.as_deref().unwrap_or_default(), told.as_deref());
+    let (listeners, advertised) = all.map(|all| check.listeners(&read, roles, all, told)).unwrap_or_default();
     let inter_broker = check.inter_broker(&read, &listeners);
     let data_dirs = check.data_dirs(&read);
     let http = check.http(&read);
@@ -94,14 +94,10 @@ impl Check<'_> {
         node.or(broker).unwrap_or(0)
     }
 
-    fn all_listeners(&mut self, read: &Read<'_>) -> Vec<Listener> {
-        match listener::parse_all(&read.items("listeners")) {
-            Ok(all) => all,
-            Err(why) => {
-                self.invalid(read, "listeners", why);
-                Vec::new()
-            }
-        }
+    /// `listeners`; none if it cannot be read, which is said then.
+    fn all_listeners(&mut self, read: &Read<'_>) -> Option<Vec<Listener>> {
+        let all = listener::parse_all(&read.items("listeners"));
+        all.map_err(|why| self.invalid(read, "listeners", why)).ok()
     }
 
     /// `advertised.listeners`, if it is set.

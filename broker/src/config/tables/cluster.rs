@@ -10,12 +10,12 @@ table! {
     pub(super) ROWS
     Class "alter.config.policy.class.name" = NULL, Any, Low ReadOnly, JAVA,
         "Class that may veto changes of configs.";
-    Int "alter.log.dirs.replication.quota.window.num" = "11", AtLeast(1), Low ReadOnly, REPLICATION,
+    Int "alter.log.dirs.replication.quota.window.num" = "11", AtLeast(1), Low ReadOnly, ONE_DIR,
         "Windows kept for the bound on moves between directories.";
-    Int "alter.log.dirs.replication.quota.window.size.seconds" = "1", AtLeast(1), Low ReadOnly, REPLICATION,
+    Int "alter.log.dirs.replication.quota.window.size.seconds" = "1", AtLeast(1), Low ReadOnly, ONE_DIR,
         "Length of a window for the bound on moves between directories.";
-    Boolean "auto.leader.rebalance.enable" = "true", Any, High ReadOnly, REPLICATION,
-        "Whether leadership returns to preferred replicas by itself.";
+    Boolean "auto.leader.rebalance.enable" = "true", Any, High ReadOnly, ACTED,
+        "Whether partitions go back to their preferred leaders by themselves.";
     Int "broker.heartbeat.interval.ms" = "500", Any, Medium ReadOnly, ACTED,
         "How often a broker tells the controller that it is alive.";
     Int "broker.id" = "-1", Any, High ReadOnly, ACTED,
@@ -26,7 +26,7 @@ table! {
         "Silence after which a broker is fenced.";
     List "config.providers" = "", Any, Low ClusterWide, LATER,
         "Classes that fetch parts of values from elsewhere.";
-    Boolean "controlled.shutdown.enable" = "true", Any, Medium ReadOnly, REPLICATION,
+    Boolean "controlled.shutdown.enable" = "true", Any, Medium ReadOnly, HANDOVER,
         "Whether leadership is handed over before a broker stops.";
     List "controller.listener.names" = "", Any, High ReadOnly, ACTED,
         "Those of the listeners on which a controller serves the other nodes.";
@@ -62,7 +62,7 @@ table! {
         "Class that may veto new topics.";
     Int "initial.broker.registration.timeout.ms" = "60000", Any, Medium ReadOnly, ACTED,
         "Time a broker may take to register.";
-    Long "leader.imbalance.check.interval.seconds" = "300", AtLeast(1), High ReadOnly, REPLICATION,
+    Long "leader.imbalance.check.interval.seconds" = "300", AtLeast(1), High ReadOnly, ACTED,
         "How often leadership is looked at for balance.";
     String "metadata.log.dir" = NULL, Any, High ReadOnly, QUORUM,
         "Directory of the metadata log; the first data directory if unset.";
@@ -82,36 +82,36 @@ table! {
         "How long old metadata is kept.";
     Int "node.id" = "0", AtLeast(0), High ReadOnly, ACTED,
         "Number of this node, unique in the cluster.";
-    Int "num.replica.fetchers" = "1", AtLeast(1), High ClusterWide, REPLICATION,
+    Int "num.replica.fetchers" = "1", AtLeast(1), High ClusterWide, ACTED,
         "Threads that fetch from each other broker.";
     List "process.roles" = "broker,controller", SomeOf(&["broker", "controller"]), High ReadOnly, ACTED,
         "What this process is: broker, controller, or both.";
-    Int "replica.fetch.backoff.ms" = "1000", AtLeast(0), Medium ReadOnly, REPLICATION,
+    Int "replica.fetch.backoff.ms" = "1000", AtLeast(0), Medium ReadOnly, ACTED,
         "Pause after a failed fetch of a follower.";
-    Int "replica.fetch.max.bytes" = "1048576", AtLeast(0), Medium ReadOnly, REPLICATION,
+    Int "replica.fetch.max.bytes" = "1048576", AtLeast(0), Medium ReadOnly, ACTED,
         "Bytes of a partition a follower fetches at a time.";
-    Int "replica.fetch.min.bytes" = "1", Any, High ReadOnly, REPLICATION,
+    Int "replica.fetch.min.bytes" = "1", Any, High ReadOnly, ACTED,
         "Bytes a follower waits for.";
-    Int "replica.fetch.response.max.bytes" = "10485760", AtLeast(0), Medium ReadOnly, REPLICATION,
+    Int "replica.fetch.response.max.bytes" = "10485760", AtLeast(0), Medium ReadOnly, ACTED,
         "Bytes a follower fetches at a time.";
-    Int "replica.fetch.wait.max.ms" = "500", Any, High ReadOnly, REPLICATION,
+    Int "replica.fetch.wait.max.ms" = "500", Any, High ReadOnly, ACTED,
         "Longest a follower's fetch waits for more.";
     Long "replica.high.watermark.checkpoint.interval.ms" = "5000", Any, High ReadOnly, JOURNAL,
         "How often high watermarks are written to disk.";
-    Long "replica.lag.time.max.ms" = "30000", Any, High ReadOnly, REPLICATION,
+    Long "replica.lag.time.max.ms" = "30000", Any, High ReadOnly, ACTED,
         "Lag after which a follower leaves the in-sync replicas.";
-    String "replica.selector.class" = NULL, Any, Medium ReadOnly, JAVA,
-        "Class that picks the replica a consumer reads from.";
-    Int "replica.socket.receive.buffer.bytes" = "65536", Any, High ReadOnly, REPLICATION,
+    String "replica.selector.class" = NULL, OneOf(&["org.apache.kafka.common.replica.LeaderSelector", "org.apache.kafka.common.replica.RackAwareReplicaSelector"]), Medium ReadOnly, ACTED,
+        "Which replica a consumer reads from, by the names of Kafka's two classes: the leader, which is the default, or one in the consumer's rack.";
+    Int "replica.socket.receive.buffer.bytes" = "65536", Any, High ReadOnly, SOCKETS,
         "Receive buffer of a follower's socket.";
-    Int "replica.socket.timeout.ms" = "30000", Any, High ReadOnly, REPLICATION,
+    Int "replica.socket.timeout.ms" = "30000", Any, High ReadOnly, ACTED,
         "Time a follower's request may take.";
-    Int "replication.quota.window.num" = "11", AtLeast(1), Low ReadOnly, REPLICATION,
+    Int "replication.quota.window.num" = "11", AtLeast(1), Low ReadOnly, THROTTLE,
         "Windows kept for the bound on replication.";
-    Int "replication.quota.window.size.seconds" = "1", AtLeast(1), Low ReadOnly, REPLICATION,
+    Int "replication.quota.window.size.seconds" = "1", AtLeast(1), Low ReadOnly, THROTTLE,
         "Length of a window for the bound on replication.";
-    Boolean "unclean.leader.election.enable" = "false", Any, High ClusterWide, REPLICATION,
+    Boolean "unclean.leader.election.enable" = "false", Any, High ClusterWide, ACTED,
         "Default of the topic config of that name.";
-    Long "unclean.leader.election.interval.ms" = "300000", AtLeast(1), Medium ReadOnly internal, REPLICATION,
+    Long "unclean.leader.election.interval.ms" = "300000", AtLeast(1), Medium ReadOnly internal, ACTED,
         "How often partitions without a leader are looked at.";
 }

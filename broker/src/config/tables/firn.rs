@@ -17,6 +17,10 @@ table! {
 table! {
     /// Firn's broker configs beside the defaults of its topic configs.
     pub(super) FIRN_BROKER
+    Boolean "firn.balance.enable" = "true", Any, High ReadOnly, ACTED,
+        "Whether a broker that joins a cluster gets its share of replicas and leaders by itself. What operators placed stays where it is, and nothing moves among brokers that were there before.";
+    Int "firn.balance.moves" = "20", Between(1, 10000), Medium ReadOnly, ACTED,
+        "Partitions that may be on the move at a time because a broker came or is to be emptied.";
     Long "firn.chunk.cache.bytes" = NULL, AtLeast(1048576), Medium ReadOnly, ACTED,
         "Memory for chunks of cold history that were read; three 64ths of firn.memory.bytes if unset.";
     Long "firn.disk.reserve.bytes" = "268435456", AtLeast(0), Medium ReadOnly, ACTED,
@@ -28,7 +32,7 @@ table! {
         "Disk space for the journal of each data directory.";
     Long "firn.journal.file.bytes" = "67108864", AtLeast(1048576), Low ReadOnly, ACTED,
         "Size of one journal file.";
-    String "firn.log.filter" = "info,openraft=warn", NotEmpty, Medium ReadOnly, ACTED,
+    String "firn.log.filter" = "info,openraft=off", NotEmpty, Medium ReadOnly, ACTED,
         "Which log lines are written, such as `info` or `info,broker::journal=debug`.";
     String "firn.log.format" = "text", OneOf(&["text", "json"]), Low ReadOnly, ACTED,
         "Whether log lines are text or JSON.";

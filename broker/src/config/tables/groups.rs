@@ -66,7 +66,7 @@ table! {
         "Codec number of the offsets topic's batches.";
     Int "offsets.topic.num.partitions" = "50", AtLeast(1), High ReadOnly, ACTED,
         "Partitions of the offsets topic when it is created.";
-    Short "offsets.topic.replication.factor" = "3", AtLeast(1), High ReadOnly, REPLICATION,
+    Short "offsets.topic.replication.factor" = "3", AtLeast(1), High ReadOnly, ACTED,
         "Replicas of the offsets topic when it is created.";
     Int "offsets.topic.segment.bytes" = "104857600", AtLeast(1), High ReadOnly, ACTED,
         "Segment size of the offsets topic when it is created.";

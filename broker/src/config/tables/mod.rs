@@ -7,6 +7,7 @@ mod firn;
 mod groups;
 mod log;
 mod net;
+mod quotas;
 mod security;
 mod share;
 mod tier;
@@ -54,6 +55,7 @@ static BROKER: LazyLock<BTreeMap<&'static str, &'static Definition>> = LazyLock:
         groups::ROWS,
         log::ROWS,
         net::ROWS,
+        quotas::ROWS,
         security::ROWS,
         share::ROWS,
         tier::ROWS,

@@ -76,13 +76,13 @@ table! {
         "Windows kept for client quotas.";
     Int "quota.window.size.seconds" = "1", AtLeast(1), Low ReadOnly, QUOTAS,
         "Length of a window for client quotas.";
-    Int "request.timeout.ms" = "30000", Any, High ReadOnly, REPLICATION,
+    Int "request.timeout.ms" = "30000", Any, High ReadOnly, BETWEEN,
         "How long this broker waits for answers to its own requests.";
     Long "server.max.startup.time.ms" = "9223372036854775807", AtLeast(0), Medium ReadOnly internal, INTERNAL,
         "Time a server may take to start.";
-    Long "socket.connection.setup.timeout.max.ms" = "30000", Any, Medium ReadOnly, REPLICATION,
+    Long "socket.connection.setup.timeout.max.ms" = "30000", Any, Medium ReadOnly, BETWEEN,
         "Longest wait for a connection to another broker.";
-    Long "socket.connection.setup.timeout.ms" = "10000", Any, Medium ReadOnly, REPLICATION,
+    Long "socket.connection.setup.timeout.ms" = "10000", Any, Medium ReadOnly, BETWEEN,
         "First wait for a connection to another broker.";
     Int "socket.listen.backlog.size" = "50", AtLeast(1), Medium ReadOnly, SOCKETS,
         "Connections the system may queue before they are accepted.";

@@ -8,7 +8,7 @@ use super::table;
 table! {
     /// Kafka's broker configs of tiered storage (KIP-405).
     pub(super) ROWS
-    Boolean "follower.fetch.last.tiered.offset.enable" = "false", Any, Medium ClusterWide, REPLICATION,
+    Boolean "follower.fetch.last.tiered.offset.enable" = "false", Any, Medium ClusterWide, FROM_TIER,
         "Whether a new replica starts at the tiered offset; Firn's always do.";
     Int "remote.fetch.max.wait.ms" = "500", AtLeast(1), Medium ClusterWide, REMOTE_WAIT,
         "Longest a fetch waits for cold data.";

@@ -26,13 +26,13 @@ table! {
         "Number of records after which Kafka forces a sync.";
     Long "flush.ms" = "9223372036854775807", AtLeast(0), Medium ClusterWide, FLUSH,
         "Time after which Kafka forces a sync.";
-    List "follower.replication.throttled.replicas" = "", Throttled, Medium ClusterWide, REPLICATION,
+    List "follower.replication.throttled.replicas" = "", Throttled, Medium ClusterWide, ACTED,
         "Replicas whose followers are throttled, as partition:broker pairs, or `*`.";
     Int "index.interval.bytes" = "4096", AtLeast(0), Medium ClusterWide, ACTED,
         "Bytes of records for each entry of a segment's offset index.";
     Int "internal.segment.bytes" = NULL, Any, Medium ClusterWide internal, INTERNAL,
         "Segment size in Kafka's own tests, without a lower bound.";
-    List "leader.replication.throttled.replicas" = "", Throttled, Medium ClusterWide, REPLICATION,
+    List "leader.replication.throttled.replicas" = "", Throttled, Medium ClusterWide, ACTED,
         "Replicas whose leaders are throttled, as partition:broker pairs, or `*`.";
     Long "local.retention.bytes" = "-2", AtLeast(-2), Medium ClusterWide, ACTED,
         "Bytes of a partition kept on local disk once tiered; -2 follows retention.bytes, -1 is unlimited.";
@@ -74,6 +74,6 @@ table! {
         "Largest random span taken off segment.ms so that partitions do not roll together.";
     Long "segment.ms" = "604800000", AtLeast(1), Medium ClusterWide, ACTED,
         "Age at which a segment is closed even if it is not full.";
-    Boolean "unclean.leader.election.enable" = "false", Any, Medium ClusterWide, REPLICATION,
+    Boolean "unclean.leader.election.enable" = "false", Any, Medium ClusterWide, ACTED,
         "Whether a replica that is not in sync may lead when no other is left, losing records.";
 }

@@ -30,8 +30,8 @@ table! {
         "min.insync.replicas of the transaction topic.";
     Int "transaction.state.log.num.partitions" = "50", AtLeast(1), High ReadOnly, ACTED,
         "Partitions of the transaction topic when it is created.";
-    Short "transaction.state.log.replication.factor" = "3", AtLeast(1), High ReadOnly, TRANSACTIONS,
-        "Replicas of the transaction topic when it is created.";
+    Short "transaction.state.log.replication.factor" = "3", AtLeast(1), High ReadOnly, ACTED,
+        "Replicas of the transaction topic when it is created, or as many as there are brokers.";
     Int "transaction.state.log.segment.bytes" = "104857600", AtLeast(1), High ReadOnly, ACTED,
         "Segment size of the transaction topic when it is created.";
     Boolean "transaction.two.phase.commit.enable" = "false", Any, Low ReadOnly, LATER,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proto::ids::{Millis, Offset, TopicPartition};
+use proto::planted::{Bug, planted};
 use proto::records::BatchRef;
 
 use super::{Found, RecoveryError};
@@ -625,7 +626,7 @@ impl Rebuild {
                 local_start: self.local_start,
                 layout: self.layout,
                 epochs: self.epochs,
-                producers: self.producers,
+                producers: if planted(Bug::DuplicateSequence) { Default::default() } else { self.producers },
             },
             described: self.described.map(|folder| folder.recovery),
             lsn,

@@ -144,13 +144,14 @@ impl Core {
         if to >= self.high_watermark || may_lose { Ok(()) } else { Err(Uncuttable::Committed) }
     }
 
-    /// Whether the log has to start over at the tier's end.
-    pub fn contradiction(&self, end: TierEnd) -> Contradiction {
+    /// Whether the log has to start over at the tier's end, or where records can be read again: appended below `log_start`, they would be
+    /// acknowledged and gone.
+    pub fn contradiction(&self, log_start: Offset, end: TierEnd) -> Contradiction {
+        if log_start.max(end.offset) > self.layout.end() {
+            return Contradiction::EndsBefore;
+        }
         if end.offset <= 0 {
             return Contradiction::None;
-        }
-        if end.offset > self.layout.end() {
-            return Contradiction::EndsBefore;
         }
         if end.offset <= self.local_start {
             // What lies on disk here goes on behind it: it was put there with the tier's epochs, or the pointer is old.

@@ -6,6 +6,7 @@
 //! whose history is ours.
 
 use proto::ids::{LeaderEpoch, Millis, NodeId, Offset};
+use proto::planted::{Bug, planted};
 
 use super::{Command, Core};
 
@@ -45,7 +46,8 @@ pub enum IsrRefused {
     /// The partition has gone on from the version that it was planned on: the image will tell. If the proposal was asked
     /// before, with no known outcome, it may be what the partition went on by.
     Outdated,
-    /// It was planned on the version that stands, and may not be: nothing was done.
+    /// It was planned on the version that stood, and may not be: nothing was done, and nothing will be, as the partition has gone on to
+    /// another version by that.
     Ineligible,
     /// It may or may not have been carried out: to be asked again as it is, as that cannot succeed twice.
     Unknown,
@@ -96,7 +98,7 @@ impl Core {
         let told = fetched.broker_epoch;
         let known = self.replicas.get(&fetched.replica).copied();
         let newest = known.map_or(info.broker_epoch, |known| known.broker_epoch.max(info.broker_epoch));
-        let old_incarnation = told >= 0 && told < newest;
+        let old_incarnation = told >= 0 && told < newest && !planted(Bug::ZombieNotFenced);
         if !self.leadership.leads || fetched.replica == self.node || old_incarnation || !self.agrees(fetched) {
             return Vec::new();
         }
@@ -178,6 +180,10 @@ impl Core {
     fn propose(&mut self, isr: Vec<NodeId>, joining: Vec<NodeId>) -> Vec<Command> {
         if self.proposed.is_some() || self.refused {
             return Vec::new();
+        }
+        if planted(Bug::IsrWithoutController) && joining.is_empty() {
+            self.leadership.isr = isr;
+            return self.advance_high_watermark();
         }
         let epoch_of = |id: NodeId| {
             let fetched = self.replicas.get(&id).map(|replica| replica.broker_epoch).filter(|epoch| *epoch >= 0);

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use proto::ids::{LeaderEpoch, Millis, NodeId, Offset};
+use proto::planted::{Bug, planted};
 
 use super::types::{AckError, Offsets};
 use crate::journal::Lsn;
@@ -197,7 +198,7 @@ pub struct Core {
     config: LogConfig,
     health: Health,
     leadership: Leadership,
-    /// Log end when the term began: what the leader of it appended lies at or above.
+    /// Log end when the term began, or when this broker began to lead in it: what the leader of it appended lies at or above.
     term_start: Offset,
     /// The other replicas, as their fetches of this term tell.
     replicas: BTreeMap<NodeId, Replica>,
@@ -340,14 +341,19 @@ impl Core {
         }
         let new_term = leadership.epoch > known.epoch;
         let lost = known.leads && (new_term || !leadership.leads);
+        // Within its term, too: a log that is to be led may have to start over before.
+        let begins = new_term || (leadership.leads && !known.leads);
         let settled = new_term || leadership.partition_epoch > known.partition_epoch;
+        // A version that changes nothing is how the controller refuses: what was planned on the one before comes too late.
+        let refused =
+            settled && leadership == Leadership { partition_epoch: leadership.partition_epoch, ..known.clone() };
         self.leadership = leadership;
         // Only the image says who is in sync, and what became of a proposal (ISR-BY-IMAGE).
-        self.refused = false;
+        self.refused = refused;
         if settled {
             self.proposed = None;
         }
-        if new_term {
+        if begins {
             self.begin_term();
         }
         self.forget_incarnations();
@@ -369,6 +375,9 @@ impl Core {
         self.told = 0;
         if self.leadership.leads {
             self.epochs.assign(self.leadership.epoch, self.term_start);
+            if planted(Bug::ProducersLostOnFailover) {
+                self.producers = Default::default();
+            }
         }
     }
 
@@ -417,6 +426,11 @@ impl Core {
     pub fn configure(&mut self, config: LogConfig) -> Vec<Command> {
         self.config = config;
         self.advance_high_watermark()
+    }
+
+    /// Raises `min.insync.replicas` to `least`, if it is lower: from there on less is committed, never more.
+    pub fn require_in_sync(&mut self, least: usize) {
+        self.config.min_insync_replicas = self.config.min_insync_replicas.max(least);
     }
 
     /// Who leads.

@@ -1,10 +1,10 @@
 //! Cutting the tail of the log, and starting over.
 
-use proto::ids::{Millis, Offset};
+use proto::ids::{LeaderEpoch, Millis, Offset};
 
 use super::super::types::AckError;
 use super::follow::Cut;
-use super::{Command, Core};
+use super::{Command, Core, Health};
 use crate::log::layout::Layout;
 use crate::log::snapshot::Snapshot;
 
@@ -35,18 +35,31 @@ impl Core {
         commands
     }
 
+    /// Whether the log may be cut or started over for what was found in `term`: it is here, nobody else may have appended to
+    /// it or taken it for what it was, as this replica does not lead, and the term goes on.
+    ///
+    /// # Errors
+    /// What stands against it.
+    pub fn may_rewind(&self, term: LeaderEpoch) -> Result<(), AckError> {
+        match self.health {
+            Health::Removed => Err(AckError::Deleted),
+            Health::Offline => Err(AckError::Offline),
+            Health::Good if self.leadership.leads || self.leadership.epoch != term => Err(AckError::NotLeader),
+            Health::Good => Ok(()),
+        }
+    }
+
     /// Drops the local log: it begins, and ends, at `state.offset` with the epochs and producers of `state`
-    /// (TIER-IS-TRUTH, KIP-1023). Of one that is not tiered nothing below can be read any more.
-    pub fn reset(&mut self, now_ms: Millis, state: Snapshot) -> Vec<Command> {
-        let start = state.offset;
+    /// (TIER-IS-TRUTH, KIP-1023). `log_start` is the first offset that can be read from then on: below `state.offset` in
+    /// the tier.
+    ///
+    /// # Panics
+    /// If this replica leads, or is not here any more ([`Core::may_rewind`]).
+    pub fn reset(&mut self, now_ms: Millis, log_start: Offset, state: Snapshot) -> Vec<Command> {
+        let term = self.leadership.epoch;
+        assert_eq!(self.may_rewind(term), Ok(()), "only a log that nobody appends to starts over");
         self.begin_at(now_ms, state);
-        if !self.is_tiered() {
-            self.log_start = start;
-        }
-        if self.leadership.leads {
-            self.term_start = start;
-            self.epochs.assign(self.leadership.epoch, start);
-        }
+        self.log_start = log_start;
         vec![Command::FailAcks(AckError::NotLeader), Command::WakeReaders]
     }
 

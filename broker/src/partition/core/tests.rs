@@ -209,9 +209,41 @@ fn a_failed_directory_and_a_removal_tell_whoever_waits() {
 fn a_log_starts_over_at_the_end_of_the_tier() {
     let mut core = leader(LogConfig { remote: true, ..config() });
     filled(&mut core, 2);
-    let commands = core.reset(NOW, Snapshot { offset: 100, segment_base: 100, ..Snapshot::default() });
+    assert_eq!(core.may_rewind(5), Err(AckError::NotLeader), "a leader drops nothing");
+    let leads = leadership(5, &[ME]);
+    core.on(Event::Leadership(Leadership { leads: false, ..leads.clone() }));
+    assert_eq!((core.may_rewind(4), core.may_rewind(5)), (Err(AckError::NotLeader), Ok(())));
+    let commands = core.reset(NOW, 0, Snapshot { offset: 100, segment_base: 100, ..Snapshot::default() });
     assert_eq!(commands, [Command::FailAcks(AckError::NotLeader), Command::WakeReaders]);
     let ends = core.offsets();
-    assert_eq!((ends.local_start, ends.high_watermark, ends.log_end), (100, 100, 100));
+    assert_eq!((ends.log_start, ends.local_start, ends.high_watermark, ends.log_end), (0, 100, 100, 100));
+    // It begins to lead within its term.
+    core.on(Event::Leadership(leads));
+    assert!(core.watermark_is_known());
+    assert_eq!(core.epochs().latest(), Some(5));
     assert_eq!(append(&mut core, 1, Some(9)), 100);
+}
+
+#[test]
+fn a_log_that_left_is_neither_cut_nor_started_over() {
+    for (event, error) in [(Event::Removed, AckError::Deleted), (Event::Offline, AckError::Offline)] {
+        let mut core = core(config());
+        core.on(Event::Leadership(follows(5, &[OTHER])));
+        assert_eq!(core.may_rewind(5), Ok(()));
+        core.on(event);
+        assert_eq!(core.may_rewind(5), Err(error));
+    }
+}
+
+#[test]
+fn a_minimum_that_is_raised_with_an_image_holds_before_its_replicas_in_sync() {
+    let mut core = core(config());
+    core.on(Event::Leadership(leadership(5, &[ME, OTHER])));
+    append(&mut core, 6, Some(1));
+    core.on(Event::Synced(Lsn(1)));
+    core.require_in_sync(2);
+    core.require_in_sync(1);
+    core.on(Event::Leadership(Leadership { partition_epoch: 1, ..leadership(5, &[ME]) }));
+    assert_eq!(core.offsets().high_watermark, 0, "the other one may be elected, and lacks it");
+    assert_eq!(core.configure(config()), [Command::AckAll(6), Command::Visible]);
 }

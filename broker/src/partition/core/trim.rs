@@ -1,6 +1,7 @@
 //! What leaves the front of the log: by retention, by request, by what the tier holds.
 
 use proto::ids::{Millis, Offset};
+use proto::planted::{Bug, planted};
 
 use super::follow::{Contradiction, TierEnd};
 use super::{Command, Core};
@@ -14,7 +15,7 @@ impl Core {
         if generation < self.pointer_generation {
             return Vec::new();
         }
-        let contradiction = self.contradiction(end);
+        let contradiction = self.contradiction(log_start, end);
         let contradicts = matches!(contradiction, Contradiction::EndsBefore | Contradiction::OtherEpoch);
         if contradicts && !self.leadership.leads {
             return Vec::new();
@@ -28,6 +29,9 @@ impl Core {
         let before = self.log_start;
         let floor = if self.tier_end > 0 { 0 } else { self.local_start };
         self.log_start = log_start.max(floor);
+        if planted(Bug::TierStartBack) && self.leadership.epoch > 0 {
+            self.log_start = 0;
+        }
         if self.log_start != before {
             commands.push(Command::WakeReaders);
         }

@@ -5,6 +5,7 @@
 //! the image says otherwise (KIP-497). A follower takes what its leader says, as far as it is synced here.
 
 use proto::ids::{LeaderEpoch, NodeId, Offset};
+use proto::planted::{Bug, planted};
 
 use super::super::types::{Isolation, ReadError, Reader};
 use super::{Command, Core, Health};
@@ -24,11 +25,14 @@ impl Core {
         if !self.leadership.leads {
             return self.raise_high_watermark(self.told);
         }
-        if self.leadership.isr.len() < self.required_in_sync() {
+        if self.leadership.isr.len() < self.required_in_sync() && !planted(Bug::HwBelowMinIsr) {
             return Vec::new();
         }
+        if planted(Bug::AckBeforeReplication) {
+            return self.raise_high_watermark(self.own_end());
+        }
         // A leader whose own id is not in the set yet counts nevertheless.
-        let safe = self.maximal_isr().map(|replica| self.synced_end_of(replica)).fold(self.synced_end, Offset::min);
+        let safe = self.maximal_isr().map(|replica| self.synced_end_of(replica)).fold(self.own_end(), Offset::min);
         self.raise_high_watermark(safe)
     }
 
@@ -37,16 +41,21 @@ impl Core {
         self.leadership.isr.iter().chain(joining).copied()
     }
 
+    /// End of what is durable here.
+    fn own_end(&self) -> Offset {
+        if planted(Bug::AckBeforeSync) { self.layout.end() } else { self.synced_end }
+    }
+
     fn synced_end_of(&self, replica: NodeId) -> Offset {
         if replica == self.node {
-            return self.synced_end;
+            return self.own_end();
         }
         // Who has not fetched in this term may hold anything.
         self.replicas.get(&replica).map_or(0, |replica| replica.end)
     }
 
     pub(super) fn raise_high_watermark(&mut self, to: Offset) -> Vec<Command> {
-        let to = to.min(self.synced_end);
+        let to = to.min(self.own_end());
         if to <= self.high_watermark {
             return Vec::new();
         }
@@ -80,7 +89,9 @@ impl Core {
         }
         let current = self.leadership.epoch;
         match leader_epoch {
-            Some(epoch) if epoch < current => return Err(ReadError::FencedLeaderEpoch { current }),
+            Some(epoch) if epoch < current && !planted(Bug::OlderLeaderEpochAccepted) => {
+                return Err(ReadError::FencedLeaderEpoch { current });
+            }
             Some(epoch) if epoch > current => return Err(ReadError::UnknownLeaderEpoch { current }),
             _ => {}
         }
@@ -98,6 +109,7 @@ impl Core {
     /// Where a reader's view ends, exclusive.
     pub fn visible_end(&self, isolation: Isolation) -> Offset {
         match isolation {
+            Isolation::ReadUncommitted if planted(Bug::FetchAboveHw) => self.layout.end(),
             Isolation::ReadUncommitted => self.high_watermark,
             Isolation::ReadCommitted => self.last_stable,
             Isolation::LogEnd => self.layout.end(),

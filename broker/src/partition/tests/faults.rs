@@ -262,11 +262,12 @@ async fn deleting_makes_room_on_a_full_disk() {
     }
     let mut acked = [Vec::new(), Vec::new()];
     fill(&world, &handles[1], 100, &mut acked[1]).await.expect("well");
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    // Between two looks at the free space.
+    tokio::time::sleep(Duration::from_millis(5_050)).await;
     let used = world.disk.space(&world.dirs[0].path).await.expect("known");
     world.disk.set_capacity(used.total - used.free + 1_000);
     fill(&world, &handles[0], 3, &mut acked[0]).await.expect("the journal has room");
-    tokio::time::sleep(Duration::from_millis(900)).await;
+    tokio::time::sleep(Duration::from_millis(850)).await;
     world.partitions.remove(tp(1)).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert!(!handles[0].dir().is_offline(), "{}", handles[0].dir().offline());

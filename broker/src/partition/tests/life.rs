@@ -439,10 +439,15 @@ impl Life<'_> {
         let start = pointer.tier_end;
         let epochs: Vec<EpochEntry> = pointer.state.epochs.entries().to_vec();
         let op = self.note(at, Op::Reset(start, sent_of(&pointer.state.producers)), Path::Journal);
-        match soon(handle.reset(start, &epochs, &pointer.state.encode())).await {
+        let leads = handle.leadership();
+        handle.lead(Leadership { leads: false, ..leads.clone() });
+        let producers = pointer.state.encode();
+        let anew = Anew { start, log_start: pointer.log_start, epochs: &epochs, producers: &producers };
+        match soon(handle.reset(leads.epoch, anew)).await {
             Ok(()) => self.durable(at, op),
             Err(error) => return self.gone(error),
         }
+        handle.lead(leads);
         self.log(at).seen_start = start;
         self.lives.seen.resets += 1;
         Ok(())

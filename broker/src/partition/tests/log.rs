@@ -270,7 +270,14 @@ async fn a_log_starts_over_at_the_end_of_the_tier() {
     fill(&world, &handle, 100).await;
     let state = handle.state_at(60).await.expect("a batch border");
     let epochs = [crate::log::epochs::EpochEntry { epoch: 0, start: 0 }];
-    handle.reset(500, &epochs, &state.encode()).await.expect("reset");
+    let producers = state.encode();
+    let anew = Anew { start: 500, log_start: 500, epochs: &epochs, producers: &producers };
+    let refused = handle.reset(0, anew).await;
+    assert_eq!(refused, Err(RewindError::Lost(AckError::NotLeader)), "a leader drops nothing");
+    let leads = handle.leadership();
+    handle.lead(Leadership { leads: false, ..leads.clone() });
+    handle.reset(leads.epoch, anew).await.expect("reset");
+    handle.lead(leads);
     assert_eq!((handle.offsets().local_start, handle.offsets().log_end), (500, 500));
     fill(&world, &handle, 20).await;
     for _ in 0..2 {
@@ -281,6 +288,27 @@ async fn a_log_starts_over_at_the_end_of_the_tier() {
         assert_eq!(read_all(&handle, 500, 1000).await, expected(500, 520));
         settle().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_begun_for_a_replica_that_left_touches_none_that_comes_after_it() {
+    let mut world = World::new(14).await;
+    let old = world.lead(0, local()).await;
+    fill(&world, &old, 30).await;
+    old.lead(Leadership { leads: false, ..old.leadership() });
+    world.partitions.remove(tp(0)).await;
+    let new = world.lead(0, local()).await;
+    fill(&world, &new, 20).await;
+    let anew = Anew { start: 500, log_start: 500, ..Anew::default() };
+    assert_eq!(old.reset(0, anew).await, Err(RewindError::Lost(AckError::Deleted)));
+    let why = Cut { term: 0, loss: Loss::Uncommitted };
+    assert_eq!(old.truncate(10, why).await, Err(RewindError::Lost(AckError::Deleted)));
+    settle().await;
+    assert_eq!(read_all(&new, 0, 1000).await, expected(0, 20));
+    world.disk.cut_power();
+    world.reopen().await.expect("recovers");
+    let new = world.lead(0, local()).await;
+    assert_eq!(read_all(&new, 0, 1000).await, expected(0, 20));
 }
 
 #[tokio::test(start_paused = true)]

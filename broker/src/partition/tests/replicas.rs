@@ -189,7 +189,7 @@ impl Group {
         let mut group = Self {
             table: Arc::new(Mutex::new(table)),
             replicas: (0..REPLICAS).map(replica).collect(),
-            config: LogConfig { min_insync_replicas: 2, replica_lag_max_ms: 4_000, ..local() },
+            config: LogConfig { min_insync_replicas: 2, replica_lag_max_ms: 1_200, ..local() },
             clock: Arc::new(ManualClock::new(1_000_000)),
             entropy: SeededEntropy::new(seed),
             committed: Vec::new(),
@@ -240,6 +240,11 @@ impl Group {
         if let Some(handle) = self.handle(at) {
             handle.lead(self.table.lock().image(at));
         }
+    }
+
+    /// How many lives a broker had.
+    pub(super) fn life(&self, at: usize) -> i64 {
+        self.table.lock().broker_epochs[at]
     }
 
     /// A broker ends; the controller hears of it.
@@ -366,7 +371,8 @@ impl Group {
     }
 
     async fn start_over(&self, follower: &PartitionHandle, log_start: Offset) -> Pulled {
-        match follower.reset(log_start, &[], &[]).await {
+        let anew = Anew { start: log_start, log_start, ..Anew::default() };
+        match follower.reset(follower.leadership().epoch, anew).await {
             Ok(()) => Pulled::StartedOver,
             Err(_) => Pulled::Nothing,
         }
@@ -433,7 +439,7 @@ pub(super) async fn read_batches(
     let mut found = Vec::new();
     let mut next = from;
     while next < until {
-        let chunks = crate::partition::read::read_range(&handle.shared, next, until, 1 << 16).await.ok()?;
+        let chunks = read::read_range(&handle.shared, next, until, 1 << 16).await.ok()?;
         let before = next;
         for chunk in &chunks {
             for batch in batches(chunk) {

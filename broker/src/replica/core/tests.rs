@@ -311,15 +311,21 @@ fn what_is_dropped_while_it_is_cut_leaves_when_that_is_done() {
 }
 
 #[test]
-fn what_comes_back_while_it_is_cut_goes_on_from_there() {
-    let mut core = fetching(1);
-    let end = EpochEnd { epoch: 2, end: 8 };
-    let cut = ticket(&core.on(0, answer(0, ErrorCode::None, SAID, Some(end), Bytes::new())));
-    core.on(1, Event::Dropped(vec![tp(0)]));
-    assert_eq!(core.on(2, Event::Assigned(vec![followed(0, 4)])), vec![]);
-    assert_eq!(core.on(3, Event::Done(tp(0), cut, Outcome::At(position(8, 2)))), vec![]);
-    let ask = Ask { session_id: 42, session_epoch: 1, partitions: vec![(tp(0), wanted(8, 4, 2))], forgotten: vec![] };
-    assert_eq!(core.ask(3), vec![Command::Fetch(ask)]);
+fn what_comes_back_while_it_is_cut_is_looked_at_anew() {
+    // It may have left the broker in between: what was cut, or failed to be, was another log then.
+    for outcome in [Outcome::At(position(3, 2)), Outcome::Failed(Failure::Gone), Outcome::Apart] {
+        let mut core = fetching(1);
+        let end = EpochEnd { epoch: 2, end: 8 };
+        let cut = ticket(&core.on(0, answer(0, ErrorCode::None, SAID, Some(end), Bytes::new())));
+        core.on(1, Event::Dropped(vec![tp(0)]));
+        assert_eq!(core.on(2, Event::Assigned(vec![followed(0, 4)])), vec![]);
+        let settle = core.on(3, Event::Done(tp(0), cut, outcome));
+        assert_eq!(settle, vec![Command::Settle(tp(0), ticket(&settle))]);
+        core.on(3, Event::Done(tp(0), ticket(&settle), Outcome::At(position(8, 2))));
+        let partitions = vec![(tp(0), wanted(8, 4, 2))];
+        let ask = Ask { session_id: 42, session_epoch: 1, partitions, forgotten: vec![] };
+        assert_eq!(core.ask(3), vec![Command::Fetch(ask)]);
+    }
 }
 
 #[test]

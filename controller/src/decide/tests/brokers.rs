@@ -97,7 +97,7 @@ fn a_power_loss_costs_those_their_place_that_did_not_sync() {
     assert_eq!([synced, unsynced, only].map(|tp| world.sets(tp)), ["- [] [0]", "- [] []", "- [] [0]"]);
     world.set_state(0, BrokerState::Active);
     assert_eq!([synced, unsynced, only].map(|tp| world.sets(tp)), ["0 [0] []"; 3]);
-    let recovering = |tp| world.at(tp).recovery == proto::metadata::Recovery::Recovering;
+    let recovering = |tp| world.at(tp).recovery == Recovery::Recovering;
     assert_eq!([synced, unsynced, only].map(recovering), [false, true, false]);
 }
 
@@ -112,19 +112,48 @@ fn brokers_leave_for_good() {
 }
 
 #[test]
+fn who_comes_when_there_is_something_to_share_gets_a_share() {
+    let mut world = World::with_brokers(2);
+    assert!((0..2).all(|id| world.image.broker(NodeId(id)).unwrap().share == Share::Kept), "there was nothing");
+    world.create_on("a", &[0, 1]);
+    world.register(2, 77);
+    assert_eq!(world.image.broker(NodeId(2)).unwrap().share, Share::Filled);
+    world.register(1, 78);
+    assert_eq!(world.image.broker(NodeId(1)).unwrap().share, Share::Kept, "a new process of an old broker");
+}
+
+#[test]
+fn a_broker_that_others_cannot_replace_is_not_emptied() {
+    let mut world = World::with_brokers(3);
+    world.create_on("a", &[0, 1, 2]);
+    let drain = |id| Command::SetShare { id: NodeId(id), share: Share::Drained };
+    let refused = world.run(drain(2)).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "Broker 2 cannot be emptied: a-0 has 3 replica(s), and without it there are only 2 broker(s) in service to hold \
+         them."
+    );
+    world.register(3, 77);
+    assert!(world.run(drain(2)).is_err(), "one that is not in service holds nothing");
+    world.set_state(3, BrokerState::Active);
+    assert_eq!(world.run(drain(2)), Ok(Outcome::SetShare));
+    assert!(world.run(drain(3)).is_err(), "one of both has to stay");
+}
+
+#[test]
 fn nothing_new_goes_to_a_broker_that_is_drained() {
     let mut world = World::with_brokers(3);
-    let drain = |draining| Command::SetDraining { id: NodeId(1), draining };
+    let share = |share| Command::SetShare { id: NodeId(1), share };
     for _ in 0..2 {
-        assert_eq!(world.run(drain(true)), Ok(Outcome::SetDraining));
+        assert_eq!(world.run(share(Share::Drained)), Ok(Outcome::SetShare));
     }
     let id = world.create_ok("a", 4, 2);
     let placed: Vec<NodeId> = (0..4).flat_map(|index| world.state(id, index).replicas.clone()).collect();
     assert!(!placed.contains(&NodeId(1)), "{placed:?}");
     world.register(1, 99);
-    assert!(world.image.broker(NodeId(1)).unwrap().draining, "a new process changes nothing about it");
+    assert!(world.image.broker(NodeId(1)).unwrap().is_draining(), "a new process changes nothing about it");
     world.set_state(1, BrokerState::Active);
-    assert_eq!(world.run(drain(false)), Ok(Outcome::SetDraining));
+    assert_eq!(world.run(share(Share::Kept)), Ok(Outcome::SetShare));
     let id = world.create_ok("b", 4, 2);
     assert!((0..4).any(|index| world.state(id, index).replicas.contains(&NodeId(1))));
 }

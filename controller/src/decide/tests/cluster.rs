@@ -25,7 +25,7 @@ fn a_cluster_of_one_upgrades_itself_a_larger_one_only_if_all_can() {
     assert_eq!(world.image.level(), 0, "there is another one");
     let refused = update(&mut world, FEATURE, 1, Direction::Upgrade);
     assert!(matches!(&refused, Err(Refusal::FeatureUpdateFailed(why)) if why.contains("Broker 0")), "{refused:?}");
-    let reassign = AlterReassignments { changes: Vec::new(), allow_factor_change: false };
+    let reassign = AlterReassignments { changes: Vec::new(), allow_factor_change: false, planned_on: Vec::new() };
     let refused = world.run(Command::AlterReassignments(reassign));
     assert!(matches!(refused, Err(Refusal::UnsupportedVersion(_))), "{refused:?}");
     world.run(Command::UnregisterBroker(NodeId(1))).expect("it was there");

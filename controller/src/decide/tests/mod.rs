@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proto::ids::{DirectoryId, NodeId, TopicId, TopicPartition, Uuid};
 use proto::metadata::{
-    ConfigResource, Image, ObjectFormat, ObjectKey, ObjectRef, PartitionState, Recovery, TailEntry, TierPointer,
+    ConfigResource, Image, ObjectFormat, ObjectKey, ObjectRef, PartitionState, Recovery, Share, TailEntry, TierPointer,
 };
 
 use super::*;
@@ -556,8 +556,13 @@ fn in_sync_replicas_change_only_for_the_leader_on_what_it_saw() {
     assert_eq!(world.run(ask(0, vec![(leader, epochs.0)])), answer(vec![Err(Refusal::InvalidUpdateVersion)]));
     let stale = vec![(leader, epochs.0), (follower, epochs.1 + 1)];
     assert_eq!(world.run(ask(1, stale)), answer(vec![Err(Refusal::IneligibleReplica(follower))]));
-    let back = vec![(leader, epochs.0), (follower, epochs.1)];
-    assert_eq!(world.run(ask(1, back)), answer(vec![Ok(())]));
+    let back = || vec![(leader, epochs.0), (follower, epochs.1)];
+    assert_eq!(
+        world.run(ask(1, back())),
+        answer(vec![Err(Refusal::InvalidUpdateVersion)]),
+        "what was on its way when another was refused comes too late"
+    );
+    assert_eq!(world.run(ask(2, back())), answer(vec![Ok(())]));
     assert_eq!(world.state(id, 0).isr, [leader, follower]);
 }
 

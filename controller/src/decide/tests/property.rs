@@ -84,7 +84,11 @@ fn any_command() -> impl Strategy<Value = Command> {
             })
         }),
         (tp(), proptest::option::of(replicas()), any::<bool>()).prop_map(|(tp, target, allow_factor_change)| {
-            Command::AlterReassignments(AlterReassignments { changes: vec![(tp, target)], allow_factor_change })
+            Command::AlterReassignments(AlterReassignments {
+                changes: vec![(tp, target)],
+                allow_factor_change,
+                planned_on: Vec::new(),
+            })
         }),
         (0i32..4, tp(), any::<bool>()).prop_map(|(id, tp, one)| {
             Command::AssignDirectories(AssignDirectories {
@@ -94,7 +98,10 @@ fn any_command() -> impl Strategy<Value = Command> {
             })
         }),
         (0i32..4).prop_map(|id| Command::UnregisterBroker(NodeId(id))),
-        (0i32..4, any::<bool>()).prop_map(|(id, draining)| Command::SetDraining { id: NodeId(id), draining }),
+        (0i32..4, 0usize..3).prop_map(|(id, share)| Command::SetShare {
+            id: NodeId(id),
+            share: [Share::Kept, Share::Drained, Share::Filled][share],
+        }),
         any::<(bool, bool)>().prop_map(|(unclean, preferred)| Command::Sweep(Elections { unclean, preferred })),
         (0i32..4).prop_map(|id| Command::AssignDuties(vec![(proto::metadata::Duty::Sweeper, NodeId(id))])),
         (any::<bool>(), "[a-c]", setting()).prop_map(|(all, name, (key, value))| {

@@ -4,7 +4,11 @@ use super::*;
 
 fn alter(world: &mut World, tp: TopicPartition, target: Option<&[i32]>, resize: bool) -> Result<(), Refusal> {
     let changes = vec![(tp, target.map(nodes))];
-    match world.run(Command::AlterReassignments(AlterReassignments { changes, allow_factor_change: resize })) {
+    match world.run(Command::AlterReassignments(AlterReassignments {
+        changes,
+        allow_factor_change: resize,
+        planned_on: Vec::new(),
+    })) {
         Ok(Outcome::AlterReassignments(mut answers)) => answers.remove(0),
         other => panic!("{other:?}"),
     }
@@ -100,7 +104,7 @@ fn targets_are_checked() {
         let refused = alter(&mut world, tp, Some(bad), true);
         assert!(matches!(refused, Err(Refusal::InvalidReplicaAssignment(_))), "{bad:?}: {refused:?}");
     }
-    world.run(Command::SetDraining { id: NodeId(2), draining: true }).unwrap();
+    world.run(Command::SetShare { id: NodeId(2), share: Share::Drained }).unwrap();
     assert!(matches!(alter(&mut world, tp, Some(&[0, 2]), false), Err(Refusal::InvalidReplicaAssignment(_))));
     let nowhere = TopicPartition::new(tp.topic, 7);
     assert_eq!(alter(&mut world, nowhere, Some(&[0, 1]), false), Err(Refusal::UnknownTopic));

@@ -13,7 +13,7 @@ use proto::metadata::{Batch, Image, MetadataRecord};
 
 use super::{Level, ProposeError, Quorum, Slack, Store};
 use crate::command::{Clean, CreateTopics, Mode, NewTopic, RegisterBroker, Shortage};
-use crate::{ControllerHandle, ControllerNode, NodeConfig};
+use crate::{ControllerHandle, ControllerNode, NodeConfig, Storage};
 
 const NODE: NodeId = NodeId(0);
 
@@ -116,7 +116,7 @@ async fn a_restart_from_a_snapshot_with_a_purged_log_gives_the_same_image() {
     let (node, handle) = start(dir.path()).await;
     register(&handle, &entropy).await;
     // More entries than a snapshot leaves in the log.
-    for number in 0..super::KEEP_ENTRIES + 100 {
+    for number in 0..Storage::default().keep + 100 {
         create(&handle, &entropy, &[&format!("topic-{number}")]).await;
     }
     quorum_of(&handle).snapshot().await;
@@ -144,8 +144,9 @@ async fn a_thousand_topics_in_one_command_are_one_entry_and_one_image() {
     register(&handle, &entropy).await;
     let mut images = handle.watch();
     images.mark_unchanged();
-    let entries =
-        |handle: &ControllerHandle| quorum_of(&handle).raft.metrics().borrow().last_log_index.expect("the log is not empty");
+    let entries = |handle: &ControllerHandle| {
+        quorum_of(handle).raft.metrics().borrow().last_log_index.expect("the log is not empty")
+    };
     let before = entries(&handle);
     let command = topics((0..1000).map(|number| format!("topic-{number}")), &entropy);
     let answers = handle.create_topics(command).await.expect("this node leads");
@@ -164,7 +165,7 @@ async fn a_thousand_topics_in_one_command_are_one_entry_and_one_image() {
 async fn a_batch_decided_on_another_state_is_rejected_as_a_whole() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let spawner = Spawner::single(tokio::runtime::Handle::current());
-    let store = Store::open(dir.path(), NODE, spawner.clone()).expect("a fresh directory opens");
+    let store = Store::open(dir.path(), &Storage::default(), NODE, spawner.clone()).expect("a fresh directory opens");
     let (quorum, images) = Quorum::start_alone(NODE, store, &spawner).await.expect("it starts");
     let term = quorum.term_if_leader().expect("the only voter leads");
     let records = vec![MetadataRecord::ProducerIdsAllocated { next: 1000 }];
@@ -182,8 +183,8 @@ async fn a_batch_decided_on_another_state_is_rejected_as_a_whole() {
 async fn a_directory_of_another_node_is_refused() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let spawner = Spawner::single(tokio::runtime::Handle::current());
-    drop(Store::open(dir.path(), NODE, spawner.clone()).expect("a fresh directory opens"));
-    let error = Store::open(dir.path(), NodeId(7), spawner).expect_err("it is node 0's");
+    drop(Store::open(dir.path(), &Storage::default(), NODE, spawner.clone()).expect("a fresh directory opens"));
+    let error = Store::open(dir.path(), &Storage::default(), NodeId(7), spawner).expect_err("it is node 0's");
     assert_eq!(error.to_string(), "this metadata directory belongs to node 0, not to node 7");
 }
 

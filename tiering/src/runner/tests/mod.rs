@@ -355,6 +355,25 @@ async fn a_steady_leader_clears_up_after_itself() {
     assert_eq!(world.orphans(), Vec::<String>::new());
 }
 
+/// Time stands still for whoever is always busy: this would never end.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_off_keeps_nobody_busy_and_nothing_from_being_tiered() {
+    let mut world = World::new(16, 1);
+    let _runner = world.start();
+    fill(&world, P0(), 2);
+    pass(3000).await;
+    world.quorum.delete_records(P0(), 10);
+    world.quorum.set_clock_off(true);
+    pass(3 * GRACE_MS as u64).await;
+    fill(&world, P0(), 1);
+    pass(3000).await;
+    assert_eq!(world.quorum.pointer(P0()).tier_end, world.locals.end(P0()));
+    world.quorum.set_clock_off(false);
+    pass(3 * GRACE_MS as u64).await;
+    world.check();
+    assert_eq!(world.orphans(), Vec::<String>::new());
+}
+
 /// Crashes at the n-th step, for every n that a run takes, and again while recovering from it.
 #[tokio::test(start_paused = true)]
 async fn a_crash_between_any_two_steps_converges() {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -86,6 +86,8 @@ pub(super) struct QuorumInner {
     deleted: Mutex<Vec<DeletedPartition>>,
     faults: Mutex<CommitFaults>,
     requests: AtomicU64,
+    /// The node's clock is off.
+    clock_is_off: AtomicBool,
     entropy: Arc<dyn Entropy>,
     fuse: Arc<CountingFuse>,
     store: FaultyStore,
@@ -96,6 +98,10 @@ pub(super) struct QuorumInner {
 impl Quorum {
     pub(super) fn set_faults(&self, faults: CommitFaults) {
         *self.0.faults.lock() = faults;
+    }
+
+    pub(super) fn set_clock_off(&self, is_off: bool) {
+        self.0.clock_is_off.store(is_off, Ordering::SeqCst);
     }
 
     pub(super) fn elect(&self, tp: TopicPartition, epoch: i32) {
@@ -234,6 +240,10 @@ impl Pointers for Quorum {
         let answers: Vec<_> = commits.iter().map(|commit| self.apply(commit)).collect();
         self.0.fuse.step().await;
         if self.chance(faults.lost_answer) { commits.iter().map(|_| unknown()).collect() } else { answers }
+    }
+
+    fn clock_is_sound(&self) -> bool {
+        !self.0.clock_is_off.load(Ordering::SeqCst)
     }
 
     fn deleted(&self) -> Vec<DeletedPartition> {
@@ -399,8 +409,8 @@ impl LocalLog for Locals {
 pub(super) struct Seat {
     quorum: Quorum,
     locals: Arc<Locals>,
-    leads: std::sync::atomic::AtomicBool,
-    cut_off: std::sync::atomic::AtomicBool,
+    leads: AtomicBool,
+    cut_off: AtomicBool,
 }
 
 impl Seat {
@@ -488,6 +498,7 @@ impl World {
             deleted: Mutex::default(),
             faults: Mutex::default(),
             requests: AtomicU64::new(0),
+            clock_is_off: AtomicBool::new(false),
             entropy: entropy.clone(),
             fuse: fuse.clone(),
             store: store.clone(),

@@ -77,6 +77,8 @@ fn the_high_watermark_is_the_leaders_as_far_as_it_is_synced_here() {
     assert_eq!(core.on(said(5, 12, 0)), [], "it does not go back");
     assert_eq!(core.on(said(4, 20, 0)), [], "another term");
     assert_eq!(core.on(said(6, 20, 0)), []);
+    assert_eq!(core.on(said(5, 40, 0)), [Command::Visible], "the leader has more than is here");
+    assert_eq!(core.offsets().high_watermark, 20);
     // What the last leader said says nothing of what the next one has.
     core.on(Event::Leadership(follows(7, &[ME, OTHER])));
     take(&mut core, 7);
@@ -195,7 +197,7 @@ fn a_log_that_contradicts_the_tier_takes_nothing_from_its_pointer() {
         (end(40, 4), Contradiction::None),
         (end(41, 4), Contradiction::EndsBefore),
     ] {
-        assert_eq!(core.contradiction(end), expected, "{end:?}");
+        assert_eq!(core.contradiction(5, end), expected, "{end:?}");
         let mut core = core.clone();
         core.on(Event::Pointer { generation: 3, log_start: 5, end, now_ms: NOW });
         let taken = !matches!(expected, Contradiction::OtherEpoch | Contradiction::EndsBefore);
@@ -206,14 +208,20 @@ fn a_log_that_contradicts_the_tier_takes_nothing_from_its_pointer() {
     }
     // What was put on disk behind the tier does not contradict it.
     let mut fresh = follower();
-    fresh.reset(NOW, Snapshot { offset: 100, segment_base: 100, ..Snapshot::default() });
-    assert_eq!(fresh.contradiction(end(100, 7)), Contradiction::None);
+    fresh.reset(NOW, 0, Snapshot { offset: 100, segment_base: 100, ..Snapshot::default() });
+    assert_eq!(fresh.contradiction(100, end(100, 7)), Contradiction::None);
+    assert_eq!(
+        fresh.contradiction(101, end(100, 7)),
+        Contradiction::EndsBefore,
+        "all that it could append was deleted"
+    );
+    assert_eq!(fresh.contradiction(101, end(0, -1)), Contradiction::EndsBefore, "the same with nothing tiered yet");
 }
 
 #[test]
 fn an_empty_log_may_begin_before_its_first_readable_offset() {
     let mut core = follower();
-    core.reset(NOW, Snapshot { offset: 25, segment_base: 25, ..Snapshot::default() });
+    core.reset(NOW, 25, Snapshot { offset: 25, segment_base: 25, ..Snapshot::default() });
     assert!(core.is_blank());
     core.begin_before(NOW, Snapshot { offset: 20, segment_base: 20, ..Snapshot::default() });
     take(&mut core, 5);

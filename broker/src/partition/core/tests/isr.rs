@@ -88,6 +88,16 @@ fn a_refusal_goes_back_to_what_the_image_says_and_is_not_asked_again_at_once() {
 }
 
 #[test]
+fn a_version_that_changes_nothing_is_a_refusal_and_not_asked_again_at_once() {
+    let mut core = leading(&[ME]);
+    assert_eq!(core.on(by(OTHER, 0, 0)), [propose(0, &[ME, OTHER])]);
+    core.on(Event::Leadership(image(1, &[ME])));
+    assert_eq!(core.on(by(OTHER, 0, 1)), []);
+    core.on(Event::IsrTick { now_ms: 1_000 });
+    assert_eq!(core.on(by(OTHER, 0, 1_001)), [propose(1, &[ME, OTHER])]);
+}
+
+#[test]
 fn who_lags_is_dropped_and_counts_until_the_image_says_so() {
     let mut core = leading(&[ME, OTHER, THIRD]);
     assert_eq!(core.on(Event::IsrTick { now_ms: 7_000 }), []);

@@ -13,11 +13,11 @@ const AFTER_BASE_OFFSET: usize = 8;
 const LEADER_EPOCH: std::ops::Range<usize> = 12..16;
 
 /// Number of a batch: its base timestamp.
-pub(crate) type BatchId = Millis;
+pub type BatchId = Millis;
 
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+enum Fate {
     /// No answer: it may be there once, or not at all.
     Unknown,
     /// Acknowledged, or read, at this base offset: it stays there.
@@ -35,7 +35,7 @@ struct Sent {
 
 /// One partition's promises.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
+pub struct Ledger {
     sent: HashMap<BatchId, Sent>,
     /// DeleteRecords was acknowledged up to here.
     start_at_least: Offset,
@@ -47,7 +47,7 @@ pub(crate) struct Ledger {
 
 /// Reads a partition back against its ledger, batch by batch.
 #[derive(Debug)]
-pub(crate) struct Audit {
+pub struct Audit {
     log_start: Offset,
     next: Offset,
     /// Newest batch of each producer so far: they keep their order.
@@ -57,13 +57,16 @@ pub(crate) struct Audit {
 
 impl Ledger {
     /// A batch is about to be sent (again).
-    pub(crate) fn sending(&mut self, id: BatchId, producer: usize, bytes: &Bytes, will_retry: bool) {
+    pub fn sending(&mut self, id: BatchId, producer: usize, bytes: &Bytes, will_retry: bool) {
         let sent = Sent { bytes: bytes.clone(), producer, will_retry, fate: Fate::Unknown };
         self.sent.entry(id).or_insert(sent);
     }
 
     /// A batch was acknowledged at `offset`.
-    pub(crate) fn acknowledged(&mut self, id: BatchId, offset: Offset) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// If it was never sent, or lies elsewhere.
+    pub fn acknowledged(&mut self, id: BatchId, offset: Offset) -> Result<(), String> {
         let sent = self.sent.get_mut(&id).ok_or_else(|| format!("batch {id} was acknowledged but never sent"))?;
         if let Fate::Kept(before) = sent.fate
             && before != offset
@@ -76,22 +79,25 @@ impl Ledger {
     }
 
     /// DeleteRecords up to `offset` is about to be asked for.
-    pub(crate) fn deleting(&mut self, offset: Offset) {
+    pub fn deleting(&mut self, offset: Offset) {
         self.start_at_most = self.start_at_most.max(offset);
     }
 
     /// DeleteRecords answered that the log starts at `offset`.
-    pub(crate) fn deleted(&mut self, offset: Offset) {
+    pub fn deleted(&mut self, offset: Offset) {
         self.start_at_least = self.start_at_least.max(offset);
     }
 
     /// How many batches are acknowledged or were read.
-    pub(crate) fn kept(&self) -> usize {
+    pub fn kept(&self) -> usize {
         self.sent.values().filter(|sent| sent.fate != Fate::Unknown).count()
     }
 
     /// Begins to read the partition, whose log start and end the broker names.
-    pub(crate) fn audit(&self, log_start: Offset, end: Offset) -> Result<Audit, String> {
+    ///
+    /// # Errors
+    /// If they cannot be.
+    pub fn audit(&self, log_start: Offset, end: Offset) -> Result<Audit, String> {
         if log_start < self.start_at_least || log_start > self.start_at_most {
             let (least, most) = (self.start_at_least, self.start_at_most);
             return Err(format!("the log starts at {log_start}, not in {least}..={most}"));
@@ -103,7 +109,10 @@ impl Ledger {
     }
 
     /// The partition was read from log start to end: nothing may be missing.
-    pub(crate) fn close(&mut self, audit: Audit) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn close(&mut self, audit: Audit) -> Result<(), String> {
         for (id, sent) in &self.sent {
             if let Fate::Kept(offset) = sent.fate
                 && offset >= audit.log_start
@@ -126,12 +135,15 @@ impl Ledger {
 
 impl Audit {
     /// Where to read next.
-    pub(crate) fn next(&self) -> Offset {
+    pub fn next(&self) -> Offset {
         self.next
     }
 
     /// Takes what a fetch brought: whole batches from `next` on.
-    pub(crate) fn take(&mut self, ledger: &Ledger, records: &[u8]) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// What of it cannot be.
+    pub fn take(&mut self, ledger: &Ledger, records: &[u8]) -> Result<(), String> {
         for batch in batches(records) {
             let batch = batch.map_err(|error| format!("at offset {}: {error}", self.next))?;
             self.take_one(ledger, &batch.header, batch.bytes)?;
@@ -176,6 +188,7 @@ fn same(sent: &[u8], read: &[u8]) -> bool {
         && sent.get(LEADER_EPOCH.end..) == read.get(LEADER_EPOCH.end..)
 }
 
+#[cfg(test)]
 mod tests {
     use super::*;
     use proto::records::{BatchBuilder, patch_base_offset_and_epoch};

@@ -1,0 +1,75 @@
+//! Planted bugs, and the seeds of the simulation that catch them: a checker that catches none proves nothing.
+//!
+//! `integration/sim/planted.txt` names for each bug a seed that fails with it and passes without it. `cargo test ... -- --ignored` looks
+//! for such seeds anew, among the first 200, and prints the table.
+#![cfg(feature = "planted")]
+
+use integration::sim::faults::Flavor;
+use proto::planted::Bug;
+use std::collections::BTreeSet;
+use std::process::Command;
+
+const SIM: &str = env!("CARGO_BIN_EXE_sim");
+const TABLE: &str = include_str!("../sim/planted.txt");
+/// Within so many seeds every bug is caught.
+const SEEDS: u64 = 200;
+
+/// Whether a seed passes; and what it said.
+fn passes(seed: u64, nodes: u64, flavor: Flavor, bug: Option<Bug>) -> (bool, String) {
+    let home = tempfile::tempdir().expect("a directory");
+    let mut command = Command::new(SIM);
+    command.arg("--seed").arg(seed.to_string()).arg("--nodes").arg(nodes.to_string());
+    command.arg("--flavor").arg(flavor.name()).arg("--home").arg(home.path().join("home"));
+    if let Some(bug) = bug {
+        command.arg("--bug").arg(bug.name());
+    }
+    let output = command.output().expect("the simulation can be run");
+    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The lines of the table: bug, seed, nodes, flavor.
+fn table() -> Vec<(Bug, u64, u64, Flavor)> {
+    let lines = TABLE.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+    let parse = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [bug, seed, nodes, flavor] = words[..] else { panic!("{line:?} is not: bug, seed, nodes, flavor") };
+        let parsed = (bug.parse(), seed.parse(), nodes.parse(), flavor.parse());
+        let (Ok(bug), Ok(seed), Ok(nodes), Ok(flavor)) = parsed else { panic!("{line:?} names something unknown") };
+        (bug, seed, nodes, flavor)
+    };
+    lines.map(parse).collect()
+}
+
+#[test]
+fn every_bug_of_the_table_is_caught_by_its_seed_and_only_the_bug_is() {
+    let mut clean = BTreeSet::new();
+    for (bug, seed, nodes, flavor) in table() {
+        let (passed, _) = passes(seed, nodes, flavor, Some(bug));
+        assert!(
+            !passed,
+            "{bug} is not caught by seed {seed} on {nodes} nodes under {flavor} any more: look for another"
+        );
+        if clean.insert((seed, nodes, flavor.name())) {
+            let (passed, said) = passes(seed, nodes, flavor, None);
+            assert!(passed, "seed {seed} on {nodes} nodes under {flavor} fails without any bug:\n{said}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "takes hours: looks for the seeds of the table"]
+fn every_bug_of_the_table_is_caught_within_200_seeds() {
+    let wanted = std::env::var("FIRN_TEST_BUG").ok();
+    let mut missed = Vec::new();
+    for (bug, _, nodes, flavor) in table() {
+        if wanted.as_ref().is_some_and(|name| name != bug.name()) {
+            continue;
+        }
+        let caught = |seed: &u64| !passes(*seed, nodes, flavor, Some(bug)).0 && passes(*seed, nodes, flavor, None).0;
+        match (1..=SEEDS).find(caught) {
+            Some(seed) => println!("{bug} {seed} {nodes} {flavor}"),
+            None => missed.push(bug.name()),
+        }
+    }
+    assert!(missed.is_empty(), "not caught within {SEEDS} seeds: {missed:?}");
+}
