@@ -246,8 +246,9 @@ fn altered(
     Ok(items.join(","))
 }
 
-/// The controller judges by these whom it may elect: a broker that went by its own would promise what nobody keeps (KIP-966).
-const FOR_ALL: [&str; 2] = ["min.insync.replicas", "firn.flush"];
+/// The controller judges by these whom it may elect: a broker that went by its own would promise what nobody keeps (KIP-966). It settles
+/// what a cluster's value is.
+pub const FOR_ALL: [&str; 2] = ["min.insync.replicas", "firn.flush"];
 
 fn check_dynamic(reach: Reach, definition: &Definition) -> Result<(), ConfigError> {
     let name = || definition.name.to_owned();

@@ -24,8 +24,8 @@ mod near;
 mod values;
 
 pub use alter::{
-    Alteration, Operation, Reach, Settings, alter_broker, alter_topic, inherited_topic, replace_broker, replace_topic,
-    validate_topic, validate_topic_on, validate_topic_set,
+    Alteration, FOR_ALL, Operation, Reach, Settings, alter_broker, alter_topic, inherited_topic, replace_broker,
+    replace_topic, validate_topic, validate_topic_on, validate_topic_set,
 };
 pub use broker::{BrokerConfig, ClusterConfig, FirnConfig, GroupConfig, NetConfig, ProducerConfig, ReplicationConfig};
 pub use definition::{Definition, Effect, Kind};

@@ -1,7 +1,7 @@
 //! From the layers of configuration to what the parts of the broker read: resolved once when something changes.
 
 use crate::config::internal;
-use crate::config::{BrokerConfig, BrokerLayers, Flush, TopicConfig};
+use crate::config::{BrokerConfig, BrokerLayers, FOR_ALL, Flush, TopicConfig};
 use crate::log::config::{Flush as LogFlush, LogConfig};
 use proto::ids::{NodeId, TopicId};
 use proto::metadata::{ConfigResource, Image};
@@ -23,6 +23,18 @@ pub fn with_layers<T>(
 /// The broker's own settings.
 pub fn broker(image: &Image, node: NodeId, fixed: &BTreeMap<String, String>) -> BrokerConfig {
     with_layers(image, node, fixed, BrokerConfig::resolve)
+}
+
+/// Settings of this node's own that do not count, as the cluster has one value for all: name, own value, the cluster's.
+pub fn overruled<'a>(
+    image: &'a Image,
+    fixed: &'a BTreeMap<String, String>,
+) -> impl Iterator<Item = (&'static str, &'a str, &'a str)> {
+    let of_cluster = image.configs(&ConfigResource::all_brokers());
+    FOR_ALL.into_iter().filter_map(move |name| {
+        let (own, all) = (fixed.get(name)?, of_cluster?.get(name)?);
+        (own != all).then_some((name, own.as_str(), all.as_str()))
+    })
 }
 
 /// The settings of every topic.
@@ -76,6 +88,7 @@ pub fn log(topic: &TopicConfig, broker: &BrokerConfig) -> LogConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::metadata::MetadataRecord;
 
     #[test]
     fn how_long_a_replica_may_lag_is_as_configured() {
@@ -83,5 +96,21 @@ mod tests {
         let broker = broker(&Image::default(), NodeId(0), &fixed);
         let topic = with_layers(&Image::default(), NodeId(0), &fixed, |layers| TopicConfig::resolve(layers, &()));
         assert_eq!(log(&topic, &broker).replica_lag_max_ms, 1234);
+    }
+
+    #[test]
+    fn what_must_be_one_for_all_brokers_is_the_clusters() {
+        let own = |value: &str| BTreeMap::from([("min.insync.replicas".to_owned(), value.to_owned())]);
+        let required = |image: &Image, fixed: &_| {
+            with_layers(image, NodeId(0), fixed, |layers| TopicConfig::resolve(layers, &()).min_insync_replicas)
+        };
+        let mut image = Image::default();
+        assert_eq!((required(&image, &own("3")), overruled(&image, &own("3")).count()), (3, 0));
+        let (resource, key) = (ConfigResource::all_brokers(), "min.insync.replicas".to_owned());
+        image.apply(&MetadataRecord::ConfigSet { resource, key, value: Some("2".to_owned()) });
+        assert_eq!(required(&image, &own("3")), 2);
+        let fixed = own("3");
+        assert_eq!(overruled(&image, &fixed).collect::<Vec<_>>(), [("min.insync.replicas", "3", "2")]);
+        assert_eq!(overruled(&image, &own("2")).count(), 0);
     }
 }

@@ -130,6 +130,12 @@ impl Making<'_> {
         let endpoints = listeners::endpoints(&server.advertised, &addresses, &listeners::machine());
         // Only what is open may be given partitions to lead.
         let broker_epoch = self.register(endpoints, &partitions).await?;
+        for (name, own, of_cluster) in settings::overruled(&handle.image(), &server.settings) {
+            tracing::warn!(
+                "{name} is {own} in this node's configuration, but {of_cluster} in the cluster, and that counts: change it for all \
+                 (kafka-configs --entity-type brokers --entity-default --alter --add-config {name}=…), or for a topic"
+            );
+        }
         place.tidy(host, host.clock.now_ms() - config.firn.tier_delete_grace_ms);
         let life = Life::new();
         let pointers = Arc::new(QuorumPointers::new(handle.clone(), life.clock()));

@@ -5,7 +5,7 @@
 //! it registers: there is nobody who could lead instead of it.
 
 use proto::ids::NodeId;
-use proto::metadata::{Broker, Endpoint, FEATURE, Image, MetadataRecord, NEWEST_LEVEL, Share};
+use proto::metadata::{Broker, ConfigResource, Endpoint, FEATURE, Image, MetadataRecord, NEWEST_LEVEL, Share};
 use proto::planted::{Bug, planted};
 
 use super::Draft;
@@ -32,6 +32,9 @@ pub(super) fn register(draft: &mut Draft<'_>, register: &RegisterBroker) -> Resu
     }
     let alone = draft.image.brokers().all(|broker| broker.id == register.id);
     check_features(draft, register, alone)?;
+    if !alone {
+        settle(draft);
+    }
     // The offset of its registration: greater than that of any process before it.
     let epoch = i64::try_from(draft.image.offset()).unwrap_or(i64::MAX);
     draft.push(MetadataRecord::BrokerSet(Broker {
@@ -49,6 +52,22 @@ pub(super) fn register(draft: &mut Draft<'_>, register: &RegisterBroker) -> Resu
     let arrival = Arrival { all_online: register.offline_directories == 0, power_lost: register.clean == Clean::No };
     broker_changed(draft, register.id, Some(arrival));
     Ok(Outcome::RegisterBroker(epoch))
+}
+
+/// From its second broker on, a cluster has one value of what leaders promise by and the controller elects by, whatever the files of its
+/// nodes say.
+fn settle(draft: &mut Draft<'_>) {
+    let resource = ConfigResource::all_brokers();
+    for (key, value) in draft.policy.for_all() {
+        let is_set = draft.image.configs(&resource).is_some_and(|set| set.contains_key(key));
+        if !is_set {
+            draft.push(MetadataRecord::ConfigSet {
+                resource: resource.clone(),
+                key: key.to_owned(),
+                value: Some(value),
+            });
+        }
+    }
 }
 
 /// Refuses a second process under the id of one that runs. A directory is open in one process at a time: whoever has one of

@@ -19,7 +19,8 @@ pub(super) fn alter(draft: &mut Draft<'_>, alter: &AlterConfigs) -> Outcome {
         .map(|(resource, change)| {
             check_resource(draft, resource)?;
             let old = draft.image.configs(resource).map(|set| (**set).clone()).unwrap_or_default();
-            let new = changed(&old, change);
+            let mut new = changed(&old, change);
+            keep_for_all(draft, resource, &mut new);
             let min_in_sync_changes = old.get(MIN_IN_SYNC) != new.get(MIN_IN_SYNC);
             if min_in_sync_changes {
                 check_min_in_sync(draft, resource, &new)?;
@@ -34,6 +35,15 @@ pub(super) fn alter(draft: &mut Draft<'_>, alter: &AlterConfigs) -> Outcome {
         })
         .collect();
     Outcome::AlterConfigs(answers)
+}
+
+/// What must be one for all brokers of a cluster goes back to what this controller was started with, and never to what each broker was.
+fn keep_for_all(draft: &Draft<'_>, resource: &ConfigResource, new: &mut Values) {
+    if *resource == ConfigResource::all_brokers() && draft.image.brokers().count() > 1 {
+        for (key, value) in draft.policy.for_all() {
+            new.entry(key.to_owned()).or_insert(value);
+        }
+    }
 }
 
 /// Refuses more replicas in sync than the topic has.

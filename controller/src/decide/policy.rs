@@ -5,9 +5,12 @@ use proto::metadata::{ConfigResource, Image};
 
 /// Name of the setting that says how many replicas have to be in sync.
 pub(super) const MIN_IN_SYNC: &str = "min.insync.replicas";
+const FLUSH: &str = "firn.flush";
 
-/// What holds where neither a topic nor the cluster says otherwise. A plain input of [`super::decide`]: every controller of
-/// a cluster should be started with the same.
+/// What holds where neither a topic nor the cluster says otherwise. A plain input of [`super::decide`].
+///
+/// Leaders promise, and the controller elects, by the same [`Policy::for_all`], or a replica would be elected that lacks what was
+/// acknowledged: those go into the metadata as soon as there is a second broker, and what a node was started with counts no more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// `min.insync.replicas`.
@@ -55,9 +58,18 @@ impl Policy {
         set.unwrap_or(self.unclean_leader_election)
     }
 
+    /// The settings that must be one for all brokers.
+    pub(super) fn for_all(&self) -> [(&'static str, String); 2] {
+        let flush = match self.flush {
+            Flush::Fsync => "fsync",
+            Flush::Os => "os",
+        };
+        [(MIN_IN_SYNC, self.min_insync_replicas.to_string()), (FLUSH, flush.to_owned())]
+    }
+
     /// When records of `topic` are acknowledged.
     pub(super) fn flush(&self, image: &Image, topic: &str) -> Flush {
-        match value(image, topic, "firn.flush") {
+        match value(image, topic, FLUSH) {
             Some("os") => Flush::Os,
             Some(_) => Flush::Fsync,
             None => self.flush,

@@ -38,7 +38,7 @@ fn a_second_process_is_refused_while_the_first_one_lives() {
 #[test]
 fn a_replaced_disk_costs_the_replicas_on_it_their_place() {
     let mut world = World::with_brokers(3);
-    world.policy.min_insync_replicas = 2;
+    world.require_in_sync(2);
     let tp = world.create_on("a", &[0, 1, 2]);
     for id in [2, 1] {
         world.set_state(id, BrokerState::Fenced);
@@ -156,4 +156,30 @@ fn nothing_new_goes_to_a_broker_that_is_drained() {
     assert_eq!(world.run(share(Share::Kept)), Ok(Outcome::SetShare));
     let id = world.create_ok("b", 4, 2);
     assert!((0..4).any(|index| world.state(id, index).replicas.contains(&NodeId(1))));
+}
+
+#[test]
+fn a_cluster_has_one_value_of_what_is_promised_and_elected_by() {
+    let mut world = World { now: NOW, ..World::default() };
+    world.policy.min_insync_replicas = 2;
+    let all = ConfigResource::all_brokers();
+    let set = |world: &World| world.image.configs(&all).map(|set| (**set).clone()).unwrap_or_default();
+    world.register(0, 1);
+    assert_eq!(set(&world), BTreeMap::new(), "the only broker goes by its own file");
+    world.register(1, 2);
+    let settled = |min: &str, flush: &str| {
+        BTreeMap::from([("min.insync.replicas", min), ("firn.flush", flush)].map(|(k, v)| (k.to_owned(), v.to_owned())))
+    };
+    assert_eq!(set(&world), settled("2", "fsync"));
+    // Another controller with other settings, an operator, and one who takes back what was set.
+    world.policy = Policy { min_insync_replicas: 3, flush: Flush::Os, ..Policy::default() };
+    world.register(2, 3);
+    assert_eq!(set(&world), settled("2", "fsync"));
+    assert_eq!(world.set_config(all.clone(), "min.insync.replicas", "1"), Ok(()));
+    world.register(2, 4);
+    assert_eq!(set(&world), settled("1", "fsync"));
+    let change = ConfigChange::Incremental(vec![("min.insync.replicas".to_owned(), ConfigOp::Delete)]);
+    let alter = AlterConfigs { resources: vec![(all.clone(), change)], mode: Mode::Commit };
+    assert_eq!(world.run(Command::AlterConfigs(alter)), Ok(Outcome::AlterConfigs(vec![Ok(())])));
+    assert_eq!(set(&world), settled("3", "fsync"));
 }

@@ -155,7 +155,7 @@ fn the_last_leader_is_remembered_while_nobody_is_in_sync() {
 #[test]
 fn eligible_replicas_are_given_up_once_enough_are_in_sync() {
     let mut world = World::with_brokers(3);
-    world.policy.min_insync_replicas = 2;
+    world.require_in_sync(2);
     let tp = world.create_on("a", &[0, 1, 2]);
     world.set_state(0, BrokerState::Fenced);
     assert_eq!(world.sets(tp), "1 [1, 2] []", "two are enough");

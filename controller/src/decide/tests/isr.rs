@@ -58,7 +58,7 @@ fn a_leader_on_its_way_out_may_take_others_in_while_it_leads() {
 #[test]
 fn who_is_needed_stays_in_sync_until_it_is_gone() {
     let mut world = World::with_brokers(2);
-    world.policy.min_insync_replicas = 2;
+    world.require_in_sync(2);
     let tp = world.create_on("a", &[0, 1]);
     world.set_state(0, BrokerState::ShuttingDown);
     assert_eq!(world.sets(tp), "1 [0, 1] []");

@@ -72,6 +72,12 @@ impl World {
         }
     }
 
+    /// The cluster's `min.insync.replicas`.
+    fn require_in_sync(&mut self, count: usize) {
+        let all = ConfigResource::all_brokers();
+        assert_eq!(self.set_config(all, "min.insync.replicas", &count.to_string()), Ok(()));
+    }
+
     /// The leader of `tp` asks for these in-sync replicas.
     fn ask_isr(&mut self, tp: TopicPartition, isr: &[i32], recovered: bool) -> Result<(), Refusal> {
         let state = self.at(tp);

@@ -87,7 +87,7 @@ fn the_number_of_replicas_changes_only_when_it_may() {
 #[test]
 fn a_move_alone_never_takes_a_partition_below_what_it_needs() {
     let mut world = World::with_brokers(4);
-    world.policy.min_insync_replicas = 2;
+    world.require_in_sync(2);
     let tp = world.create_on("a", &[1, 2, 3]);
     assert_eq!(world.ask_isr(tp, &[1, 3], false), Ok(()));
     assert_eq!(alter(&mut world, tp, Some(&[1, 2]), true), Ok(()));
