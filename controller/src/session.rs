@@ -452,7 +452,7 @@ fn leads_for_others(image: &Image, id: NodeId) -> bool {
 
 fn address(broker: &Broker, listener: &str) -> Option<String> {
     let endpoint = broker.endpoint(listener).or_else(|| broker.endpoints.first())?;
-    Some(format!("{}:{}", endpoint.host, endpoint.port))
+    Some(endpoint.address())
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::partition::types::{AckFuture, Acks, Append, Origin};
 use crate::telemetry::SPANS;
 use bytes::{Bytes, BytesMut};
 use proto::errors::ErrorCode;
-use proto::ids::Millis;
+use proto::ids::{Millis, NodeId};
 use proto::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use proto::messages::produce_response::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
@@ -31,6 +31,7 @@ use proto::wire::{Decoder, WireError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::Instrument;
+use uuid::Uuid;
 
 /// From this version on topics are named by id (KIP-516).
 const BY_ID: i16 = 13;
@@ -95,9 +96,14 @@ pub(super) async fn start(
     }
     let named: usize = owed.response.responses.iter().map(|topic| topic.partition_responses.len()).sum();
     let services = Arc::clone(context.services);
+    let listener = context.caller.listener.clone();
     let finish = async move {
         let waits = tracing::info_span!(target: SPANS, "journal and acknowledge", partitions = owed.acks.len());
-        let response = acknowledge(owed, timeout).instrument(waits).await;
+        let mut response = acknowledge(owed, timeout).instrument(waits).await;
+        if version >= NAMES_LEADER {
+            // Who leads now: what waited for replicas may have failed because that changed.
+            name_leaders(&services.controller.image(), &listener, version, &mut response);
+        }
         services.metrics.produce_latency.observe(began.elapsed().as_secs_f64());
         let chunks = encode(ApiKey::Produce, version, id, |e| response.encode(e, version));
         match chunks {
@@ -118,7 +124,7 @@ async fn place(context: &Context<'_>, request: ProduceRequest, acks: Option<Acks
     let mut owed = Owed { response: ProduceResponse::default(), acks: Vec::new() };
     for (topic_at, asked) in request.topic_data.into_iter().enumerate() {
         let TopicProduceData { name, topic_id, partition_data } = asked;
-        let found = if version >= BY_ID { topic_with_id(&image, topic_id) } else { topic_named(&image, &name) };
+        let found = topic_of(&image, version, &name, topic_id);
         let mut partition_responses = Vec::with_capacity(partition_data.len());
         for (partition_at, data) in partition_data.into_iter().enumerate() {
             let index = data.index;
@@ -134,10 +140,6 @@ async fn place(context: &Context<'_>, request: ProduceRequest, acks: Option<Acks
                 }
                 Err(failure) => failure.response(index),
             });
-        }
-        if version >= NAMES_LEADER {
-            let endpoints = &mut owed.response.node_endpoints;
-            name_leaders(&image, &context.caller.listener, found.ok(), &mut partition_responses, endpoints);
         }
         owed.response.responses.push(TopicProduceResponse { name, topic_id, partition_responses });
     }
@@ -362,29 +364,40 @@ async fn acknowledge(owed: Owed, timeout: Option<Duration>) -> ProduceResponse {
 }
 
 /// Tells a misdirected producer whom to ask instead.
-fn name_leaders(
-    image: &Image,
-    listener: &str,
-    topic: Option<&Arc<Topic>>,
-    partitions: &mut [PartitionProduceResponse],
-    endpoints: &mut Vec<NodeEndpoint>,
-) {
+fn name_leaders(image: &Image, listener: &str, version: i16, response: &mut ProduceResponse) {
+    let ProduceResponse { responses, node_endpoints, .. } = response;
     let lost = [ErrorCode::NotLeaderOrFollower.code(), ErrorCode::FencedLeaderEpoch.code()];
-    for partition in partitions.iter_mut().filter(|partition| lost.contains(&partition.error_code)) {
-        let Some(state) = topic.and_then(|topic| topic.partition(partition.index)) else { continue };
-        let Some(leader) = state.leader else { continue };
-        partition.current_leader = LeaderIdAndEpoch { leader_id: leader.0, leader_epoch: state.leader_epoch };
-        let Some(broker) = image.broker(leader) else { continue };
-        let Some(endpoint) = broker.endpoint(listener) else { continue };
-        if endpoints.iter().all(|known| known.node_id != leader.0) {
-            endpoints.push(NodeEndpoint {
-                node_id: leader.0,
-                host: endpoint.host.clone(),
-                port: i32::from(endpoint.port),
-                rack: broker.rack.clone(),
-            });
+    for topic in responses {
+        let mut failed = topic.partition_responses.iter_mut().filter(|said| lost.contains(&said.error_code)).peekable();
+        if failed.peek().is_none() {
+            continue;
+        }
+        let found = topic_of(image, version, &topic.name, topic.topic_id);
+        for partition in failed {
+            let Some(state) = found.ok().and_then(|topic| topic.partition(partition.index)) else { continue };
+            let Some(leader) = state.leader else { continue };
+            partition.current_leader = LeaderIdAndEpoch { leader_id: leader.0, leader_epoch: state.leader_epoch };
+            name_endpoint(image, listener, leader, node_endpoints);
         }
     }
+}
+
+fn name_endpoint(image: &Image, listener: &str, leader: NodeId, endpoints: &mut Vec<NodeEndpoint>) {
+    let Some(broker) = image.broker(leader) else { return };
+    let Some(endpoint) = broker.endpoint(listener) else { return };
+    if endpoints.iter().all(|known| known.node_id != leader.0) {
+        endpoints.push(NodeEndpoint {
+            node_id: leader.0,
+            host: endpoint.host.clone(),
+            port: i32::from(endpoint.port),
+            rack: broker.rack.clone(),
+        });
+    }
+}
+
+/// A topic as the request names it.
+fn topic_of<'a>(image: &'a Image, version: i16, name: &str, id: Uuid) -> Result<&'a Arc<Topic>, ErrorCode> {
+    if version >= BY_ID { topic_with_id(image, id) } else { topic_named(image, name) }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use proto::messages::{
     AddRaftVoterRequest, AddRaftVoterResponse, DescribeQuorumRequest, DescribeQuorumResponse, RemoveRaftVoterRequest,
     RemoveRaftVoterResponse,
 };
+use proto::metadata::host_and_port;
 use std::time::Duration;
 
 /// The only partition that Kafka's tools ask about.
@@ -102,7 +103,7 @@ pub(super) async fn add_voter(context: &Context<'_>, request: AddRaftVoterReques
     let change = VoterChange::Add {
         id: NodeId(request.voter_id),
         directory: DirectoryId(request.voter_directory_id),
-        address: format!("{}:{}", listener.host, listener.port),
+        address: host_and_port(&listener.host, listener.port),
     };
     let within = u64::try_from(request.timeout_ms).map_or(CHANGE, Duration::from_millis);
     match context.services.controller.change_voters(change, within).await {

@@ -7,6 +7,7 @@ use proto::messages::api_table::Request;
 use proto::messages::metadata_request::MetadataRequestTopic;
 use proto::messages::metadata_response::MetadataResponseTopic;
 use proto::messages::{MetadataRequest, MetadataResponse};
+use proto::metadata::host_and_port;
 use proto::wire::WireError;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -245,7 +246,7 @@ impl Client {
         let request = MetadataRequest { topics, allow_auto_topic_creation: false, ..Default::default() };
         let answer = self.ask_any(&request).await?;
         self.addresses =
-            answer.brokers.iter().map(|broker| (broker.node_id, format!("{}:{}", broker.host, broker.port))).collect();
+            answer.brokers.iter().map(|broker| (broker.node_id, host_and_port(&broker.host, broker.port))).collect();
         Ok(answer)
     }
 }

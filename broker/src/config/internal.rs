@@ -3,6 +3,8 @@
 //! They hold what coordinators know. Tiering cannot keep the last record of each key yet, and retention would forget
 //! committed offsets, so neither is let near them, whoever made the topic and whatever it says.
 
+use std::collections::BTreeMap;
+
 use proto::ids::Millis;
 
 use super::alter::Settings;
@@ -82,6 +84,15 @@ pub fn template(topic: &str, broker: &BrokerLayers<'_>) -> Option<Template> {
     })
 }
 
+/// How many replicas the internal topics are to have.
+pub fn factors(broker: &BrokerLayers<'_>) -> BTreeMap<String, usize> {
+    let factor = |name: &str| {
+        let factor = template(name, broker)?.replication_factor;
+        Some((name.to_owned(), usize::try_from(factor).ok()?))
+    };
+    [OFFSETS, TRANSACTIONS, SHARES].into_iter().filter_map(factor).collect()
+}
+
 /// Which broker configs an internal topic's settings come from.
 struct Own {
     partitions: &'static str,
@@ -136,7 +147,6 @@ fn policy_of(topic: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
 
     fn resolved(topic: &str, settings: &[(&str, &str)]) -> TopicConfig {
         let settings: BTreeMap<String, String> =

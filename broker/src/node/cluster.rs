@@ -10,7 +10,7 @@ use controller::command::{AlterReassignments, ElectLeaders, Election};
 use controller::decide::MAX_PARTITIONS_PER_COMMAND;
 use controller::{MemberView, VoterChange};
 use proto::ids::{DirectoryId, NodeId, TopicPartition};
-use proto::metadata::{Broker, Image, PartitionState, Share};
+use proto::metadata::{Broker, Endpoint, Image, PartitionState, Share};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -197,7 +197,7 @@ fn broker_row(broker: &Broker, loads: &Loads) -> BrokerRow {
         }
         .to_owned(),
         rack: broker.rack.clone(),
-        address: broker.endpoints.first().map_or(String::new(), |at| format!("{}:{}", at.host, at.port)),
+        address: broker.endpoints.first().map_or(String::new(), Endpoint::address),
         disk_used: disk.map(|disk| disk.used),
         disk_total: disk.map(|disk| disk.total),
         ..BrokerRow::default()

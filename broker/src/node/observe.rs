@@ -116,7 +116,8 @@ fn cluster(services: &Services, gauges: &crate::metrics::Gauges) {
             moving += i64::from(!state.adding.is_empty() || !state.removing.is_empty());
             if state.leader == Some(services.node_id) {
                 led += 1;
-                under_replicated += i64::from(state.isr.len() < state.replicas.len());
+                // As in Kafka, one that is being added is not missed yet.
+                under_replicated += i64::from(state.isr.len() < state.replicas.len() - state.adding.len());
                 // A partition cannot have more in sync than it has.
                 under_min += i64::from(state.isr.len() < least.min(state.replicas.len()));
             }

@@ -5,7 +5,7 @@ use super::directories::METADATA;
 use super::host::Host;
 use super::listeners;
 use crate::config::server::ServerConfig;
-use crate::config::{BrokerConfig, ClusterConfig, Flush};
+use crate::config::{BrokerConfig, BrokerLayers, ClusterConfig, Flush, internal};
 use crate::disk::meta::Meta;
 use controller::command::FormCluster;
 use controller::duties::Settings;
@@ -196,6 +196,7 @@ fn duties(server: &ServerConfig, config: &ClusterConfig) -> Settings {
         preferred_every: config.preferred_interval_ms.map(Duration::from_millis),
         balance: config.balance,
         balance_moves: config.balance_moves,
+        factors: internal::factors(&BrokerLayers { fixed: &server.settings, ..BrokerLayers::none() }),
         ..Settings::default()
     }
 }

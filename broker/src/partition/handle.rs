@@ -212,6 +212,12 @@ impl PartitionHandle {
         Some(inner.bytes_between(offset, end))
     }
 
+    /// Whether a fetch waits here.
+    #[cfg(test)]
+    pub fn is_waited_for(&self) -> bool {
+        !self.shared.inner.lock().readers.is_empty()
+    }
+
     /// Lets `waiter` wait on this partition. `seen` is [`ReadResult::visible_end`] of the read that found too
     /// little: what became visible since is counted at once, so that nothing slips through in between.
     pub fn subscribe(&self, waiter: &Arc<FetchWaiter>, reader: Reader, isolation: Isolation, seen: Offset) {

@@ -125,14 +125,7 @@ impl ImageBrokers {
 impl Brokers for ImageBrokers {
     fn address(&self, id: NodeId) -> Option<String> {
         let image = self.controller.image();
-        let endpoint = image.broker(id)?.endpoint(&self.listener)?;
-        // An IPv6 address is told from its port by brackets.
-        let host = &endpoint.host;
-        Some(if host.contains(':') {
-            format!("[{host}]:{}", endpoint.port)
-        } else {
-            format!("{host}:{}", endpoint.port)
-        })
+        Some(image.broker(id)?.endpoint(&self.listener)?.address())
     }
 }
 

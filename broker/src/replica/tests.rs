@@ -10,6 +10,7 @@ use crate::journal;
 use crate::log::config::LogConfig;
 use crate::log::dir::DirConfig;
 use crate::log::observer::Unobserved;
+use crate::net::wire_client::greet;
 use crate::node::{Host, Node};
 use crate::partition::types::{Isolation, Read, ReadData, Reader};
 use crate::partition::{
@@ -19,10 +20,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use controller::command::{BrokerState, Clean, CreateTopics, Mode, NewTopic, RegisterBroker, SetBrokerState, Shortage};
 use futures::FutureExt;
+use proto::errors::ErrorCode;
 use proto::host::{Listener, ManualClock, Stream, TcpNetwork};
 use proto::ids::{DirectoryId, Offset, TopicId, Uuid};
-use proto::messages::FetchRequest;
 use proto::messages::fetch_request::{FetchPartition, FetchTopic};
+use proto::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use proto::messages::{FetchRequest, ProduceRequest};
 use proto::metadata::TierPointer;
 use proto::records::BatchBuilder;
 use rustix::io::Errno;
@@ -544,6 +547,47 @@ async fn a_pointer_that_a_log_did_not_reach_is_taken_when_it_does() {
     world.replication.drop([tp(0)]).wait().await;
     world.follow(0).await;
     until("it is taken when the log comes to rest", || replica.offsets().log_start == 2).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn who_waits_while_the_leader_changes_is_told_of_the_next() {
+    let world = World::start().await;
+    let services = world.services();
+    let address = world.node.kafka_addresses()[0].1.to_string();
+    let minute = Duration::from_secs(60);
+    let connect = async || {
+        let stream = TcpNetwork.connect(&address).await.expect("the node listens");
+        greet(stream.split(), "tester", 1 << 20, minute).await.expect("it speaks with us")
+    };
+    let (mut consumer, mut to_consumer) = connect().await;
+    let partition = FetchPartition { partition_max_bytes: 1 << 20, ..FetchPartition::default() };
+    let topic = FetchTopic { topic_id: TOPIC.0, partitions: vec![partition], ..FetchTopic::default() };
+    let fetch = FetchRequest { max_wait_ms: 60_000, min_bytes: 1, topics: vec![topic], ..FetchRequest::default() };
+    let fetching = consumer.send(&fetch).await.expect("it is sent");
+    until("the fetch waits", || world.led(0).is_waited_for()).await;
+    let (mut producer, mut to_producer) = connect().await;
+    let mut batch = BatchBuilder::new();
+    batch.append(services.clock.now_ms(), None, Some(b"value"), &[]);
+    let data = PartitionProduceData { index: 0, records: Some(batch.build()), ..Default::default() };
+    let topic = TopicProduceData { topic_id: TOPIC.0, partition_data: vec![data], ..Default::default() };
+    let produce = ProduceRequest { acks: -1, timeout_ms: 60_000, topic_data: vec![topic], ..Default::default() };
+    let producing = producer.send(&produce).await.expect("it is sent");
+    until("the batch waits for the other replica", || world.led(0).offsets().log_end == 1).await;
+    let leaves = SetBrokerState {
+        id: LEADER,
+        broker_epoch: services.broker_epoch,
+        state: BrokerState::ShuttingDown,
+        directories: None,
+    };
+    services.controller.set_broker_state(leaves).await.expect("it may go");
+    let misdirected = ErrorCode::NotLeaderOrFollower.code();
+    let answer = to_producer.receive::<ProduceRequest>(producing, minute).await.expect("it is answered");
+    let said = &answer.responses[0].partition_responses[0];
+    assert_eq!((said.error_code, said.current_leader.leader_id, said.current_leader.leader_epoch), (misdirected, 1, 1));
+    let answer = to_consumer.receive::<FetchRequest>(fetching, minute).await.expect("it is answered");
+    let said = &answer.responses[0].partitions[0];
+    assert_eq!((said.error_code, said.current_leader.leader_id, said.current_leader.leader_epoch), (misdirected, 1, 1));
     world.end().await;
 }
 

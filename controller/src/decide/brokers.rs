@@ -81,7 +81,7 @@ fn check_successor(old: &Broker, register: &RegisterBroker) -> Result<(), Refusa
     if old.fenced || (on_its_disks && original) {
         return Ok(());
     }
-    let address = old.endpoints.first().map(|Endpoint { host, port, .. }| format!("{host}:{port}"));
+    let address = old.endpoints.first().map(Endpoint::address);
     Err(Refusal::DuplicateBroker { id: register.id, address })
 }
 

@@ -11,6 +11,7 @@ mod moves;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
@@ -53,6 +54,9 @@ pub struct Settings {
     pub balance: bool,
     /// How many partitions may be on the move at a time (`firn.balance.moves`), at least one.
     pub balance_moves: usize,
+    /// Topics that were made with fewer replicas where there were not enough brokers, and how many they are to have
+    /// (`offsets.topic.replication.factor` and its like).
+    pub factors: BTreeMap<String, usize>,
 }
 
 impl Default for Settings {
@@ -65,6 +69,7 @@ impl Default for Settings {
             preferred_every: Some(Duration::from_secs(300)),
             balance: true,
             balance_moves: 20,
+            factors: BTreeMap::new(),
         }
     }
 }
@@ -156,7 +161,7 @@ pub fn duties(parts: Parts) -> (impl Future<Output = ()> + Send, Sessions) {
         tracker: Tracker::new(parts.settings.timing, parts.settings.listener.clone()),
         begun: Instant::now(),
         under_way: FuturesUnordered::new(),
-        links: std::collections::BTreeMap::new(),
+        links: BTreeMap::new(),
         loads: Loads::default(),
         chores: Chores::new(&parts.settings),
         queue,
@@ -185,7 +190,7 @@ struct Task {
     queue: mpsc::Receiver<Message>,
     under_way: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
     /// The connection over which each broker beats, and its epoch.
-    links: std::collections::BTreeMap<NodeId, (u64, i64)>,
+    links: BTreeMap<NodeId, (u64, i64)>,
     loads: Loads,
     chores: Chores,
 }

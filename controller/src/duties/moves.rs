@@ -1,6 +1,9 @@
 //! Replicas that move without an operator naming them: away from brokers that are to be emptied or are gone, and to brokers
 //! that came, until they have their share. Pure.
 //!
+//! Internal topics get the replicas they should have as soon as there are brokers for them: the first broker makes them alone, and what
+//! groups have committed is to outlive it.
+//!
 //! Nothing else moves by itself. What operators place stays where they placed it: a partition that is being reassigned is
 //! left alone, one that was reassigned is left alone for an hour after, and while any is nobody gets a share. A move is
 //! planned on one state of its partition and refused on another, so that a reassignment which comes in between counts.
@@ -9,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proto::ids::{Millis, NodeId, TopicPartition};
-use proto::metadata::{Image, PartitionState, Share, TopicChange};
+use proto::metadata::{Broker, Image, PartitionState, Share, TopicChange};
 
 use super::Settings;
 use crate::balance::{Goals, Limits, Loads, Plan, plan_around};
@@ -27,6 +30,8 @@ pub(super) struct Moves {
     shares: bool,
     /// How many partitions may be on the move at a time.
     most: usize,
+    /// Topics made with what brokers there were, and how many replicas they are to have.
+    factors: BTreeMap<String, usize>,
     /// Whether preferred leaders are restored by themselves.
     restores_leaders: bool,
     /// When it was looked first.
@@ -59,6 +64,7 @@ impl Moves {
         Self {
             shares: settings.balance,
             most: settings.balance_moves.max(1),
+            factors: settings.factors.clone(),
             restores_leaders: settings.preferred_every.is_some(),
             since: None,
             seen: None,
@@ -83,6 +89,9 @@ impl Moves {
         self.ours.retain(|tp, _| survey.moving.contains(tp));
         let may_share = self.shares && !newcomers.is_empty() && !survey.others_move && !survey.is_short;
         let room = self.most.saturating_sub(survey.moving.len());
+        if let Some(command) = self.add_replicas(image, &survey, room) {
+            return vec![command];
+        }
         if room == 0 || !(may_share || survey.leaves) {
             return Vec::new();
         }
@@ -95,6 +104,46 @@ impl Moves {
         }
         commands.extend(self.carry_out(image, plan));
         commands
+    }
+
+    /// Adds replicas to what was made with too few, where there are brokers for them now.
+    fn add_replicas(&mut self, image: &Image, survey: &Survey, room: usize) -> Option<Command> {
+        if !self.shares {
+            return None;
+        }
+        let serve: Vec<&Broker> = image
+            .brokers()
+            .map(|broker| &**broker)
+            .filter(|broker| broker.is_active() && !broker.is_draining())
+            .collect();
+        let mut counts: BTreeMap<NodeId, usize> =
+            serve.iter().map(|broker| (broker.id, image.replica_count(broker.id))).collect();
+        let mut targets: BTreeMap<TopicPartition, Vec<NodeId>> = BTreeMap::new();
+        for (name, factor) in &self.factors {
+            let Some(topic) = image.topic_named(name) else { continue };
+            for (index, state) in topic.indexed() {
+                let tp = TopicPartition::new(topic.id, index);
+                let left_alone = survey.moving.contains(&tp) || self.placed.contains_key(&tp);
+                if targets.len() >= room || left_alone || state.leader.is_none() {
+                    continue;
+                }
+                let mut target = state.replicas.clone();
+                while target.len() < *factor {
+                    let Some(id) = least_loaded(image, &serve, &counts, &target) else { break };
+                    target.push(id);
+                    *counts.entry(id).or_default() += 1;
+                }
+                if target.len() > state.replicas.len() {
+                    targets.insert(tp, target);
+                }
+            }
+        }
+        if targets.is_empty() {
+            return None;
+        }
+        let partitions = targets.len();
+        tracing::info!(partitions, "internal topics get the replicas that there were no brokers for");
+        Some(self.move_to(image, targets, true))
     }
 
     /// Sees what others have placed since the last look.
@@ -162,12 +211,38 @@ impl Moves {
         }
         let partitions = plan.targets.len();
         tracing::info!(partitions, "replicas move to brokers that came, or away from brokers that leave");
-        let epoch = |tp: &TopicPartition| Some((*tp, image.partition(*tp)?.partition_epoch));
-        let planned_on = plan.targets.keys().filter_map(epoch).collect();
-        self.ours.extend(plan.targets.iter().map(|(tp, target)| (*tp, target.clone())));
-        let changes = plan.targets.into_iter().map(|(tp, target)| (tp, Some(target))).collect();
-        Some(Command::AlterReassignments(AlterReassignments { changes, allow_factor_change: false, planned_on }))
+        Some(self.move_to(image, plan.targets, false))
     }
+
+    fn move_to(
+        &mut self,
+        image: &Image,
+        targets: BTreeMap<TopicPartition, Vec<NodeId>>,
+        allow_factor_change: bool,
+    ) -> Command {
+        let epoch = |tp: &TopicPartition| Some((*tp, image.partition(*tp)?.partition_epoch));
+        let planned_on = targets.keys().filter_map(epoch).collect();
+        self.ours.extend(targets.iter().map(|(tp, target)| (*tp, target.clone())));
+        let changes = targets.into_iter().map(|(tp, target)| (tp, Some(target))).collect();
+        Command::AlterReassignments(AlterReassignments { changes, allow_factor_change, planned_on })
+    }
+}
+
+/// Of those that do not hold the partition yet: one of a rack that has none of it, if there is one, and of these the one with the fewest
+/// replicas.
+fn least_loaded(
+    image: &Image,
+    serve: &[&Broker],
+    counts: &BTreeMap<NodeId, usize>,
+    holders: &[NodeId],
+) -> Option<NodeId> {
+    let racks: BTreeSet<&str> = holders.iter().filter_map(|id| image.broker(*id)?.rack.as_deref()).collect();
+    let others = serve.iter().filter(|broker| !holders.contains(&broker.id));
+    let cost = |broker: &Broker| {
+        let known = broker.rack.as_deref().is_some_and(|rack| racks.contains(rack));
+        (known, counts.get(&broker.id).copied().unwrap_or(0), broker.id)
+    };
+    others.map(|broker| cost(broker)).min().map(|(_, _, id)| id)
 }
 
 fn partitions(image: &Image) -> impl Iterator<Item = (TopicPartition, &Arc<PartitionState>)> {

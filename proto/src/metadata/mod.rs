@@ -19,7 +19,7 @@ pub use encode::{FEATURE, NEWEST_LEVEL};
 pub use image::{DeletedTopic, Image, TierChange, Topic, TopicChange};
 pub use record::{
     Broker, ConfigKind, ConfigResource, Duty, Endpoint, FeatureRange, MetadataRecord, PartitionState, Recovery,
-    SecurityProtocol, Share,
+    SecurityProtocol, Share, host_and_port,
 };
 pub use snapshot::{SNAPSHOT_CHUNK_BYTES, SnapshotError, SnapshotReader, write_snapshot};
 pub use tier::{ObjectFormat, ObjectKey, ObjectRef, RootRef, TailEntry, TierPoint, TierPointer};

@@ -196,6 +196,18 @@ pub struct Endpoint {
     pub protocol: SecurityProtocol,
 }
 
+impl Endpoint {
+    /// `host:port`, see [`host_and_port`].
+    pub fn address(&self) -> String {
+        host_and_port(&self.host, self.port)
+    }
+}
+
+/// `host:port`; an IPv6 address is told from its port by brackets.
+pub fn host_and_port(host: &str, port: impl std::fmt::Display) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 /// Kafka's security protocols, by Kafka's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum SecurityProtocol {

@@ -74,7 +74,7 @@ impl Limits {
 /// A partition to read, or why it cannot be.
 pub(super) struct Target {
     pub(super) wanted: Wanted,
-    tp: Option<TopicPartition>,
+    pub(super) tp: Option<TopicPartition>,
     pub(super) partition: Result<PartitionHandle, ErrorCode>,
     leader: Option<(NodeId, LeaderEpoch)>,
     /// Whether the image counts this broker as in sync.
@@ -141,6 +141,12 @@ pub(super) struct Gathered {
     pub grants: Vec<Grant>,
 }
 
+/// Who leads a partition, and its epoch.
+pub(super) fn leader(image: &Image, tp: TopicPartition) -> Option<(NodeId, LeaderEpoch)> {
+    let state = image.partition(tp)?;
+    Some((state.leader?, state.leader_epoch))
+}
+
 /// Finds the partition that `key` names.
 pub(super) fn resolve(services: &Services, image: &Image, key: &Key, wanted: &Wanted) -> Target {
     let topic = match &key.topic {
@@ -148,10 +154,11 @@ pub(super) fn resolve(services: &Services, image: &Image, key: &Key, wanted: &Wa
         TopicRef::Id(id) => topic_with_id(image, *id),
     };
     let state = topic.ok().and_then(|topic| topic.partition(key.partition));
+    let tp = topic.ok().map(|topic| TopicPartition { topic: topic.id, partition: key.partition });
     Target {
         wanted: wanted.clone(),
-        tp: topic.ok().map(|topic| TopicPartition { topic: topic.id, partition: key.partition }),
-        leader: state.and_then(|state| Some((state.leader?, state.leader_epoch))),
+        tp,
+        leader: tp.and_then(|tp| leader(image, tp)),
         in_sync: state.is_some_and(|state| state.isr.contains(&services.node_id)),
         held_up: false,
         preferred: None,

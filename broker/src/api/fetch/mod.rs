@@ -83,6 +83,11 @@ pub async fn handle(context: &Context<'_>, request: FetchRequest) -> FetchRespon
     if asker.replica().is_none() {
         beyond::confirm(services, &targets, &mut gathered.partitions).await;
     }
+    // While it waited others may have begun to lead: whom to ask is said as of now.
+    let image = services.controller.image();
+    for (target, found) in targets.iter().zip(&mut gathered.partitions) {
+        found.leader = found.leader.and_then(|_| engine::leader(&image, target.tp?));
+    }
     let mut response = FetchResponse { session_id: plan.session_id, ..Default::default() };
     let mut topics: HashMap<TopicRef, usize> = HashMap::new();
     for ((key, _), mut found) in plan.partitions.iter().zip(gathered.partitions) {

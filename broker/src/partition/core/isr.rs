@@ -252,6 +252,8 @@ impl Core {
         if !self.leadership.leads {
             return Vec::new();
         }
+        // Who has not caught up yet in this term lags at least since that is looked at.
+        let since = self.watched_since.unwrap_or(now_ms);
         let view = |id: NodeId| {
             let in_sync = self.leadership.isr.contains(&id);
             if id == self.node {
@@ -260,7 +262,11 @@ impl Core {
             }
             let replica = self.replicas.get(&id);
             let lag = |replica: &Replica| {
-                if replica.end >= self.layout.end() { 0 } else { now_ms.saturating_sub(replica.caught_up).max(0) }
+                if replica.end >= self.layout.end() {
+                    0
+                } else {
+                    now_ms.saturating_sub(replica.caught_up.max(since)).max(0)
+                }
             };
             ReplicaView {
                 id,

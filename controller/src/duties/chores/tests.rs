@@ -1,5 +1,7 @@
 //! Chores on images, as time goes by: what is left alone, and what is not.
 
+use std::collections::BTreeMap;
+
 use proto::ids::TopicPartition;
 use proto::metadata::{Broker, MetadataRecord, Share};
 
@@ -48,8 +50,12 @@ impl World {
 
     /// An operator's reassignment.
     fn reassign(&mut self, index: i32, target: &[i32]) {
+        self.reassign_to(index, target, false);
+    }
+
+    fn reassign_to(&mut self, index: i32, target: &[i32], allow_factor_change: bool) {
         let changes = vec![(tp(index), Some(target.iter().copied().map(NodeId).collect()))];
-        let alter = AlterReassignments { changes, allow_factor_change: false, planned_on: Vec::new() };
+        let alter = AlterReassignments { changes, allow_factor_change, planned_on: Vec::new() };
         self.run(&Command::AlterReassignments(alter));
     }
 
@@ -205,4 +211,24 @@ fn nothing_moves_by_itself_while_partitions_are_short_of_replicas() {
     world.apply(&MetadataRecord::PartitionSet { tp: tp(0), state });
     world.minute();
     assert_eq!((world.moved.len(), world.share_of(2)), (0, Share::Filled));
+}
+
+#[test]
+fn what_was_made_with_too_few_brokers_gets_its_replicas_when_there_are_more() {
+    let factors = BTreeMap::from([("t".to_owned(), 3)]);
+    let mut world = World::new(2, &[&[0], &[0]]);
+    world.chores = Chores::new(&Settings { factors: factors.clone(), ..Settings::default() });
+    world.minute();
+    assert_eq!((world.replicas(0), world.replicas(1)), (vec![0, 1], vec![0, 1]), "as many as there are");
+    world.set(2, Share::Kept);
+    world.minute();
+    assert_eq!((world.replicas(0), world.replicas(1)), (vec![0, 1, 2], vec![0, 1, 2]));
+    // What an operator wants otherwise, and where nothing is to be balanced.
+    world.reassign_to(0, &[2, 1], true);
+    world.minute();
+    assert_eq!(world.replicas(0), [2, 1]);
+    let mut manual = World::new(2, &[&[0]]);
+    manual.chores = Chores::new(&Settings { factors, balance: false, ..Settings::default() });
+    manual.minute();
+    assert_eq!(manual.replicas(0), [0]);
 }

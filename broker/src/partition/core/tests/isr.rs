@@ -141,6 +141,16 @@ fn who_keeps_pace_is_in_sync_though_it_never_has_all() {
 }
 
 #[test]
+fn who_never_caught_up_lags_since_it_is_looked_at() {
+    let mut core = leading(&[ME, OTHER]);
+    append(&mut core, 10, Some(1));
+    core.on(Event::Synced(Lsn(1)));
+    core.on(Event::IsrTick { now_ms: 1_000 });
+    core.on(by(OTHER, 5, 2_000));
+    assert_eq!(core.replica_views(3_500)[1].lag_ms, Some(2_500));
+}
+
+#[test]
 fn fetches_of_another_incarnation_or_history_count_for_nothing() {
     let mut core = leading(&[ME, OTHER]);
     append(&mut core, 5, Some(1));
