@@ -3,7 +3,9 @@
 
   scale.py many                   10,000 partitions with three replicas: time to create them, CPU of the idle nodes, and the longest time
                                   without metadata changes when each node in turn is killed (one of them leads the quorum)
-  scale.py replace                a node's disk is emptied: bytes copied to it, beside what is hot
+  scale.py replace                a node with 1 GiB of hot records and any amount of cold ones (--cold-mib) loses its disk and comes back
+                                  under its id, as docs/operations.md does it: bytes copied to it, beside what is hot. What lies in the
+                                  object store is made hollow meanwhile, its size kept: who copied history would move as much all the same
 
 Prints one line of JSON.
 """
@@ -12,8 +14,10 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 
@@ -37,8 +41,8 @@ def main():
     parser.add_argument("--partitions", type=int, default=10_000)
     parser.add_argument("--empty", action="store_true", help="leave the partitions empty; else each gets a record before the nodes are idle")
     parser.add_argument("--idle-seconds", type=int, default=30)
-    parser.add_argument("--cold-mib", type=int, default=1024)
-    parser.add_argument("--hot-mib", type=int, default=128)
+    parser.add_argument("--cold-mib", type=int, default=51_200)
+    parser.add_argument("--hot-mib", type=int, default=1024)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="broker setting; repeatable")
     parser.add_argument("--folder", help="where data goes (default: a temporary folder); removed afterwards")
     args = parser.parse_args()
@@ -127,35 +131,83 @@ class Scale:
 
 
 def replace(cluster, args):
-    config = {"min.insync.replicas": "2", "segment.bytes": str(16 << 20), "local.retention.bytes": "1", "retention.ms": "-1"}
+    config = {"min.insync.replicas": "2", "segment.bytes": str(64 << 20), "local.retention.bytes": "1", "retention.ms": "-1"}
     load = figures.build_load_client()
     system = figures.System("firn", cluster, Scale(args.cold_mib), load)
     system.replicas = NODES
-    cold = system.topic("cold", 4, config)
-    system.run("produce", 300, topic=cold, parts=4, mib=args.cold_mib)
+    began = time.monotonic()
+    cold = system.topic("cold", 4, config | {"firn.flush": "os"})
+    with Hollow(os.path.join(cluster.data, "bucket")):
+        system.run("produce", 3600, topic=cold, parts=4, mib=args.cold_mib)
+        end = time.monotonic() + 300
+        while local_share(cluster.address, cold, 4) > min(args.cold_mib, 1024) * 1024 // 2:
+            if time.monotonic() > end:
+                raise RuntimeError("what is cold stays local")
+            time.sleep(0.5)
     hot = system.topic("hot", 4, {"min.insync.replicas": "2", "remote.storage.enable": "false"})
-    system.run("produce", 120, topic=hot, parts=4, mib=args.hot_mib)
-    first = next(iter(cluster.nodes.values()))
-    end = time.monotonic() + 120
-    while local_share(first, cold, 4) > args.cold_mib * 1024 // 10:
-        if time.monotonic() > end:
-            raise RuntimeError("what is cold stays local")
-        time.sleep(0.5)
-    stays_local = local_share(first, cold, 4)
+    system.run("produce", 300, topic=hot, parts=4, mib=args.hot_mib)
+    filled = time.monotonic() - began
+    tiered = sum(wire.list_offset(cluster.address, cold, p, wire.LATEST_TIERED) + 1 for p in range(4)) // 1024
+    stays_local = local_share(cluster.address, cold, 4)
     node = list(cluster.nodes)[-1]
     cluster.kill(node)
-    data = os.path.join(cluster.data, f"node-{node}")
-    for name in os.listdir(data):
-        if name != "server.toml":
-            path = os.path.join(data, name)
-            shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
     began = time.monotonic()
-    cluster.again(node)
+    come_back_empty(cluster, node)
     copied = settled_bytes(cluster, node)
+    hot_kib = args.hot_mib * 1024 + stays_local
     return {
-        "cold_mib": args.cold_mib, "hot_mib": args.hot_mib + round(stays_local / 1024), "copied_mib": round(copied / (1 << 20), 1),
-        "copied_per_hot": round(copied / ((args.hot_mib << 20) + stays_local * 1024), 3), "seconds": round(time.monotonic() - began, 1),
+        "tiered_mib": tiered, "hot_mib": round(hot_kib / 1024), "copied_mib": round(copied / (1 << 20), 1),
+        "copied_per_hot": round(copied / (hot_kib << 10), 3), "in_sync_s": round(time.monotonic() - began, 1), "filled_s": round(filled),
     }
+
+
+class Hollow:
+    """Frees the disk of what lies in a bucket but the newest objects, keeping each object's size."""
+
+    NEWEST = 24  # whose footers a replica may read
+
+    def __init__(self, bucket):
+        self.bucket, self.done, self.over = bucket, set(), threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+
+    def _run(self):
+        while not self.over.wait(1):
+            found = [os.path.join(root, name) for root, _, names in os.walk(self.bucket) for name in names if name.endswith(".seg")]
+            for path in sorted(set(found) - self.done, key=os.path.getmtime)[: -self.NEWEST]:
+                size = os.path.getsize(path)
+                os.truncate(path, 0)
+                os.truncate(path, size)
+                self.done.add(path)
+
+
+def come_back_empty(cluster, node):
+    """A node whose disk is new, by the commands of docs/operations.md."""
+    folder = os.path.join(cluster.data, f"node-{node}")
+    with open(os.path.join(folder, "meta.json")) as f:
+        cluster_id = json.load(f)["cluster-id"]
+    file = os.path.join(folder, "server.toml")
+    with open(file) as f:
+        listeners = next(line for line in f if line.startswith("listeners"))
+    control = listeners.split("CONTROLLER://", 1)[1].strip().strip('"')
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+        elif path != file:
+            os.remove(path)
+    other = next(http for one, http in cluster.http.items() if one != node)
+    firn = lambda *words: subprocess.run([cluster.binary, "cluster", *words], check=True, stdout=sys.stderr, timeout=120)
+    firn("format", "--config", file, "--cluster-id", cluster_id)
+    firn("voter", "remove", str(node), "--admin", other)
+    cluster.again(node)
+    firn("voter", "add", str(node), control, "--admin", other)
 
 
 def local_share(address, topic, partitions):
@@ -164,14 +216,16 @@ def local_share(address, topic, partitions):
     return sum(ends)
 
 
-def settled_bytes(cluster, node, seconds=180):
-    """Bytes that a node copied from others, once it copies nothing more."""
+def settled_bytes(cluster, node, seconds=600):
+    """Bytes that a node copied from others, once it is in sync and copies nothing more."""
     last, since, end = -1.0, time.monotonic(), time.monotonic() + seconds
     while time.monotonic() < end:
-        now = metric(cluster.http[node], "firn_replication_bytes_in_total")
+        now = metric(cluster.http[node], "firn_replication_in_bytes_total")
         if now != last:
             last, since = now, time.monotonic()
-        elif time.monotonic() - since > 5 and now > 0:
+        elif time.monotonic() - since > 5 and now > 0 and not sum(
+            metric(http, "firn_partitions_under_replicated") for http in cluster.http.values()
+        ):
             return now
         time.sleep(0.5)
     raise RuntimeError(f"after {seconds} s it still copies")

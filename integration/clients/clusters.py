@@ -195,10 +195,12 @@ class Acks:
     Everything but the addresses is the client's default, and so is what it does when a broker goes.
     """
 
+    idempotent = True
+
     def __init__(self, topic, partitions, every_s):
         self.topic, self.partitions, self.every_s = topic, partitions, every_s
         self.times = [[] for _ in range(partitions)]
-        self.offsets = [set() for _ in range(partitions)]
+        self.values = [{} for _ in range(partitions)]  # by offset
         self.failed, self.twice = [], 0
         self.thread = threading.Thread(target=self._run, daemon=True)
 
@@ -206,10 +208,10 @@ class Acks:
         self.thread.start()
         return self
 
-    def _acknowledged(self, partition, offset, at):
+    def _acknowledged(self, partition, offset, at, value):
         self.times[partition].append(at)
-        self.twice += offset in self.offsets[partition]
-        self.offsets[partition].add(offset)
+        self.twice += offset in self.values[partition]
+        self.values[partition][offset] = value
 
     def longest_gap(self, partition, since, until):
         """The longest time between two acknowledgements of a partition, of which the second came in the interval."""
@@ -220,9 +222,30 @@ class Acks:
             before = at
         return longest
 
+    def held_against(self, bootstrap, seconds=120):
+        """Reads everything back: how many acknowledged records are not where they were said to be, and how many values came again."""
+        from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
-class FranzGo(Acks):
-    """franz-go, in the process of its suite."""
+        missing, again = sum(map(len, self.values)), 0
+        consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "held-against", "enable.auto.commit": False, "enable.partition.eof": True})
+        consumer.assign([TopicPartition(self.topic, p, OFFSET_BEGINNING) for p in range(self.partitions)])
+        seen, ended, end = [set() for _ in range(self.partitions)], set(), time.monotonic() + seconds
+        while len(ended) < self.partitions and time.monotonic() < end:
+            for message in consumer.consume(1000, 0.5):
+                partition = message.partition()
+                if message.error():
+                    if message.error().name() == "_PARTITION_EOF":
+                        ended.add(partition)
+                    continue
+                missing -= self.values[partition].get(message.offset()) == message.value()
+                again += message.value() in seen[partition]
+                seen[partition].add(message.value())
+        consumer.close()
+        return missing, again
+
+
+class Program(Acks):
+    """The client of a suite, in the process of that suite."""
 
     def __init__(self, command, bootstrap, topic, partitions, every_s=0.004):
         super().__init__(topic, partitions, every_s)
@@ -235,8 +258,8 @@ class FranzGo(Acks):
         for line in self.process.stdout:
             what, partition, rest = line.split(maxsplit=2)
             if what == "ack":
-                offset, at = rest.split()
-                self._acknowledged(int(partition), int(offset), int(at) / 1e9 - ahead)
+                offset, at, value = rest.split()
+                self._acknowledged(int(partition), int(offset), int(at) / 1e9 - ahead, value.encode())
             else:
                 self.failed.append(rest.strip())
 
@@ -251,6 +274,8 @@ class FranzGo(Acks):
 class Confluent(Acks):
     """confluent-kafka, in this process."""
 
+    idempotent = False
+
     def __init__(self, bootstrap, topic, partitions, every_s=0.004):
         from confluent_kafka import Producer
 
@@ -263,7 +288,7 @@ class Confluent(Acks):
         if error:
             self.failed.append(str(error))
         else:
-            self._acknowledged(message.partition(), message.offset(), time.monotonic())
+            self._acknowledged(message.partition(), message.offset(), time.monotonic(), message.value())
 
     def _run(self):
         due = time.monotonic()

@@ -12,11 +12,14 @@ use proto::messages::fetch_request::{FetchPartition, FetchTopic};
 use proto::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use proto::messages::metadata_request::MetadataRequestTopic;
 use proto::messages::metadata_response::MetadataResponsePartition;
+use proto::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use proto::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 use proto::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use proto::messages::update_features_request::FeatureUpdateKey;
 use proto::messages::{
-    CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeQuorumRequest, FetchRequest,
-    FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest,
-    ProduceResponse,
+    ApiVersionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeQuorumRequest,
+    FetchRequest, FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
+    OffsetCommitRequest, OffsetFetchRequest, ProduceRequest, ProduceResponse, UpdateFeaturesRequest,
 };
 use std::collections::BTreeMap;
 
@@ -33,6 +36,12 @@ pub const LATEST_TIERED: i64 = -5;
 pub const PRODUCE_BY_NAME: i16 = 12;
 /// The last version of Fetch that does.
 pub const FETCH_BY_NAME: i16 = 12;
+/// The last version of OffsetCommit and OffsetFetch that does.
+const OFFSETS_BY_NAME: i16 = 9;
+/// A version of ApiVersions that tells of features.
+const FEATURES_SINCE: i16 = 4;
+/// A version of UpdateFeatures that answers once for all.
+const RAISED_ALL_OR_NONE: i16 = 2;
 
 /// Acks of a produce request that waits for the in-sync replicas.
 pub const ACKS_ALL: i16 = -1;
@@ -389,5 +398,77 @@ impl Client {
         let found = first(self.call_in(&request, 4).await?.coordinators, "the group")?;
         judge(found.error_code, found.error_message.as_deref())?;
         Ok(format!("{}:{}", found.host, found.port))
+    }
+
+    /// Commits an offset for a group without members, at its coordinator.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn commit_offset(
+        &mut self,
+        group: &str,
+        topic: &str,
+        partition: i32,
+        offset: Offset,
+    ) -> Result<(), CallError> {
+        let partition =
+            OffsetCommitRequestPartition { partition_index: partition, committed_offset: offset, ..Default::default() };
+        let topic =
+            OffsetCommitRequestTopic { name: topic.to_owned(), partitions: vec![partition], ..Default::default() };
+        let request = OffsetCommitRequest { group_id: group.to_owned(), topics: vec![topic], ..Default::default() };
+        let answer = self.call_in(&request, OFFSETS_BY_NAME).await?;
+        let partition = first(first(answer.topics, "the topic")?.partitions, "the partition")?;
+        judge(partition.error_code, None)
+    }
+
+    /// The offset that a group has committed, -1 if there is none, from its coordinator.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn committed_offset(&mut self, group: &str, topic: &str, partition: i32) -> Result<Offset, CallError> {
+        let topic = OffsetFetchRequestTopics {
+            name: topic.to_owned(),
+            partition_indexes: vec![partition],
+            ..Default::default()
+        };
+        let group = OffsetFetchRequestGroup {
+            group_id: group.to_owned(),
+            member_epoch: -1,
+            topics: Some(vec![topic]),
+            ..Default::default()
+        };
+        let request = OffsetFetchRequest { groups: vec![group], ..Default::default() };
+        let group = first(self.call_in(&request, OFFSETS_BY_NAME).await?.groups, "the group")?;
+        judge(group.error_code, None)?;
+        let partition = first(first(group.topics, "the topic")?.partitions, "the partition")?;
+        judge(partition.error_code, None)?;
+        Ok(partition.committed_offset)
+    }
+
+    /// The newest level of a feature that the broker understands, and the level that the cluster has: 0 without.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn feature(&mut self, name: &str) -> Result<(i16, i16), CallError> {
+        let request = ApiVersionsRequest {
+            client_software_name: "integration".to_owned(),
+            client_software_version: "1".to_owned(),
+        };
+        let answer = self.call_in(&request, FEATURES_SINCE).await?;
+        judge(answer.error_code, None)?;
+        let newest = answer.supported_features.iter().find(|known| known.name == name);
+        let level = answer.finalized_features.iter().find(|known| known.name == name);
+        Ok((newest.map_or(0, |known| known.max_version), level.map_or(0, |known| known.max_version_level)))
+    }
+
+    /// Raises a feature of the cluster to a level.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn raise_feature(&mut self, name: &str, level: i16) -> Result<(), CallError> {
+        let update = FeatureUpdateKey { feature: name.to_owned(), max_version_level: level, ..Default::default() };
+        let request = UpdateFeaturesRequest { feature_updates: vec![update], ..Default::default() };
+        let answer = self.call_in(&request, RAISED_ALL_OR_NONE).await?;
+        judge(answer.error_code, answer.error_message.as_deref())
     }
 }

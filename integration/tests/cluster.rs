@@ -5,6 +5,8 @@
 //! failure of a machine on which networks or small file systems cannot be made; without them such tests say that they were skipped. `FIRN_TEST_PREVIOUS` names the
 //! binary of an earlier version, and `FIRN_TEST_NEEDS_PREVIOUS` forbids to go without it.
 
+#[path = "cluster/commands.rs"]
+mod commands;
 #[path = "cluster/dev.rs"]
 mod dev;
 #[path = "cluster/disks.rs"]
@@ -17,8 +19,12 @@ mod grow;
 mod mount;
 #[path = "cluster/networks.rs"]
 mod networks;
+#[path = "cluster/reassign.rs"]
+mod reassign;
 #[path = "cluster/refusals.rs"]
 mod refusals;
+#[path = "cluster/skew.rs"]
+mod skew;
 #[path = "cluster/stand.rs"]
 mod stand;
 #[path = "cluster/upgrade.rs"]

@@ -91,7 +91,7 @@ async fn topics_are_created_listed_described_altered_and_deleted() {
     assert!(made.contains("shop") && made.contains("3 partitions"), "{made}");
     desk.ok(&["topic", "create", "other"]).await;
     let listed = desk.ok(&["topic", "list"]).await;
-    assert_eq!(lines(&listed), ["other\t1 partitions", "shop\t3 partitions"]);
+    assert_eq!(lines(&listed), ["other\t1 partition", "shop\t3 partitions"]);
     let listed = desk.json(&["topic", "list", "--json"]).await;
     assert_eq!(listed[1]["name"], "shop");
     assert_eq!(listed[1]["partitions"], 3);
@@ -101,7 +101,12 @@ async fn topics_are_created_listed_described_altered_and_deleted() {
     assert_eq!(described["partitions"].as_array().map(Vec::len), Some(3));
     assert_eq!(described["id"], listed[1]["id"]);
     let text = desk.ok(&["topic", "describe", "shop"]).await;
-    assert!(text.contains("retention.ms=86400000") && text.lines().count() >= 6, "{text}");
+    assert!(text.starts_with("shop: 3 partitions\n") && text.contains("retention.ms=86400000"), "{text}");
+    assert!(text.lines().count() >= 6 && !text.contains(" id "), "{text}");
+    assert!(desk.ok(&["topic", "describe", "shop", "--verbose"]).await.contains("\n  id "));
+    let error = desk.fails(&["topic", "describe", "nothing"]).await;
+    assert!(error.contains("topic nothing: there is no such topic"), "{error}");
+    assert!(error.contains("(UNKNOWN_TOPIC_OR_PARTITION)"), "{error}");
     let wider = ["topic", "alter", "shop", "--partitions", "4", "--config", "segment.bytes=1048576"];
     desk.ok(&[&wider[..], &["--delete-config", "retention.ms"]].concat()).await;
     let described = desk.json(&["topic", "describe", "shop", "--json"]).await;
@@ -111,7 +116,7 @@ async fn topics_are_created_listed_described_altered_and_deleted() {
     assert!(desk.fails(&["topic", "alter", "shop", "--partitions", "2"]).await.contains("INVALID_PARTITIONS"));
     assert!(desk.fails(&["topic", "create", "shop"]).await.contains("TOPIC_ALREADY_EXISTS"));
     desk.ok(&["topic", "delete", "shop"]).await;
-    assert_eq!(desk.ok(&["topic", "list"]).await, "other\t1 partitions\n");
+    assert_eq!(desk.ok(&["topic", "list"]).await, "other\t1 partition\n");
 }
 
 #[tokio::test]

@@ -11,6 +11,10 @@ const OPERATIONS: &str = include_str!("../../docs/operations.md");
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Where this is set, the walk may not be skipped because network namespaces cannot be made.
 const NEEDS_NETNS: &str = "FIRN_TEST_NEEDS_NETNS";
+/// Where this is set, the commands for Kafka's own tools may not be skipped because those are not here.
+const NEEDS_KAFKA: &str = "FIRN_TEST_NEEDS_KAFKA";
+/// Has Kafka's tools, and puts them where it is told.
+const KAFKA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/kafka");
 /// Its ports are those of the document, and whatever it left running ends with it.
 const ALONE: [&str; 6] = ["unshare", "--net", "--pid", "--fork", "--kill-child", "bash"];
 
@@ -30,8 +34,22 @@ async fn a_cluster_does_what_the_walk_says() {
     let path = std::env::var("PATH").unwrap_or_default();
     let environment = [("PATH", format!("{}:{path}", home.path().display()))];
 
-    let walk = typed::blocks(OPERATIONS).join("\n");
+    let mut blocks = typed::blocks(OPERATIONS);
+    let needed = std::env::var_os(NEEDS_KAFKA).is_some();
+    let mut put = Command::new(KAFKA);
+    put.args(["tools", &home.path().display().to_string()]).args(needed.then_some("fetch"));
+    let put = put.output().await.expect("bash runs");
+    if !put.status.success() {
+        assert!(!needed, "{NEEDS_KAFKA} is set: {}", String::from_utf8_lossy(&put.stderr));
+        println!("SKIPPED: the commands for Kafka's tools, which are not here (integration/peers/kafka fetch)");
+        blocks.retain(|block| !block.contains("kafka-"));
+    }
+    let walk = blocks.join("\n");
     let script = format!("ip link set lo up\nset -x\n{walk}\nset +x\n");
     let said = typed::typed(&ALONE, &script, home.path(), &environment, PATIENCE).await;
     assert!(said.lines().any(|line| line.trim() == "100000"), "all records came back after a node was lost: {said}");
+    if put.status.success() {
+        assert!(said.contains("Reassignment of partition flights-0 is completed."), "{said}");
+        assert!(said.contains("Topic: flights\tPartition: 0\tLeader: 2\tReplicas: 2,1"), "{said}");
+    }
 }

@@ -31,7 +31,10 @@ pub(super) async fn elect(context: &Context<'_>, request: ElectLeadersRequest) -
                     None => results.entry(topic.topic.clone()).or_default().push(PartitionResult {
                         partition_id: partition,
                         error_code: ErrorCode::UnknownTopicOrPartition.code(),
-                        error_message: Some(ErrorCode::UnknownTopicOrPartition.to_string()),
+                        error_message: Some(match known {
+                            Some(_) => format!("No such partition as {}-{partition}", topic.topic),
+                            None => format!("No such topic as {}", topic.topic),
+                        }),
                     }),
                 }
             }

@@ -41,7 +41,10 @@ pub(super) async fn alter(
                 }
                 None => {
                     response.error_code = ErrorCode::UnknownTopicOrPartition.code();
-                    response.error_message = Some(ErrorCode::UnknownTopicOrPartition.to_string());
+                    response.error_message = Some(match known {
+                        Some(_) => format!("No such partition as {}-{index}", topic.name),
+                        None => format!("No such topic as {}", topic.name),
+                    });
                 }
             }
             partitions.push(response);

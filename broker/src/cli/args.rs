@@ -155,6 +155,9 @@ pub enum ClusterCommand {
         /// Take it back: the broker stays, and gets its share of replicas again.
         #[arg(long)]
         cancel: bool,
+        /// Say how far it is, and what holds it, in a line of JSON each time that changes.
+        #[arg(long, conflicts_with = "cancel")]
+        json: bool,
         #[command(flatten)]
         at: Admin,
     },
@@ -219,10 +222,13 @@ pub enum TopicCommand {
         #[command(flatten)]
         at: Bootstrap,
     },
-    /// Show partitions, offsets and settings of a topic.
+    /// Show partitions, replicas, offsets and settings of a topic.
     Describe {
         /// Its name.
         name: String,
+        /// Its id, too, which its folders and objects are called by.
+        #[arg(long, short)]
+        verbose: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,

@@ -5,13 +5,14 @@ use proto::errors::ErrorCode;
 use proto::host::{Network, ReadHalf, TcpNetwork, WriteHalf};
 use proto::messages::api_table::Request;
 use proto::messages::metadata_request::MetadataRequestTopic;
-use proto::messages::metadata_response::MetadataResponseTopic;
+use proto::messages::metadata_response::{MetadataResponsePartition, MetadataResponseTopic};
 use proto::messages::{MetadataRequest, MetadataResponse};
 use proto::metadata::host_and_port;
 use proto::wire::WireError;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 /// How long a broker may take to accept a connection.
@@ -20,6 +21,10 @@ const CONNECT: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(70);
 /// What an answer may measure: the largest fetch, with room.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
+/// How long a partition may be without a leader, or refuse for another reason that passes, before that is an error.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(200);
 /// What this client calls itself.
 const NAME: &str = "firn";
 
@@ -36,12 +41,35 @@ pub enum ClientError {
     NotSpoken { address: String, api: &'static str },
     #[error("an answer of {0} cannot be read: {1}")]
     Garbled(String, WireError),
-    #[error("{what}: {} ({})", message.as_deref().unwrap_or("no reason given"), code.name())]
+    #[error("{what}: {}", reason(*code, message.as_deref()))]
     Refused { what: String, code: ErrorCode, message: Option<String> },
     #[error("standard output: {0}")]
     Output(std::io::Error),
     #[error("{0}")]
     Other(String),
+}
+
+/// What the broker said, or else what its code means.
+fn reason(code: ErrorCode, message: Option<&str>) -> String {
+    let means = match code {
+        ErrorCode::UnknownTopicOrPartition => {
+            Some("there is no such topic or partition (firn topic list shows those there are)")
+        }
+        ErrorCode::UnknownTopicId => Some("the topic was deleted"),
+        ErrorCode::LeaderNotAvailable | ErrorCode::NotLeaderOrFollower => {
+            Some("nobody leads the partition at the moment")
+        }
+        ErrorCode::NotEnoughReplicas | ErrorCode::NotEnoughReplicasAfterAppend => {
+            Some("fewer replicas are in sync than min.insync.replicas asks for (firn cluster status)")
+        }
+        ErrorCode::RequestTimedOut => Some("it took too long, and may yet happen"),
+        ErrorCode::InvalidTopicException => Some("no topic can be called that"),
+        _ => None,
+    };
+    match message.or(means) {
+        Some(text) => format!("{text} ({})", code.name()),
+        None => code.name().to_owned(),
+    }
 }
 
 /// `Ok` if `code` says so.
@@ -158,6 +186,15 @@ pub struct TopicView {
     pub internal: bool,
     /// Partition index and its leader's node id.
     pub partitions: Vec<(i32, i32)>,
+    /// By partition index: where it has replicas, the preferred leader first, and which of them are in sync.
+    pub replicas: BTreeMap<i32, Replicas>,
+}
+
+/// The replicas of a partition, by node id.
+#[derive(Clone, Debug, Default)]
+pub struct Replicas {
+    pub all: Vec<i32>,
+    pub in_sync: Vec<i32>,
 }
 
 /// All brokers of a cluster.
@@ -189,7 +226,7 @@ impl Client {
     }
 
     /// Asks whichever broker is connected; another one if it is gone.
-    async fn ask_any(&mut self, request: &MetadataRequest) -> Result<MetadataResponse, ClientError> {
+    pub async fn call<R: Request>(&mut self, request: &R) -> Result<R::Response, ClientError> {
         match self.first.call(request).await {
             Err(ClientError::Broken(..) | ClientError::Silent(..)) if self.knows_others() => {
                 let known = self.addresses.values().map(String::as_str);
@@ -199,11 +236,6 @@ impl Client {
             }
             answer => answer,
         }
-    }
-
-    /// Asks whichever broker is connected.
-    pub async fn call<R: Request>(&mut self, request: &R) -> Result<R::Response, ClientError> {
-        self.first.call(request).await
     }
 
     /// The connection to one broker, opened when first asked for.
@@ -244,10 +276,51 @@ impl Client {
     async fn metadata(&mut self, topic: Option<&str>) -> Result<MetadataResponse, ClientError> {
         let topics = topic.map(|name| vec![MetadataRequestTopic { name: Some(name.to_owned()), ..Default::default() }]);
         let request = MetadataRequest { topics, allow_auto_topic_creation: false, ..Default::default() };
-        let answer = self.ask_any(&request).await?;
+        let answer = self.call(&request).await?;
         self.addresses =
             answer.brokers.iter().map(|broker| (broker.node_id, host_and_port(&broker.host, broker.port))).collect();
         Ok(answer)
+    }
+}
+
+/// How long nothing but errors came that may pass.
+#[derive(Debug, Default)]
+pub struct Patience {
+    since: Option<Instant>,
+}
+
+impl Patience {
+    /// Waits a moment after an error that may pass, and asks who leads the partitions then.
+    ///
+    /// # Errors
+    /// `error`, if it does not pass, or has not for too long.
+    pub async fn after(
+        &mut self,
+        error: ClientError,
+        client: &mut Client,
+        topic: &str,
+    ) -> Result<TopicView, ClientError> {
+        let mut error = error;
+        loop {
+            let passes = match &error {
+                ClientError::Refused { code, .. } => code.is_retriable(),
+                // One of several brokers is gone: another will lead what it led.
+                ClientError::Unreachable(_) | ClientError::Broken(..) | ClientError::Silent(..) => {
+                    client.knows_others()
+                }
+                _ => false,
+            };
+            let since = *self.since.get_or_insert_with(Instant::now);
+            if !passes || since.elapsed() > PATIENCE {
+                return Err(error);
+            }
+            sleep(PAUSE).await;
+            client.hang_up();
+            match client.topic(topic).await {
+                Ok(view) => return Ok(view),
+                Err(again) => error = again,
+            }
+        }
     }
 }
 
@@ -266,8 +339,13 @@ async fn any_of(bootstrap: &str, addresses: impl Iterator<Item = &str>) -> Resul
 fn view(topic: MetadataResponseTopic) -> Result<TopicView, ClientError> {
     let name = topic.name.unwrap_or_default();
     check(&format!("topic {name}"), topic.error_code, None)?;
+    let replicas = |partition: &MetadataResponsePartition| Replicas {
+        all: partition.replica_nodes.clone(),
+        in_sync: partition.isr_nodes.clone(),
+    };
+    let replicas = topic.partitions.iter().map(|partition| (partition.partition_index, replicas(partition))).collect();
     let mut partitions: Vec<_> =
         topic.partitions.iter().map(|partition| (partition.partition_index, partition.leader_id)).collect();
     partitions.sort_unstable();
-    Ok(TopicView { name, id: topic.topic_id, internal: topic.is_internal, partitions })
+    Ok(TopicView { name, id: topic.topic_id, internal: topic.is_internal, partitions, replicas })
 }

@@ -4,8 +4,9 @@ use super::admin::{http, send, url};
 use super::args::{Admin, ClusterCommand, VoterCommand};
 use super::client::ClientError;
 use super::live::bytes;
-use super::out;
-use crate::http::{BrokerRow, ClusterStatus, MovePlan};
+use super::out::{self, counted};
+use crate::http::{BrokerRow, ClusterStatus, HoldRow, MovePlan};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -31,7 +32,8 @@ pub(super) async fn run(command: ClusterCommand) -> Result<(), ClientError> {
             if json { out::print(format!("{text}\n")) } else { out::print(status_text(&read(&text)?)) }
         }
         ClusterCommand::Rebalance { apply, json, at, .. } => rebalance(&at, apply, json).await,
-        ClusterCommand::Decommission { broker, cancel, at } => decommission(&at, broker, cancel).await,
+        ClusterCommand::Decommission { broker, cancel: true, at, .. } => take_back(&at, broker).await,
+        ClusterCommand::Decommission { broker, json, at, .. } => decommission(&at, broker, json).await,
         ClusterCommand::Voter(VoterCommand::Add { id, address, directory, at }) => {
             let (id, mut query) = (id.to_string(), vec![("address", address.as_str())]);
             query.push(("id", &id));
@@ -116,34 +118,46 @@ fn lacks(status: &ClusterStatus, brokers: usize) -> Option<String> {
         .then(|| format!("{under_replicated} partition(s) under-replicated, {offline} offline, {moving} on the move"))
 }
 
-async fn decommission(at: &Admin, broker: i32, cancel: bool) -> Result<(), ClientError> {
+/// A broker, of which the cluster knows.
+fn known(status: &ClusterStatus, broker: i32) -> Result<&BrokerRow, ClientError> {
+    let row = find(status, broker);
+    row.ok_or_else(|| ClientError::Other(format!("there is no broker {broker}; firn cluster status lists them")))
+}
+
+async fn take_back(at: &Admin, broker: i32) -> Result<(), ClientError> {
+    known(&status(at).await?, broker)?;
+    post(at, "/v1/cluster/drain", &[("broker", &broker.to_string()), ("cancel", "true")]).await?;
+    out::print(format!("broker {broker} stays, and gets its share again\n"))
+}
+
+async fn decommission(at: &Admin, broker: i32, json: bool) -> Result<(), ClientError> {
     let before = status(at).await?;
-    let Some(row) = find(&before, broker) else {
-        return Err(ClientError::Other(format!("there is no broker {broker}; firn cluster status lists them")));
-    };
+    let row = known(&before, broker)?;
     let id = broker.to_string();
-    if cancel {
-        post(at, "/v1/cluster/drain", &[("broker", &id), ("cancel", "true")]).await?;
-        return out::print(format!("broker {broker} stays, and gets its share again\n"));
-    }
     if row.share != "leaving" {
         post(at, "/v1/cluster/drain", &[("broker", &id)]).await?;
     }
     let all = row.replicas;
     let left = |status: &ClusterStatus| {
         let row = find(status, broker).filter(|row| row.replicas > 0)?;
-        Some(progress(row, all, status))
+        Some(if json { progress_json(row, all, status) } else { progress(row, all, status) })
     };
     let after = follow(at, left).await?;
     let votes = after.controllers.iter().any(|controller| controller.id == broker && controller.role != "observer");
-    let vote = if votes {
+    let vote = if votes && !json {
         format!("It still votes in the metadata quorum: firn cluster voter remove {broker} takes its vote.\n")
     } else {
         String::new()
     };
     if find(&after, broker).is_some_and(|row| row.state == "down") {
         post(at, "/v1/cluster/forget", &[("broker", &id)]).await?;
+        if json {
+            return out::print(format!("{}\n", json!({"broker": broker, "state": "forgotten", "votes": votes})));
+        }
         return out::print(format!("broker {broker} is out of the cluster\n{vote}"));
+    }
+    if json {
+        return out::print(format!("{}\n", json!({"broker": broker, "state": "empty", "votes": votes})));
     }
     out::print(format!("broker {broker} is empty: stop it, then run this again to take it off the list\n{vote}"))
 }
@@ -156,10 +170,38 @@ fn find(status: &ClusterStatus, broker: i32) -> Option<&BrokerRow> {
 fn progress(row: &BrokerRow, all: u64, status: &ClusterStatus) -> String {
     let gone = all.saturating_sub(row.replicas);
     let mut text = format!("broker {}: {gone} of {all} replica(s) gone, {} on the move", row.id, status.moving);
-    if status.offline > 0 {
-        let _ = write!(text, "; {} partition(s) cannot move, as nobody leads them", status.offline);
+    for hold in held(status, row.id) {
+        let _ = write!(text, "\n{}", hold_text(hold));
     }
     text
+}
+
+/// Why some replicas are still on a broker, and what helps, each in a line of its own.
+fn hold_text(hold: &HoldRow) -> String {
+    let (what, count) = (if hold.stuck { "stuck" } else { "still here" }, hold.partitions);
+    // While all goes well they are others each time.
+    let names = if hold.stuck { hold.names.join(", ") } else { String::new() };
+    let named = match hold.names.len() as u64 {
+        _ if names.is_empty() => String::new(),
+        listed if listed < count => format!(" ({names}, ...)"),
+        _ => format!(" ({names})"),
+    };
+    let hint = if hold.hint.is_empty() { String::new() } else { format!("\n    {}", hold.hint) };
+    format!("  {what}: {count}{named}: {}{hint}", hold.why)
+}
+
+/// The same for programs.
+fn progress_json(row: &BrokerRow, all: u64, status: &ClusterStatus) -> String {
+    let holds: Vec<&HoldRow> = held(status, row.id).collect();
+    let progress = json!({
+        "broker": row.id, "state": "leaving", "replicas": row.replicas, "gone": all.saturating_sub(row.replicas),
+        "moving": status.moving, "holds": holds,
+    });
+    progress.to_string()
+}
+
+fn held(status: &ClusterStatus, broker: i32) -> impl Iterator<Item = &HoldRow> {
+    status.holds.iter().filter(move |hold| hold.broker == broker)
 }
 
 fn status_text(status: &ClusterStatus) -> String {
@@ -203,6 +245,12 @@ fn status_text(status: &ClusterStatus) -> String {
     );
     if !status.offline_names.is_empty() {
         let _ = writeln!(out, "offline: {}", status.offline_names.join(", "));
+    }
+    for row in status.brokers.iter().filter(|row| row.share == "leaving" && row.replicas > 0) {
+        let _ = writeln!(out, "\nbroker {} is being emptied, {} left", row.id, counted(row.replicas, "replica"));
+        for hold in held(status, row.id) {
+            let _ = writeln!(out, "{}", hold_text(hold));
+        }
     }
     out
 }
@@ -292,7 +340,23 @@ mod tests {
         let row = BrokerRow { id: 2, replicas: 3, ..BrokerRow::default() };
         let mut status = ClusterStatus { moving: 1, ..ClusterStatus::default() };
         assert_eq!(progress(&row, 10, &status), "broker 2: 7 of 10 replica(s) gone, 1 on the move");
-        status.offline = 1;
-        assert!(progress(&row, 10, &status).ends_with("1 partition(s) cannot move, as nobody leads them"));
+        let hold = |broker: i32, stuck: bool, why: &str, hint: &str| HoldRow {
+            broker,
+            stuck,
+            partitions: 2,
+            names: vec!["a-0".to_owned()],
+            why: why.to_owned(),
+            hint: hint.to_owned(),
+        };
+        status.holds = vec![
+            hold(2, true, "the disks are full", "make room"),
+            hold(2, false, "they are copied", ""),
+            hold(3, true, "something else", ""),
+        ];
+        let text = "\n  stuck: 2 (a-0, ...): the disks are full\n    make room\n  still here: 2: they are copied";
+        assert_eq!(progress(&row, 10, &status), format!("broker 2: 7 of 10 replica(s) gone, 1 on the move{text}"));
+        let told: serde_json::Value = serde_json::from_str(&progress_json(&row, 10, &status)).expect("JSON");
+        assert_eq!((&told["gone"], &told["holds"][0]["hint"]), (&7.into(), &"make room".into()), "{told}");
+        assert_eq!(told["holds"].as_array().map(Vec::len), Some(2));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::args::{ConsumeArgs, ConsumeFormat, From};
 use super::bytes::to_json;
-use super::client::{Client, ClientError, TopicView, check};
+use super::client::{Client, ClientError, Patience, TopicView, check};
 use super::out::ended;
 use super::topic::list_offset;
 use proto::errors::ErrorCode;
@@ -13,8 +13,6 @@ use proto::wire::RecordChunks;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
-use std::time::Duration;
-use tokio::time::{Instant, sleep};
 
 /// What one fetch may carry.
 const FETCH_BYTES: i32 = 4 << 20;
@@ -26,11 +24,6 @@ const MAX_BATCH_BYTES: usize = 256 << 20;
 const LATEST: i64 = -1;
 /// The first offset that can be read, in ListOffsets.
 const EARLIEST: i64 = -2;
-
-/// How long a partition may be without a leader, or refuse for another reason that passes, before that is an error.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two attempts.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// Where a partition is read.
 struct Position {
@@ -96,42 +89,6 @@ pub(super) async fn run(args: ConsumeArgs) -> Result<(), ClientError> {
         }
     }
     Ok(())
-}
-
-/// How long nothing but errors came that may pass.
-#[derive(Default)]
-struct Patience {
-    since: Option<Instant>,
-}
-
-impl Patience {
-    /// Waits a moment after an error that may pass, and asks who leads the partitions then.
-    ///
-    /// # Errors
-    /// `error`, if it does not pass, or has not for too long.
-    async fn after(&mut self, error: ClientError, client: &mut Client, topic: &str) -> Result<TopicView, ClientError> {
-        let mut error = error;
-        loop {
-            let passes = match &error {
-                ClientError::Refused { code, .. } => code.is_retriable(),
-                // One of several brokers is gone: another will lead what it led.
-                ClientError::Unreachable(_) | ClientError::Broken(..) | ClientError::Silent(..) => {
-                    client.knows_others()
-                }
-                _ => false,
-            };
-            let since = *self.since.get_or_insert_with(Instant::now);
-            if !passes || since.elapsed() > PATIENCE {
-                return Err(error);
-            }
-            sleep(PAUSE).await;
-            client.hang_up();
-            match client.topic(topic).await {
-                Ok(view) => return Ok(view),
-                Err(again) => error = again,
-            }
-        }
-    }
 }
 
 async fn start(

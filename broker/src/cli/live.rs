@@ -3,24 +3,32 @@
 use super::screen::Size;
 use crate::http::TierPartition;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 /// Topics shown; the rest is summed up in one line.
 const ROWS: usize = 12;
-/// Cells of the bar that shows where a topic's bytes are.
-const BAR: usize = 24;
-/// Characters of a topic's name: as many as there are room for, between these.
-const NAMES: std::ops::RangeInclusive<usize> = 8..=28;
+/// Cells of the bar that shows where a topic's bytes are: as many as there is room for, between these.
+const BAR: RangeInclusive<usize> = 12..=24;
+/// Characters of a topic's name: as many as there is room for, between these.
+const NAMES: RangeInclusive<usize> = 8..=28;
+/// Characters that a name has to have before there is room for anything but sizes.
+const ENOUGH: usize = 16;
 /// Characters of the sizes, with the space before each.
 const SIZES: usize = 3 * 11;
 /// Characters of the counts of partitions and records, with the space before each.
-const COUNTS: usize = 6 + 13;
+const COUNTS: usize = 6 + 11;
+/// Space before the bar.
+const GAP: usize = 2;
 
 #[derive(Default)]
 struct Row {
     partitions: usize,
     records: i64,
+    /// On local disk.
     hot_bytes: u64,
+    /// Of these, what is not in the object store yet.
     settling_bytes: u64,
+    /// In the object store alone.
     cold_bytes: u64,
     held_back_by: Option<String>,
 }
@@ -33,9 +41,11 @@ pub fn render(partitions: &[TierPartition], size: Size) -> String {
         let row = topics.entry(&partition.topic).or_default();
         row.partitions += 1;
         row.records += partition.high_watermark - partition.log_start;
-        row.settling_bytes += partition.lag_bytes.min(partition.local_bytes);
+        let settling = partition.lag_bytes.min(partition.local_bytes);
+        row.settling_bytes += settling;
         row.hot_bytes += partition.local_bytes;
-        row.cold_bytes += partition.remote_bytes;
+        // What is in both places is hot, and counted once.
+        row.cold_bytes += partition.remote_bytes.saturating_sub(partition.local_bytes - settling);
         if row.held_back_by.is_none() {
             row.held_back_by.clone_from(&partition.held_back_by);
         }
@@ -68,30 +78,30 @@ pub fn render(partitions: &[TierPartition], size: Size) -> String {
 struct Columns {
     name: usize,
     counts: bool,
-    bar: bool,
+    /// Cells of the bar, if there is one.
+    bar: usize,
 }
 
 impl Columns {
     fn of(width: usize) -> Columns {
-        let counts = width >= NAMES.end() + SIZES + COUNTS;
+        let counts = width >= ENOUGH + SIZES + COUNTS;
         let taken = if counts { SIZES + COUNTS } else { SIZES };
-        Columns {
-            name: width.saturating_sub(taken).clamp(*NAMES.start(), *NAMES.end()),
-            counts,
-            bar: width >= NAMES.end() + SIZES + COUNTS + 2 + BAR,
-        }
+        let bar = width.saturating_sub(ENOUGH + SIZES + COUNTS + GAP).min(*BAR.end());
+        let bar = if bar < *BAR.start() { 0 } else { bar };
+        let taken = if bar > 0 { taken + GAP + bar } else { taken };
+        Columns { name: width.saturating_sub(taken).clamp(*NAMES.start(), *NAMES.end()), counts, bar }
     }
 
     fn head(&self) -> String {
         let counts = if self.counts { ["parts", "records"] } else { [""; 2] };
-        let bar = if self.bar { "hot ▓ settling ▒ cold ░" } else { "" };
-        self.line("topic", counts, ["hot", "settling", "cold"], bar)
+        let sizes = if self.bar > 0 { ["hot ▓", "settling ▒", "cold ░"] } else { ["hot", "settling", "cold"] };
+        self.line("topic", counts, sizes, "")
     }
 
     fn topic(&self, name: &str, row: &Row) -> String {
         let counts = [row.partitions.to_string(), row.records.to_string()];
         let sizes = [row.hot_bytes, row.settling_bytes, row.cold_bytes].map(bytes);
-        let bar = if self.bar { bar(row) } else { String::new() };
+        let bar = bar(row, self.bar);
         self.line(
             &shorten(name, self.name),
             counts.each_ref().map(String::as_str),
@@ -102,8 +112,8 @@ impl Columns {
 
     fn line(&self, name: &str, [parts, records]: [&str; 2], [hot, settling, cold]: [&str; 3], bar: &str) -> String {
         let width = self.name;
-        let counts = if self.counts { format!(" {parts:>5} {records:>12}") } else { String::new() };
-        let bar = if self.bar { format!("  {bar}") } else { String::new() };
+        let counts = if self.counts { format!(" {parts:>5} {records:>10}") } else { String::new() };
+        let bar = if self.bar > 0 { format!("{:GAP$}{bar}", "") } else { String::new() };
         format!("{name:<width$}{counts} {hot:>10} {settling:>10} {cold:>10}{bar}")
     }
 }
@@ -114,13 +124,13 @@ fn fit(line: &str, columns: usize) -> String {
     shorten(plain.trim_end(), columns)
 }
 
-fn bar(row: &Row) -> String {
+fn bar(row: &Row, cells: usize) -> String {
     let total = (row.hot_bytes + row.cold_bytes).max(1);
-    let share = |part: u64| usize::try_from(part * BAR as u64 / total).unwrap_or(BAR);
+    let share = |part: u64| usize::try_from(part * cells as u64 / total).unwrap_or(cells);
     let settling = share(row.settling_bytes);
     let cold = share(row.cold_bytes);
     let hot = share(row.hot_bytes - row.settling_bytes.min(row.hot_bytes));
-    let idle = BAR.saturating_sub(hot + settling + cold);
+    let idle = cells.saturating_sub(hot + settling + cold);
     "▓".repeat(hot) + &"▒".repeat(settling) + &"░".repeat(cold) + &" ".repeat(idle)
 }
 
@@ -170,8 +180,22 @@ mod tests {
         let text = render(&partitions, Size { columns: 120, rows: 24 });
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[1].starts_with("a "), "{text}");
-        assert!(lines[1].ends_with(&("▓".repeat(6) + &"░".repeat(18))), "{text}");
+        // Of three MiB in the object store one is here, too.
+        assert!(lines[1].ends_with(&("▓".repeat(8) + &"░".repeat(16))), "{text}");
+        assert!(lines[1].contains("1024 KiB        0 B   2048 KiB"), "{text}");
         assert!(lines[2].starts_with("b ") && lines[2].contains(" 20 "), "{text}");
+    }
+
+    #[test]
+    fn an_ordinary_terminal_shows_all_of_it() {
+        let mut flights = partition("a-topic-with-quite-a-long-name", 4 << 20, 2 << 20, 10 << 20);
+        flights.high_watermark = 9_999_999_999;
+        let text = render(&[flights], Size { columns: 80, rows: 24 });
+        let expected = [
+            "topic            parts    records      hot ▓ settling ▒     cold ░",
+            "a-topic-with-qu…     1 9999999999   4096 KiB   2048 KiB   8192 KiB  ▓▓▒▒░░░░░░░░",
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), expected);
     }
 
     #[test]

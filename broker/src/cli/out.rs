@@ -25,3 +25,9 @@ pub(super) fn ended(error: io::Error) -> Result<(), ClientError> {
 pub(super) fn note(line: impl Display) {
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
+
+/// A number and what it counts, in as many words.
+pub(super) fn counted(count: impl Into<u64>, what: &str) -> String {
+    let count = count.into();
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}

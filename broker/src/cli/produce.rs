@@ -1,15 +1,16 @@
-//! `firn produce`: lines become records.
+//! `firn produce`: lines become records, each once: an idempotent producer that follows the leaders of its partitions.
 
 use super::args::{Compression, ProduceArgs};
-use super::client::{Client, ClientError, TopicView, check};
-use super::out;
+use super::client::{Client, ClientError, Patience, TopicView, check};
+use super::out::{self, counted};
 use super::topic::settings;
 use bytes::Bytes;
+use proto::errors::ErrorCode;
 use proto::host::Clock;
-use proto::messages::ProduceRequest;
 use proto::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use proto::messages::{InitProducerIdRequest, ProduceRequest};
 use proto::records::{BatchBuilder, Codec, Header};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
 use tokio::time::{Instant, sleep_until};
@@ -22,7 +23,7 @@ const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 const LINGER: Duration = Duration::from_millis(50);
 /// Of a line that is wrong, so many characters are quoted.
 const QUOTED: usize = 100;
-/// Requests under way at a time.
+/// Requests under way to a broker at a time. Of each producer and partition the last five batches are known again.
 const IN_FLIGHT: usize = 4;
 /// How long the broker may take to acknowledge.
 const TIMEOUT_MS: i32 = 60_000;
@@ -32,7 +33,7 @@ pub(super) async fn run(args: ProduceArgs, clock: &dyn Clock) -> Result<(), Clie
     let mut client = Client::connect(&args.at.bootstrap).await?;
     let topic = client.topic(&args.topic).await?;
     let limit = limit(&mut client, &topic.name).await?;
-    let mut sender = Sender::new(&topic, &args, limit);
+    let mut sender = Sender::start(topic, &args, limit, &mut client).await?;
     if let Some(value) = &args.value {
         sender.add(clock.now_ms(), args.key.as_deref().map(str::as_bytes), value.as_bytes(), &mut client).await?;
     } else {
@@ -40,7 +41,7 @@ pub(super) async fn run(args: ProduceArgs, clock: &dyn Clock) -> Result<(), Clie
         each_line(lines, &mut sender, &mut client, clock).await?;
     }
     sender.flush(&mut client).await?;
-    out::note(format_args!("produced {} records to {}", sender.records, topic.name));
+    out::note(format_args!("produced {} to {}", counted(sender.records, "record"), args.topic));
     Ok(())
 }
 
@@ -107,9 +108,44 @@ fn key_and_value<'a>(line: &'a [u8], args: &'a ProduceArgs) -> Result<(Option<&'
     }
 }
 
+/// Batches of one partition that are not acknowledged, in their order.
+#[derive(Debug, Default)]
+struct Lane {
+    /// Sequence of the next record.
+    next: i32,
+    unacked: VecDeque<Bytes>,
+    /// How many of them, from the first, are sent and not answered.
+    sent: usize,
+}
+
+impl Lane {
+    /// Takes a batch of `producer`.
+    fn push(&mut self, batch: BatchBuilder, producer: (i64, i16)) {
+        let records = i32::try_from(batch.len()).unwrap_or(i32::MAX);
+        self.unacked.push_back(batch.producer(producer.0, producer.1, self.next).build());
+        // Behind the largest number comes 0.
+        self.next = self.next.wrapping_add(records) & i32::MAX;
+    }
+
+    /// The next batch to send.
+    fn send(&mut self) -> Option<Bytes> {
+        let batch = self.unacked.get(self.sent).cloned()?;
+        self.sent += 1;
+        Some(batch)
+    }
+
+    /// The first is there.
+    fn acked(&mut self) {
+        self.unacked.pop_front();
+        self.sent = self.sent.saturating_sub(1);
+    }
+}
+
 struct Sender<'a> {
-    topic: &'a TopicView,
+    topic: TopicView,
     args: &'a ProduceArgs,
+    /// Id and epoch: what a broker knows batches again by.
+    producer: (i64, i16),
     /// What a batch of several records may measure. A record that is larger goes alone.
     limit: usize,
     open: BTreeMap<i32, BatchBuilder>,
@@ -117,15 +153,47 @@ struct Sender<'a> {
     due: Option<Instant>,
     /// Partition of the records without key, moved on with each batch.
     sticky: usize,
-    /// Leaders with the number of requests each has not answered yet.
-    outstanding: BTreeMap<i32, usize>,
+    lanes: BTreeMap<i32, Lane>,
+    /// Leaders, and the partition of each request that they have not answered yet.
+    outstanding: BTreeMap<i32, VecDeque<i32>>,
+    patience: Patience,
     records: u64,
 }
 
 impl<'a> Sender<'a> {
-    fn new(topic: &'a TopicView, args: &'a ProduceArgs, limit: usize) -> Self {
-        let (open, outstanding) = (BTreeMap::new(), BTreeMap::new());
-        Sender { topic, args, limit, open, due: None, sticky: 0, outstanding, records: 0 }
+    /// Gets an id for a producer.
+    async fn start(
+        topic: TopicView,
+        args: &'a ProduceArgs,
+        limit: usize,
+        client: &mut Client,
+    ) -> Result<Self, ClientError> {
+        let mut patience = Patience::default();
+        let request = InitProducerIdRequest { producer_id: -1, producer_epoch: -1, ..Default::default() };
+        let producer = loop {
+            let asked = client.call(&request).await;
+            let given = asked.and_then(|answer| {
+                check("getting a producer id", answer.error_code, None)?;
+                Ok((answer.producer_id, answer.producer_epoch))
+            });
+            match given {
+                Ok(producer) => break producer,
+                Err(error) => patience.after(error, client, &topic.name).await?,
+            };
+        };
+        Ok(Sender {
+            topic,
+            args,
+            producer,
+            limit,
+            open: BTreeMap::new(),
+            due: None,
+            sticky: 0,
+            lanes: BTreeMap::new(),
+            outstanding: BTreeMap::new(),
+            patience: Patience::default(),
+            records: 0,
+        })
     }
 
     async fn add(
@@ -174,7 +242,7 @@ impl<'a> Sender<'a> {
     async fn seal(&mut self, partition: i32, client: &mut Client) -> Result<(), ClientError> {
         self.sticky += 1;
         match self.open.remove(&partition) {
-            Some(batch) => self.send(partition, batch.build(), client).await,
+            Some(batch) => self.send(partition, batch, client).await,
             None => Ok(()),
         }
     }
@@ -193,11 +261,56 @@ impl<'a> Sender<'a> {
         chosen.ok_or_else(|| ClientError::Other(format!("topic {} has no partitions", self.topic.name)))
     }
 
-    async fn send(&mut self, partition: i32, records: Bytes, client: &mut Client) -> Result<(), ClientError> {
-        let leader = self.topic.partitions.iter().find(|(index, _)| *index == partition).map(|(_, leader)| *leader);
-        let leader = leader
-            .ok_or_else(|| ClientError::Other(format!("topic {} has no partition {partition}", self.topic.name)))?;
-        let request = ProduceRequest {
+    async fn send(&mut self, partition: i32, batch: BatchBuilder, client: &mut Client) -> Result<(), ClientError> {
+        self.lanes.entry(partition).or_default().push(batch, self.producer);
+        self.advance(IN_FLIGHT - 1, client).await
+    }
+
+    /// Sends all batches, again to whoever leads if a leader goes, until no broker has more than `most` of them to answer.
+    async fn advance(&mut self, most: usize, client: &mut Client) -> Result<(), ClientError> {
+        loop {
+            match self.step(most, client).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) => {
+                    self.topic = self.patience.after(error, client, &self.topic.name).await?;
+                    // Nothing comes over the connections of before. What did get there is known again by its sequence.
+                    self.outstanding.clear();
+                    self.lanes.values_mut().for_each(|lane| lane.sent = 0);
+                }
+            }
+        }
+    }
+
+    /// Whether all is sent, and no broker has more than `most` to answer.
+    async fn step(&mut self, most: usize, client: &mut Client) -> Result<bool, ClientError> {
+        let partitions: Vec<i32> = self.lanes.keys().copied().collect();
+        for partition in partitions {
+            while self.lanes.get(&partition).is_some_and(|lane| lane.sent < lane.unacked.len()) {
+                let leader = self.leader(partition)?;
+                if self.outstanding.get(&leader).is_some_and(|asked| asked.len() >= IN_FLIGHT) {
+                    self.receive(leader, client).await?;
+                    continue;
+                }
+                let Some(records) = self.lanes.get_mut(&partition).and_then(Lane::send) else { break };
+                client.node(leader).await?.send(&self.request(partition, records)).await?;
+                self.outstanding.entry(leader).or_default().push_back(partition);
+            }
+        }
+        let late = self.outstanding.iter().find(|(_, asked)| asked.len() > most).map(|(leader, _)| *leader);
+        match late {
+            Some(leader) => self.receive(leader, client).await.map(|()| false),
+            None => Ok(true),
+        }
+    }
+
+    fn leader(&self, partition: i32) -> Result<i32, ClientError> {
+        let found = self.topic.partitions.iter().find(|(index, _)| *index == partition).map(|(_, leader)| *leader);
+        found.ok_or_else(|| ClientError::Other(format!("topic {} has no partition {partition}", self.topic.name)))
+    }
+
+    fn request(&self, partition: i32, records: Bytes) -> ProduceRequest {
+        ProduceRequest {
             acks: -1,
             timeout_ms: TIMEOUT_MS,
             topic_data: vec![TopicProduceData {
@@ -206,24 +319,24 @@ impl<'a> Sender<'a> {
                 partition_data: vec![PartitionProduceData { index: partition, records: Some(records) }],
             }],
             ..Default::default()
-        };
-        client.node(leader).await?.send(&request).await?;
-        *self.outstanding.entry(leader).or_default() += 1;
-        while self.outstanding.get(&leader).is_some_and(|count| *count >= IN_FLIGHT) {
-            self.receive(leader, client).await?;
         }
-        Ok(())
     }
 
+    /// Takes the answer to the oldest request that `leader` has not answered.
     async fn receive(&mut self, leader: i32, client: &mut Client) -> Result<(), ClientError> {
         let answer = client.node(leader).await?.receive::<ProduceRequest>().await?;
-        if let Some(count) = self.outstanding.get_mut(&leader) {
-            *count -= 1;
-        }
+        let asked = self.outstanding.get_mut(&leader).and_then(VecDeque::pop_front);
         for partition in answer.responses.iter().flat_map(|topic| &topic.partition_responses) {
             let what = format!("producing to {}-{}", self.topic.name, partition.index);
-            check(&what, partition.error_code, partition.error_message.as_deref())?;
+            // One that is known again was written before.
+            if partition.error_code != ErrorCode::DuplicateSequenceNumber.code() {
+                check(&what, partition.error_code, partition.error_message.as_deref())?;
+            }
         }
+        if let Some(lane) = asked.and_then(|partition| self.lanes.get_mut(&partition)) {
+            lane.acked();
+        }
+        self.patience = Patience::default();
         Ok(())
     }
 
@@ -232,15 +345,9 @@ impl<'a> Sender<'a> {
         self.due = None;
         self.sticky += 1;
         for (partition, batch) in std::mem::take(&mut self.open) {
-            self.send(partition, batch.build(), client).await?;
+            self.send(partition, batch, client).await?;
         }
-        let leaders: Vec<i32> = self.outstanding.keys().copied().collect();
-        for leader in leaders {
-            while self.outstanding.get(&leader).is_some_and(|count| *count > 0) {
-                self.receive(leader, client).await?;
-            }
-        }
-        Ok(())
+        self.advance(0, client).await
     }
 }
 
@@ -270,6 +377,7 @@ mod tests {
     use super::*;
     use crate::cli::args::{Cli, Command};
     use clap::Parser;
+    use proto::records::batches;
 
     fn args(more: &[&str]) -> ProduceArgs {
         let Command::Produce(args) = Cli::parse_from(["firn", "produce", "t"].iter().chain(more)).command else {
@@ -290,6 +398,35 @@ mod tests {
         assert_eq!(read(b"::\n", &split), (Some(&b""[..]), &b""[..]));
         let error = key_and_value(b"no\xff", &split).expect_err("no separator").to_string();
         assert!(error.contains("has no `::`"), "{error}");
+    }
+
+    /// Whatever is sent again has the sequence it had, and what comes behind it goes on from there.
+    #[test]
+    fn a_batch_keeps_its_sequence() {
+        let batch = |records: usize| {
+            let mut batch = BatchBuilder::new();
+            (0..records).for_each(|_| batch.append(0, None, Some(b"x"), &[]));
+            batch
+        };
+        let sequence = |batch: Option<Bytes>| {
+            let batch = batch.expect("one to send");
+            let header = batches(&batch).next().expect("a batch").expect("a whole one").header;
+            (header.producer_id, header.producer_epoch, header.base_sequence)
+        };
+        let mut lane = Lane::default();
+        lane.push(batch(3), (7, 1));
+        lane.push(batch(2), (7, 1));
+        assert_eq!([lane.send(), lane.send()].map(sequence), [(7, 1, 0), (7, 1, 3)]);
+        assert!(lane.send().is_none());
+        lane.acked();
+        lane.push(batch(1), (7, 1));
+        // The leader is gone.
+        lane.sent = 0;
+        assert_eq!([lane.send(), lane.send()].map(sequence), [(7, 1, 3), (7, 1, 5)]);
+        lane.next = i32::MAX;
+        lane.push(batch(2), (7, 1));
+        lane.push(batch(1), (7, 1));
+        assert_eq!([lane.send(), lane.send()].map(sequence), [(7, 1, i32::MAX), (7, 1, 1)]);
     }
 
     #[test]

@@ -50,7 +50,13 @@ pub(super) fn dev(args: &DevArgs) -> Result<ExitCode, String> {
     presets.extend(args.object_store.iter().map(|url| ("firn.object.store".to_owned(), url.clone())));
     let sources =
         Sources { presets, file: None, environment: std::env::vars().collect(), flags: args.overrides.set.clone() };
-    serve(load(&sources)?, std::io::stdout().is_terminal())
+    serve(load(&sources)?, std::io::stdout().is_terminal(), with_flags)
+}
+
+/// An error of `firn dev`, which is told where to listen by flags and not by settings.
+fn with_flags(why: String) -> String {
+    why.replace("(listeners names the address)", "(--kafka names another address)")
+        .replace("(firn.http.listeners names the address)", "(--http names another address)")
 }
 
 /// Runs a node from a configuration file.
@@ -63,7 +69,7 @@ pub(super) fn server(args: &ServerArgs) -> Result<ExitCode, String> {
         .map_err(|error| format!("the configuration file {} cannot be read: {error}", path.display()))?;
     let environment = std::env::vars().collect();
     let sources = Sources { presets: vec![], file: Some(file), environment, flags: args.overrides.set.clone() };
-    serve(load(&sources)?, false)
+    serve(load(&sources)?, false, std::convert::identity)
 }
 
 /// Has the kernel end this process when `parent` does, however that ends.
@@ -150,8 +156,8 @@ fn screen() -> Result<Arc<Screen>, String> {
     thread.map(|_| screen).map_err(|error| format!("no thread to draw on: {error}"))
 }
 
-/// Runs a node to its end. An error is still to be said; an exit code is all there is to say.
-fn serve(config: ServerConfig, live_view: bool) -> Result<ExitCode, String> {
+/// Runs a node to its end. An error is still to be said, as `said` has it; an exit code is all there is to say.
+fn serve(config: ServerConfig, live_view: bool, said: fn(String) -> String) -> Result<ExitCode, String> {
     let screen = if live_view { Some(screen()?) } else { None };
     // Where both are the same terminal, log lines and the live view would overwrite each other.
     let above = screen.clone().filter(|_| std::io::stderr().is_terminal());
@@ -177,7 +183,7 @@ fn serve(config: ServerConfig, live_view: bool) -> Result<ExitCode, String> {
     raise_descriptor_limit();
     let runtimes = Runtimes::new().map_err(|error| format!("no threads to run on: {error}"))?;
     let spawner = runtimes.spawner();
-    let outcome = runtimes.hot.block_on(run(config, spawner, screen.as_deref()));
+    let outcome = runtimes.hot.block_on(run(config, spawner, screen.as_deref())).map_err(said);
     // Downloads and uploads still under way are not waited for: whatever they would have done is done again.
     runtimes.cold.shutdown_background();
     runtimes.disk.shutdown_background();

@@ -2,7 +2,8 @@
 
 use super::args::TopicCommand;
 use super::client::{Client, ClientError, check};
-use super::out;
+use super::out::{self, counted};
+use proto::ids::TopicId;
 use proto::messages::create_partitions_request::CreatePartitionsTopic;
 use proto::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use proto::messages::delete_topics_request::DeleteTopicState;
@@ -35,9 +36,9 @@ pub(super) async fn run(command: TopicCommand) -> Result<(), ClientError> {
             let mut client = Client::connect(&at.bootstrap).await?;
             list(&mut client, internal, json).await
         }
-        TopicCommand::Describe { name, json, at } => {
+        TopicCommand::Describe { name, verbose, json, at } => {
             let mut client = Client::connect(&at.bootstrap).await?;
-            describe(&mut client, &name, json).await
+            describe(&mut client, &name, verbose, json).await
         }
         TopicCommand::Alter { name, config, delete_config, partitions, at } => {
             let mut client = Client::connect(&at.bootstrap).await?;
@@ -58,7 +59,7 @@ async fn create(
     config: Vec<(String, String)>,
 ) -> Result<(), ClientError> {
     let partitions = make(client, name, partitions, replication_factor, config).await?;
-    out::print(format!("created {name} with {partitions} partitions\n"))
+    out::print(format!("created {name} with {}\n", counted(partitions.unsigned_abs(), "partition")))
 }
 
 /// Makes a topic and answers how many partitions it has; `None` leaves a number to the broker.
@@ -98,12 +99,12 @@ async fn list(client: &mut Client, internal: bool, json: bool) -> Result<(), Cli
     }
     let mut text = String::new();
     for topic in topics {
-        let _ = writeln!(text, "{}\t{} partitions", topic.name, topic.partitions.len());
+        let _ = writeln!(text, "{}\t{}", topic.name, counted(topic.partitions.len() as u64, "partition"));
     }
     out::print(text)
 }
 
-async fn describe(client: &mut Client, name: &str, json: bool) -> Result<(), ClientError> {
+async fn describe(client: &mut Client, name: &str, verbose: bool, json: bool) -> Result<(), ClientError> {
     let topic = client.topic(name).await?;
     let configs = settings(client, name, None).await?;
     let set = configs.iter().filter(|config| config.config_source == SET_ON_TOPIC);
@@ -121,21 +122,32 @@ async fn describe(client: &mut Client, name: &str, json: bool) -> Result<(), Cli
         let partitions: Vec<_> = rows
             .iter()
             .map(|(partition, leader, [start, local, end])| {
-                json!({"partition": partition, "leader": leader, "log_start": start, "local_start": local, "end": end})
+                let replicas = topic.replicas.get(partition).cloned().unwrap_or_default();
+                json!({"partition": partition, "leader": leader, "log_start": start, "local_start": local, "end": end,
+                    "replicas": replicas.all, "in_sync": replicas.in_sync})
             })
             .collect();
         let set: serde_json::Map<_, _> = set.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
         let topic = json!({"name": topic.name, "id": topic.id, "config": set, "partitions": partitions});
         return out::print(format!("{topic}\n"));
     }
-    let mut text = format!("{}  id {}\n", topic.name, topic.id);
+    let mut text = format!("{}: {}\n", topic.name, counted(topic.partitions.len() as u64, "partition"));
+    if verbose {
+        let _ = writeln!(text, "  id {} (its folders and objects are called by it)", TopicId(topic.id));
+    }
     for (name, value) in set {
         let _ = writeln!(text, "  {name}={value}");
     }
-    let _ =
-        writeln!(text, "{:>9} {:>6} {:>14} {:>14} {:>14}", "partition", "leader", "log start", "local start", "end");
+    let listed = |ids: &[i32]| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let _ = writeln!(
+        text,
+        "{:>9} {:>6} {:>10} {:>10} {:>12} {:>12} {:>12}",
+        "partition", "leader", "replicas", "in sync", "log start", "local start", "end"
+    );
     for (partition, leader, [start, local, end]) in rows {
-        let _ = writeln!(text, "{partition:>9} {leader:>6} {start:>14} {local:>14} {end:>14}");
+        let replicas = topic.replicas.get(&partition).cloned().unwrap_or_default();
+        let (all, in_sync) = (listed(&replicas.all), listed(&replicas.in_sync));
+        let _ = writeln!(text, "{partition:>9} {leader:>6} {all:>10} {in_sync:>10} {start:>12} {local:>12} {end:>12}");
     }
     out::print(text)
 }
@@ -197,7 +209,7 @@ async fn alter(
         for result in client.call(&request).await?.results {
             check(&format!("adding partitions to {name}"), result.error_code, result.error_message.as_deref())?;
         }
-        out::print(format!("{name} has {count} partitions\n"))?;
+        out::print(format!("{name} has {}\n", counted(count.unsigned_abs(), "partition")))?;
     }
     if set.is_empty() && delete.is_empty() {
         return Ok(());

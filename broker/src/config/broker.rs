@@ -95,6 +95,8 @@ pub struct GroupConfig {
     pub max_size: usize,
     /// `offset.metadata.max.bytes`.
     pub offset_metadata_max_bytes: usize,
+    /// `offsets.commit.timeout.ms`: how long what a group writes down may take to be replicated.
+    pub offsets_commit_timeout_ms: Millis,
     /// An eighth of `firn.request.memory.bytes`: what the members of all groups may hold in memory.
     pub members_memory_bytes: usize,
     /// `message.max.bytes`: what a group may write down at once.
@@ -242,6 +244,7 @@ impl GroupConfig {
             initial_rebalance_delay_ms: read.value("group.initial.rebalance.delay.ms"),
             max_size: read.size("group.max.size"),
             offset_metadata_max_bytes: read.size("offset.metadata.max.bytes"),
+            offsets_commit_timeout_ms: read.value("offsets.commit.timeout.ms"),
             members_memory_bytes: read.size_or("firn.request.memory.bytes", read.size("firn.memory.bytes") / 4) / 8,
             max_write_bytes: read.size("message.max.bytes"),
             offsets_retention_ms: read.value::<i64>("offsets.retention.minutes") * 60_000,

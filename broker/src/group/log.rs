@@ -22,7 +22,7 @@ pub type Acked = BoxFuture<'static, Result<(), GroupError>>;
 #[async_trait]
 pub trait GroupLog: Send + Sync + 'static {
     /// Appends a batch. Its place in the log is fixed when this returns, its safety when what it returns
-    /// resolves.
+    /// resolves. If it is dropped before it returns, nothing was appended.
     ///
     /// # Errors
     /// Nothing was appended.

@@ -63,6 +63,9 @@ const BATCH_BYTES: usize = 256 << 10;
 const RECORD_BYTES: usize = 32;
 /// What a batch takes beside its records.
 const BATCH_HEADER_BYTES: usize = 61;
+/// What may be appended and not acknowledged yet, in bytes, beside one batch (BOUNDED): while a partition has too few replicas in sync,
+/// clients try again and again.
+const UNACKNOWLEDGED_BYTES: usize = 4 << 20;
 /// Bound on what a batch of ours may decompress to; they are not compressed, tools might write others.
 const MAX_UNCOMPRESSED: usize = 64 << 20;
 
@@ -79,6 +82,8 @@ pub(super) struct Parts {
 /// Something written together, and whose acknowledgement is awaited.
 struct Flight {
     writes: Vec<(String, WriteId)>,
+    /// Of the batch that was appended.
+    bytes: usize,
     outcome: Result<(), GroupError>,
 }
 
@@ -90,6 +95,7 @@ pub(super) struct Task {
     waiting: BTreeMap<Ticket, Waiting>,
     next_ticket: Ticket,
     in_flight: FuturesOrdered<BoxFuture<'static, Flight>>,
+    in_flight_bytes: usize,
     /// Wanted written, not appended yet.
     to_write: Vec<(String, WriteId, Vec<GroupRecord>)>,
     started: Instant,
@@ -120,6 +126,7 @@ impl Task {
             waiting: BTreeMap::new(),
             next_ticket: 0,
             in_flight: FuturesOrdered::new(),
+            in_flight_bytes: 0,
             to_write: Vec::new(),
             started,
             next_expiry,
@@ -134,7 +141,10 @@ impl Task {
             let wake = self.wake_at();
             tokio::select! {
                 biased;
-                Some(flight) = self.in_flight.next(), if !self.in_flight.is_empty() => self.landed(flight),
+                Some(flight) = self.in_flight.next(), if !self.in_flight.is_empty() => {
+                    self.in_flight_bytes -= flight.bytes;
+                    self.landed(flight.writes, flight.outcome);
+                }
                 ask = self.asks.recv() => match ask {
                     Some(ask) => self.take(ask),
                     None => return,
@@ -174,9 +184,9 @@ impl Task {
         }
     }
 
-    fn landed(&mut self, flight: Flight) {
-        for (group, id) in flight.writes {
-            self.event(&group, Event::Written { id, outcome: flight.outcome });
+    fn landed(&mut self, writes: Vec<(String, WriteId)>, outcome: Result<(), GroupError>) {
+        for (group, id) in writes {
+            self.event(&group, Event::Written { id, outcome });
         }
     }
 
@@ -291,16 +301,28 @@ impl Task {
     }
 
     /// Appends what is wanted written, in batches. What cannot be appended is answered at once, and that
-    /// may want more to be written.
+    /// may want more to be written. A log that takes nothing for now is waited for, but not for longer than a client waits.
     async fn write(&mut self) {
+        let patience = Duration::from_millis(u64::try_from(self.parts.config.offsets_commit_timeout_ms).unwrap_or(0));
+        let until = Instant::now() + patience;
         while !self.to_write.is_empty() {
             let wanted = std::mem::take(&mut self.to_write);
             for (writes, batch) in self.batches_of(wanted) {
-                match self.parts.log.append(batch).await {
+                let bytes = batch.len();
+                let appended = if self.in_flight_bytes > 0 && self.in_flight_bytes + bytes > UNACKNOWLEDGED_BYTES {
+                    Err(GroupError::NotAvailable)
+                } else {
+                    // Given up before it is appended, or not at all.
+                    let append = tokio::time::timeout_at(until, self.parts.log.append(batch)).await;
+                    append.unwrap_or(Err(GroupError::NotAvailable))
+                };
+                match appended {
                     Ok(acked) => {
-                        self.in_flight.push_back(Box::pin(async move { Flight { writes, outcome: acked.await } }));
+                        self.in_flight_bytes += bytes;
+                        let flight = async move { Flight { writes, bytes, outcome: acked.await } };
+                        self.in_flight.push_back(Box::pin(flight));
                     }
-                    Err(error) => self.landed(Flight { writes, outcome: Err(error) }),
+                    Err(error) => self.landed(writes, Err(error)),
                 }
             }
         }
@@ -342,7 +364,7 @@ impl Task {
             done.push((writes, builder.build()));
         }
         for (group, id, error) in refused {
-            self.landed(Flight { writes: vec![(group, id)], outcome: Err(error) });
+            self.landed(vec![(group, id)], Err(error));
         }
         done
     }

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use proto::host::{ManualClock, SeededEntropy, Spawner};
 use proto::ids::{Offset, TopicId};
 use proto::records::{batches, patch_base_offset_and_epoch};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::GroupHandle;
@@ -41,6 +42,46 @@ impl GroupLog for MemoryLog {
         let log = self.batches.lock();
         let next = log.range(offset.unwrap_or(0)..).next();
         Ok(next.map(|(_, (_, batch))| batch.clone()).unwrap_or_default())
+    }
+}
+
+/// A log whose batches nobody replicates before it is released.
+struct HeldLog {
+    log: MemoryLog,
+    released: watch::Receiver<bool>,
+    /// Whether it does not even take batches.
+    full: bool,
+}
+
+#[async_trait]
+impl GroupLog for HeldLog {
+    async fn append(&self, batch: Bytes) -> Result<Acked, GroupError> {
+        let mut released = self.released.clone();
+        if self.full {
+            let _ = released.wait_for(|released| *released).await;
+        }
+        let acked = self.log.append(batch).await?;
+        Ok(async move {
+            let _ = released.wait_for(|released| *released).await;
+            acked.await
+        }
+        .boxed())
+    }
+
+    async fn read(&self, offset: Option<Offset>) -> Result<Bytes, GroupError> {
+        self.log.read(offset).await
+    }
+}
+
+impl HeldLog {
+    fn new(full: bool) -> (watch::Sender<bool>, Arc<Self>) {
+        let (release, released) = watch::channel(false);
+        (release, Arc::new(Self { log: MemoryLog::default(), released, full }))
+    }
+
+    /// Bytes of all its batches.
+    fn bytes(&self) -> usize {
+        self.log.batches.lock().values().map(|(_, batch)| batch.len()).sum()
     }
 }
 
@@ -175,4 +216,53 @@ async fn members_of_all_groups_share_one_bound() {
     while groups.members_memory().0 > 0 {
         tokio::task::yield_now().await;
     }
+}
+
+/// An offset with metadata of that many bytes, committed by group `g`.
+async fn commits(handle: &GroupHandle, offset: Offset, metadata: usize) -> Result<(), GroupError> {
+    let metadata = "m".repeat(metadata);
+    let offsets = vec![(("t".to_owned(), 0), OffsetToCommit { offset, metadata, ..Default::default() })];
+    let answer = handle.commit("g", Commit { generation: -1, offsets, ..Default::default() }).await;
+    answer[0].1
+}
+
+/// Whatever keeps a commit from being replicated, its client is told to try again in time; what was appended counts once it is.
+#[tokio::test(start_paused = true)]
+async fn a_commit_is_answered_though_nobody_replicates_it() {
+    for full in [false, true] {
+        let groups = handle();
+        let (release, log) = HeldLog::new(full);
+        groups.elected(topic(1), 0, 0, Arc::clone(&log) as _);
+        assert_eq!(committed(&groups).await, Ok(None));
+        let asked = tokio::time::Instant::now();
+        assert_eq!(commits(&groups, 5, 0).await, Err(GroupError::NotAvailable), "full: {full}");
+        assert_eq!(asked.elapsed().as_secs(), 5, "offsets.commit.timeout.ms by a clock that only the runtime moves");
+        assert_eq!(committed(&groups).await, Ok(None), "it is not shown before it is safe");
+        release.send_replace(true);
+        while !full && committed(&groups).await != Ok(Some(5)) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(commits(&groups, 6, 0).await, Ok(()), "full: {full}");
+        assert_eq!(committed(&groups).await, Ok(Some(6)));
+    }
+}
+
+/// Clients that try again and again do not fill the log, nor the memory, of a partition that is not replicated.
+#[tokio::test(start_paused = true)]
+async fn what_is_not_replicated_does_not_pile_up() {
+    let groups = handle_with(|config| config.offset_metadata_max_bytes = 100_000);
+    let (release, log) = HeldLog::new(false);
+    groups.elected(topic(1), 0, 0, Arc::clone(&log) as _);
+    committed(&groups).await.expect("loaded");
+    for round in 0..20 {
+        let answers = join_all((0..20).map(|_| commits(&groups, round, 30_000))).await;
+        assert!(answers.iter().all(|answer| *answer == Err(GroupError::NotAvailable)), "{answers:?}");
+    }
+    let bytes = log.bytes();
+    assert!((3 << 20..5 << 20).contains(&bytes), "of twelve million bytes it holds {bytes}");
+    release.send_replace(true);
+    while commits(&groups, 100, 30_000).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(committed(&groups).await, Ok(Some(100)));
 }

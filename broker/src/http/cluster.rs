@@ -79,6 +79,26 @@ pub struct ClusterStatus {
     pub moving: u64,
     /// Names of some that nobody leads.
     pub offline_names: Vec<String>,
+    /// What keeps replicas on brokers that are to be emptied, what is most pressing first.
+    #[serde(default)]
+    pub holds: Vec<HoldRow>,
+}
+
+/// Why some replicas are still on a broker that is to be emptied.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HoldRow {
+    /// The broker.
+    pub broker: i32,
+    /// Whether nothing comes of it before somebody does something.
+    pub stuck: bool,
+    /// How many replicas.
+    pub partitions: u64,
+    /// Names of some of their partitions.
+    pub names: Vec<String>,
+    /// In words.
+    pub why: String,
+    /// What can be done about it; empty if nothing has to be.
+    pub hint: String,
 }
 
 /// A controller.

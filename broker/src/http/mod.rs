@@ -7,7 +7,7 @@
 //! | `GET /readyz` | 200 while clients may be sent here; 503 while the node recovers, and from when it begins to end |
 //! | `GET /v1/tier?topic=T` | what is hot and cold, per partition |
 //! | `POST /v1/tier/flush?topic=T&timeout_ms=N` | uploads what may be uploaded, then answers |
-//! | `GET /v1/cluster` | controllers, brokers, and how the partitions are |
+//! | `GET /v1/cluster` | controllers, brokers, how the partitions are, and what keeps replicas on brokers that are to be emptied |
 //! | `GET`, `POST /v1/cluster/rebalance` | what would be moved to even out what brokers carry; moves it |
 //! | `POST /v1/cluster/drain?broker=N&cancel=B` | has a broker emptied, or takes it back |
 //! | `POST /v1/cluster/forget?broker=N` | takes a broker that is empty and stopped out of the cluster |
@@ -16,7 +16,8 @@
 mod cluster;
 
 pub use cluster::{
-    BrokerRow, CarriedRow, ClusterAnswer, ClusterAsk, ClusterStatus, ControllerRow, LeaderRow, MovePlan, MoveRow,
+    BrokerRow, CarriedRow, ClusterAnswer, ClusterAsk, ClusterStatus, ControllerRow, HoldRow, LeaderRow, MovePlan,
+    MoveRow,
 };
 
 use crate::metrics::Metrics;

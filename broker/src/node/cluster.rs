@@ -1,5 +1,6 @@
 //! What `firn cluster` asks of a broker: how the cluster is, what would even it out, brokers emptied, voters changed.
 
+use super::holds::holds;
 use crate::api::services::Services;
 use crate::http::{
     BrokerRow, CarriedRow, ClusterAnswer, ClusterAsk, ClusterStatus, ControlError, ControllerRow, LeaderRow, MovePlan,
@@ -124,11 +125,11 @@ fn partitions(image: &Image) -> impl Iterator<Item = (TopicPartition, &Partition
     })
 }
 
-fn moves(state: &PartitionState) -> bool {
+pub(super) fn moves(state: &PartitionState) -> bool {
     !state.adding.is_empty() || !state.removing.is_empty()
 }
 
-fn name(image: &Image, tp: TopicPartition) -> String {
+pub(super) fn name(image: &Image, tp: TopicPartition) -> String {
     format!("{}-{}", image.topic(tp.topic).map_or("?", |topic| &*topic.name), tp.partition)
 }
 
@@ -177,6 +178,7 @@ async fn status(services: &Services) -> ClusterStatus {
         }
     }
     status.brokers = brokers.into_values().collect();
+    status.holds = holds(&image, &loads);
     status
 }
 
@@ -263,7 +265,7 @@ fn described(image: &Image, loads: &Loads, plan: &Plan) -> MovePlan {
                 CarriedRow { id: id.0, leaders: pair(0), replicas: pair(1), bytes_in: pair(2), disk: pair(3) }
             })
             .collect(),
-        stuck: plan.stuck.iter().map(|(tp, id)| (name(image, *tp), id.0)).collect(),
+        stuck: plan.stuck.iter().map(|stuck| (name(image, stuck.tp), stuck.broker.0)).collect(),
         crowded: plan.crowded.iter().map(|tp| name(image, *tp)).collect(),
     }
 }

@@ -6,6 +6,7 @@ mod control;
 mod directories;
 mod follow;
 mod front;
+mod holds;
 pub mod host;
 mod life;
 mod listeners;

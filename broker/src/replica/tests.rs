@@ -569,7 +569,7 @@ async fn who_waits_while_the_leader_changes_is_told_of_the_next() {
     let (mut producer, mut to_producer) = connect().await;
     let mut batch = BatchBuilder::new();
     batch.append(services.clock.now_ms(), None, Some(b"value"), &[]);
-    let data = PartitionProduceData { index: 0, records: Some(batch.build()), ..Default::default() };
+    let data = PartitionProduceData { index: 0, records: Some(batch.build()) };
     let topic = TopicProduceData { topic_id: TOPIC.0, partition_data: vec![data], ..Default::default() };
     let produce = ProduceRequest { acks: -1, timeout_ms: 60_000, topic_data: vec![topic], ..Default::default() };
     let producing = producer.send(&produce).await.expect("it is sent");

@@ -13,4 +13,5 @@ mod plan;
 pub(crate) mod tests;
 
 pub use load::{Disk, Load, Loads, PartitionLoad};
-pub use plan::{Goals, Limits, Move, Plan, Reason, Scope, plan, plan_around};
+pub use model::{FULL_PERCENT, Obstacle};
+pub use plan::{Goals, Limits, Move, Plan, Reason, Scope, Stuck, plan, plan_around};

@@ -137,6 +137,12 @@ impl Model {
         if part.moving || part.replicas.contains(&to) || !part.replicas.contains(&from) {
             return false;
         }
+        let as_crowded = self.crowded(&part.replicas).max(part.replicas.len().saturating_sub(self.racks));
+        self.has_room(part, from, target) && self.crowded(&replaced(&part.replicas, from, to)) <= as_crowded
+    }
+
+    /// Whether what `part` has on `from` fits on the disks of `target`.
+    fn has_room(&self, part: &Part, from: NodeId, target: &Carried) -> bool {
         let source = self.brokers.get(&from);
         let most = match source {
             Some(source) if source.leaves => self.max_disk_percent.max(FULL_PERCENT),
@@ -145,9 +151,19 @@ impl Model {
             None => self.max_disk_percent,
         };
         let after = target.disk.used.saturating_add(part.load.hot);
-        let has_room = percent(after, target.disk) <= most;
-        let as_crowded = self.crowded(&part.replicas).max(part.replicas.len().saturating_sub(self.racks));
-        has_room && self.crowded(&replaced(&part.replicas, from, to)) <= as_crowded
+        percent(after, target.disk) <= most
+    }
+
+    /// Why nobody can take the replica of `part` on `from`, though it has to leave.
+    pub(super) fn obstacle(&self, part: &Part, from: NodeId) -> Obstacle {
+        let others = || self.receivers().filter(|(id, _)| !part.replicas.contains(id));
+        if others().next().is_none() {
+            Obstacle::Brokers
+        } else if others().all(|(_, target)| !self.has_room(part, from, target)) {
+            Obstacle::Disks
+        } else {
+            Obstacle::Racks
+        }
     }
 
     /// Moves the replica of part `index` from `from` to `to`.
@@ -189,8 +205,19 @@ impl Model {
     }
 }
 
-/// What has to go somewhere may fill a disk up to this.
-const FULL_PERCENT: u64 = 95;
+/// What has to go somewhere may fill a disk up to this, in percent.
+pub const FULL_PERCENT: u64 = 95;
+
+/// Why nobody can take a replica that has to leave a broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Obstacle {
+    /// Each broker that serves and stays has a replica already.
+    Brokers,
+    /// Each other one would have a disk fuller than [`FULL_PERCENT`].
+    Disks,
+    /// Whoever has room is in a rack that has a replica already, though there are enough racks.
+    Racks,
+}
 
 /// How much of a disk are `used` bytes, rounded down; 0 if its size is not known.
 fn percent(used: u64, disk: Disk) -> u64 {

@@ -6,7 +6,7 @@ use proto::ids::{NodeId, TopicPartition};
 use proto::metadata::Image;
 
 use super::load::Loads;
-use super::model::{Carried, Model};
+use super::model::{Carried, Model, Obstacle};
 
 /// What a plan is to reach. Brokers that are to be emptied are emptied in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +95,17 @@ pub struct Move {
     pub reason: Reason,
 }
 
+/// A replica that has to move, and nobody can take it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stuck {
+    /// Its partition.
+    pub tp: TopicPartition,
+    /// Where it is.
+    pub broker: NodeId,
+    /// Why nobody can.
+    pub why: Obstacle,
+}
+
 /// What to do, and what comes of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
@@ -105,7 +116,7 @@ pub struct Plan {
     /// Replicas of each partition that changes, preferred leader first: the reassignment to ask for.
     pub targets: BTreeMap<TopicPartition, Vec<NodeId>>,
     /// Replicas that have to move, and nobody can take them.
-    pub stuck: Vec<(TopicPartition, NodeId)>,
+    pub stuck: Vec<Stuck>,
     /// Partitions that keep two replicas in one rack although there are enough racks.
     pub crowded: Vec<TopicPartition>,
 }
@@ -196,7 +207,10 @@ impl Planner {
                 let tp = part.tp;
                 match self.best_target(index, from) {
                     Some(to) => self.shift(index, from, to, Reason::Drain),
-                    None => self.plan.stuck.push((tp, from)),
+                    None => {
+                        let why = self.model.obstacle(part, from);
+                        self.plan.stuck.push(Stuck { tp, broker: from, why });
+                    }
                 }
             }
         }

@@ -117,6 +117,7 @@ fn a_drained_broker_is_emptied_with_as_many_moves_as_it_has_replicas() {
     before.apply(&MetadataRecord::BrokerSet(Broker { share: Share::Drained, ..broker(1, "") }));
     let stuck = plan(&before, &Loads::default(), Goals::ALL, Limits::default());
     assert_eq!(stuck.stuck.len(), 4, "{stuck:?}");
+    assert!(stuck.stuck.iter().all(|one| one.why == Obstacle::Brokers), "{stuck:?}");
     let bounded = plan(&before, &Loads::default(), Goals::ALL, Limits { moves: 1, ..Limits::default() });
     assert_eq!(bounded.moves.len(), 1);
 }
@@ -196,7 +197,8 @@ fn a_full_disk_takes_what_comes_from_one_that_is_as_full_or_has_to_be_emptied() 
     before.apply(&MetadataRecord::BrokerSet(Broker { share: Share::Drained, ..broker(0, "") }));
     assert_eq!(plan(&before, &loads, Goals::ALL, Limits::default()).moves.len(), 2);
     loads.tell(&before, NodeId(1), &full(96));
-    assert_eq!(plan(&before, &loads, Goals::ALL, Limits::default()).stuck.len(), 2);
+    let stuck = plan(&before, &loads, Goals::ALL, Limits::default()).stuck;
+    assert_eq!(stuck.iter().map(|one| one.why).collect::<Vec<_>>(), [Obstacle::Disks; 2]);
 }
 
 #[test]

@@ -88,19 +88,21 @@ impl Quorum {
         }
     }
 
-    /// Finishes a change that another leader left half done; tells the others where this member listens, if they think
-    /// elsewhere: it was the only voter, or it was moved.
-    pub(super) async fn tidy_up(&self, listens_at: &str) {
+    /// Finishes a change that another leader left half done, or whose caller went away; tells the others where this member
+    /// listens, if they think elsewhere: it was the only voter, or it was moved.
+    pub(crate) async fn tidy_up(&self, listens_at: &str) {
+        // One that is being carried out would fail if its second step were done by somebody else.
+        let Ok(_own) = self.changing.try_lock() else { return };
         let membership = self.membership();
         if let [_, .., target] = membership.get_joint_config().as_slice() {
             tracing::info!(voters = ?target, "finishing a change of the quorum's voters");
-            let _ = self.change(ChangeMembers::ReplaceAllVoters(target.clone()), false).await;
+            let _ = self.carry_out(ChangeMembers::ReplaceAllVoters(target.clone()), false).await;
         } else if let Some(node) = membership.get_node(&self.id)
             && !listens_at.is_empty()
             && node.address != listens_at
         {
             let node = Voter { address: listens_at.to_owned(), directory: node.directory };
-            let _ = self.change(ChangeMembers::SetNodes(BTreeMap::from([(self.id, node)])), true).await;
+            let _ = self.carry_out(ChangeMembers::SetNodes(BTreeMap::from([(self.id, node)])), true).await;
         }
     }
 
@@ -142,6 +144,11 @@ impl Quorum {
     }
 
     async fn change(&self, change: ChangeMembers<u64, Voter>, retain: bool) -> Result<(), VoterError> {
+        let _own = self.changing.lock().await;
+        self.carry_out(change, retain).await
+    }
+
+    async fn carry_out(&self, change: ChangeMembers<u64, Voter>, retain: bool) -> Result<(), VoterError> {
         match self.raft.change_membership(change, retain).await {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error))) => Err(match error {

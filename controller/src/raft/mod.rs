@@ -120,6 +120,8 @@ pub(crate) struct Quorum {
     lease_ms: u64,
     /// It hands the lead over: it takes no commands any more.
     resigning: Arc<AtomicBool>,
+    /// Held while this member changes the voters, which takes two steps.
+    changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl std::fmt::Debug for Quorum {
@@ -215,7 +217,15 @@ impl Quorum {
             .map_err(|error| StoreError::Raft(error.to_string()))?
             .map_err(|error| StoreError::Raft(error.to_string()))?;
         let store = Arc::new(Mutex::new(Some(store)));
-        Ok(Self { raft, id, store, bytes_since_snapshot: Arc::default(), lease_ms, resigning: Arc::default() })
+        Ok(Self {
+            raft,
+            id,
+            store,
+            bytes_since_snapshot: Arc::default(),
+            lease_ms,
+            resigning: Arc::default(),
+            changing: Arc::default(),
+        })
     }
 
     async fn take_the_lead(&self) -> Result<(), StoreError> {

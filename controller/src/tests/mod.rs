@@ -163,6 +163,31 @@ over_both! {
         assert!(shows(&*world.agreed().await, "alone"));
     }
 
+    a_change_of_voters_is_carried_out_by_who_was_asked(wire) {
+        let world = World::started(3, wire, 12).await;
+        let leader = world.leader(&world.ids()).await;
+        let other = *world.ids().iter().find(|id| **id != leader).expect("three run");
+        // What the pacemaker does as soon as it sees a change half done.
+        let quorum = world.quorum(leader);
+        let tidier = tokio::spawn(async move {
+            loop {
+                quorum.tidy_up("").await;
+                tokio::task::yield_now().await;
+            }
+        });
+        for _ in 0..3 {
+            let remove = VoterChange::Remove { id: other, directory: DirectoryId::UNASSIGNED };
+            let removed = world.handle(leader).change_voters(remove, Duration::from_secs(30)).await;
+            assert_eq!(removed, Ok(()));
+            let (directory, address) = (world.config(other).directory, format!("host-{other}:9093"));
+            let add = VoterChange::Add { id: other, directory, address };
+            assert_eq!(world.handle(leader).change_voters(add, Duration::from_secs(90)).await, Ok(()));
+        }
+        tidier.abort();
+        assert_eq!(world.leaders(), [leader]);
+        world.write(other, "after").await.expect("one leads");
+    }
+
     a_leader_that_hands_over_is_not_missed(wire) {
         let mut world = World::started(3, wire, 6).await;
         let first = world.leader(&world.ids()).await;

@@ -14,7 +14,7 @@ import (
 )
 
 // pace sends a record to every partition in each interval until its standard input ends, with nothing set but addresses and the
-// partition of each record, and prints `ack PARTITION OFFSET UNIX-NANOSECONDS` or `fail PARTITION WHY` as answers come.
+// partition of each record, and prints `ack PARTITION OFFSET UNIX-NANOSECONDS VALUE` or `fail PARTITION WHY` as answers come.
 func (s *suite) pace(topic string, partitions int, every time.Duration) error {
 	client, err := kgo.NewClient(
 		kgo.SeedBrokers(strings.Split(s.bootstrap, ",")...),
@@ -39,7 +39,7 @@ func (s *suite) pace(topic string, partitions int, every time.Duration) error {
 		if err != nil {
 			fmt.Fprintf(out, "fail %d %s\n", r.Partition, strings.Join(strings.Fields(err.Error()), " "))
 		} else {
-			fmt.Fprintf(out, "ack %d %d %d\n", r.Partition, r.Offset, now)
+			fmt.Fprintf(out, "ack %d %d %d %s\n", r.Partition, r.Offset, now, r.Value)
 		}
 		_ = out.Flush()
 	}

@@ -4,16 +4,9 @@ use super::{Book, Contacts, within};
 use crate::calls::CallError;
 use crate::dice::Dice;
 use crate::history::Place;
-use proto::errors::ErrorCode;
-use proto::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use proto::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
-use proto::messages::{OffsetCommitRequest, OffsetFetchRequest};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
-
-/// The last versions that name topics instead of giving their ids.
-const BY_NAME: i16 = 9;
 
 /// Commits ascending numbers as offsets of one partition.
 pub struct Committer {
@@ -88,60 +81,16 @@ impl Committer {
 
     async fn commit(&mut self) -> Result<(), CallError> {
         let address = self.coordinator().await?;
-        let partition = OffsetCommitRequestPartition {
-            partition_index: self.place.partition,
-            committed_offset: self.sent,
-            committed_leader_epoch: -1,
-            committed_metadata: Some(String::new()),
-        };
-        let topic = OffsetCommitRequestTopic {
-            name: self.place.topic.clone(),
-            partitions: vec![partition],
-            ..Default::default()
-        };
-        let request = OffsetCommitRequest {
-            group_id: self.group.clone(),
-            generation_id_or_member_epoch: -1,
-            topics: vec![topic],
-            retention_time_ms: -1,
-            ..Default::default()
-        };
+        let (group, place, offset) = (self.group.clone(), self.place.clone(), self.sent);
         let client = self.contacts.to(&address).await?;
-        let answer = within(async { Ok(client.call_in(&request, BY_NAME).await?) }).await?;
-        let partition = answer.topics.first().and_then(|topic| topic.partitions.first());
-        refused(partition.map(|partition| partition.error_code), "commit")
+        within(client.commit_offset(&group, &place.topic, place.partition, offset)).await
     }
 
     /// The offset that is committed; -1 if there is none.
     async fn committed(&mut self) -> Result<i64, CallError> {
         let address = self.coordinator().await?;
-        let topic = OffsetFetchRequestTopics {
-            name: self.place.topic.clone(),
-            partition_indexes: vec![self.place.partition],
-            ..Default::default()
-        };
-        let group = OffsetFetchRequestGroup {
-            group_id: self.group.clone(),
-            member_epoch: -1,
-            topics: Some(vec![topic]),
-            ..Default::default()
-        };
-        let request = OffsetFetchRequest { groups: vec![group], ..Default::default() };
+        let (group, place) = (self.group.clone(), self.place.clone());
         let client = self.contacts.to(&address).await?;
-        let answer = within(async { Ok(client.call_in(&request, BY_NAME).await?) }).await?;
-        let group = answer.groups.first().ok_or_else(|| CallError::Missing("the group".to_owned()))?;
-        refused(Some(group.error_code), "the group")?;
-        let partition = group.topics.first().and_then(|topic| topic.partitions.first());
-        let partition = partition.ok_or_else(|| CallError::Missing("the partition".to_owned()))?;
-        refused(Some(partition.error_code), "the partition")?;
-        Ok(partition.committed_offset)
-    }
-}
-
-fn refused(code: Option<i16>, what: &str) -> Result<(), CallError> {
-    match code.map(ErrorCode::from_code) {
-        Some(Some(ErrorCode::None)) => Ok(()),
-        Some(Some(code)) => Err(CallError::Refused { code, message: what.to_owned() }),
-        _ => Err(CallError::Missing(what.to_owned())),
+        within(client.committed_offset(&group, &place.topic, place.partition)).await
     }
 }

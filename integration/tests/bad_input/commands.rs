@@ -34,10 +34,10 @@ async fn a_start_that_cannot_succeed_says_why() {
     let log_dirs = format!("log.dirs={file}");
     let mut wrong = Vec::new();
     let cases: Vec<(&str, Vec<&str>)> = vec![
-        (&taken, vec!["--kafka", &taken]),
+        ("(--kafka names another address)", vec!["--kafka", &taken]),
         ("nonsense", vec!["--kafka", "nonsense"]),
         ("70000", vec!["--kafka", "127.0.0.1:70000"]),
-        (&taken, vec!["--http", &taken]),
+        ("(--http names another address)", vec!["--http", &taken]),
         ("no.such.setting", vec!["--set", "no.such.setting=1"]),
         ("log.retention.ms", vec!["--set", "log.retention.ms=soon"]),
         ("num.partitions", vec!["--set", "num.partitions=0"]),

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Ends with one line of its own that names all of `about`. Warnings from before may stand above it.
-fn one_line(finished: &Finished, about: &[&str]) {
+pub(crate) fn one_line(finished: &Finished, about: &[&str]) {
     let said: Vec<&str> = finished.stderr.lines().filter(|line| line.starts_with("firn: ")).collect();
     assert_eq!(finished.status.code(), Some(1), "{}", finished.stderr);
     assert!(said.len() == 1 && !finished.stderr.contains("panicked"), "{}", finished.stderr);

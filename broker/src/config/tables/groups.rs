@@ -54,8 +54,8 @@ table! {
         "Shortest session timeout a member may ask for.";
     Int "offset.metadata.max.bytes" = "4096", Any, High ReadOnly, ACTED,
         "Most bytes of metadata with a committed offset.";
-    Int "offsets.commit.timeout.ms" = "5000", AtLeast(1), High ReadOnly, COORDINATOR,
-        "Time an offset commit may take to be replicated.";
+    Int "offsets.commit.timeout.ms" = "5000", AtLeast(1), High ReadOnly, ACTED,
+        "How long a commit or an assignment may take to be replicated, before its client is told to try again.";
     Int "offsets.load.buffer.size" = "5242880", AtLeast(1), High ReadOnly, COORDINATOR,
         "Bytes read at a time when offsets are loaded.";
     Long "offsets.retention.check.interval.ms" = "600000", AtLeast(1), High ReadOnly, ACTED,

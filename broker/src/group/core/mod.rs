@@ -11,7 +11,8 @@
 //! ```
 //!
 //! What a client is told rests on what is written: an assignment is handed out, an offset shown and a
-//! group forgotten only after its records are acknowledged ([`Event::Written`]).
+//! group forgotten only after its records are acknowledged ([`Event::Written`]). Whoever waits for that for too long is told to try
+//! again, and does not learn whether it came to be.
 
 mod join;
 mod leave;
@@ -108,11 +109,11 @@ enum Write {
     StaticMember(Box<join::Replacement>),
     /// Nothing: the next state does not depend on it.
     Noted,
-    /// Show the offsets and answer.
-    Offsets { ticket: Ticket, offsets: BTreeMap<NamedPartition, CommittedOffset>, answer: PerPartition },
-    /// Forget the offsets and answer, if someone asked.
+    /// Show the offsets and answer, unless that was given up.
+    Offsets { ticket: Option<(Ticket, PerPartition)>, offsets: BTreeMap<NamedPartition, CommittedOffset> },
+    /// Forget the offsets and answer, if someone waits for it.
     OffsetsGone { ticket: Option<(Ticket, PerPartition)>, partitions: BTreeSet<NamedPartition> },
-    /// The group is gone; answer, if someone asked.
+    /// The group is gone; answer, if someone waits for it.
     Gone { ticket: Option<Ticket> },
 }
 
@@ -153,6 +154,8 @@ pub(crate) struct Group {
     offsets: BTreeMap<NamedPartition, CommittedOffset>,
     writes: BTreeMap<WriteId, Write>,
     next_write: WriteId,
+    /// Until when somebody waits for a write, by the tick clock. Later writes have later times.
+    patience: BTreeMap<WriteId, Millis>,
     /// Whether the record that deletes it is on its way.
     deleting: bool,
 }
@@ -178,6 +181,7 @@ impl Group {
             offsets: BTreeMap::new(),
             writes: BTreeMap::new(),
             next_write: 0,
+            patience: BTreeMap::new(),
             deleting: false,
         }
     }
@@ -197,6 +201,7 @@ impl Group {
     /// Carries out one event.
     pub(crate) fn on(&mut self, config: &GroupConfig, now: Now, event: Event) -> Vec<Command> {
         let mut out = Vec::new();
+        let first = self.next_write;
         match event {
             Event::Join { ticket, join, fresh } => self.join(config, now, ticket, join, fresh, &mut out),
             Event::Sync { ticket, sync } => self.sync(now, ticket, sync, &mut out),
@@ -213,6 +218,8 @@ impl Group {
             Event::Tick => self.tick(config, now, &mut out),
             Event::Written { id, outcome } => self.written(config, now, id, outcome, &mut out),
         }
+        let until = now.tick.saturating_add(config.offsets_commit_timeout_ms);
+        self.patience.extend((first..self.next_write).map(|id| (id, until)));
         out
     }
 
@@ -221,7 +228,8 @@ impl Group {
         let members = self.members.values().filter_map(|member| member.expires);
         let pending = self.pending.values().copied();
         let rebalance = self.rebalance.map(|rebalance| rebalance.deadline);
-        members.chain(pending).chain(rebalance).chain(self.sync_deadline).min()
+        let write = self.patience.values().next().copied();
+        members.chain(pending).chain(rebalance).chain(self.sync_deadline).chain(write).min()
     }
 
     /// Whether nothing would be lost if it were forgotten.
@@ -320,6 +328,7 @@ impl Group {
         outcome: Result<(), GroupError>,
         out: &mut Vec<Command>,
     ) {
+        self.patience.remove(&id);
         let Some(write) = self.writes.remove(&id) else { return };
         match write {
             Write::Assignment { generation, assignments } => {
@@ -327,14 +336,11 @@ impl Group {
             }
             Write::StaticMember(replacement) => self.replacement_written(now, *replacement, outcome, out),
             Write::Noted => {}
-            Write::Offsets { ticket, offsets, mut answer } => {
-                match outcome {
-                    Ok(()) => self.offsets.extend(offsets),
-                    Err(error) => answer.iter_mut().filter(|(_, one)| one.is_ok()).for_each(|(_, one)| {
-                        *one = Err(error);
-                    }),
+            Write::Offsets { ticket, offsets } => {
+                if outcome.is_ok() {
+                    self.offsets.extend(offsets);
                 }
-                out.push(Command::Committed(ticket, answer));
+                out.extend(ticket.map(|(ticket, answer)| committed(ticket, answer, outcome)));
             }
             Write::OffsetsGone { ticket, partitions } => {
                 if outcome.is_ok() {
@@ -355,9 +361,32 @@ impl Group {
         }
     }
 
-    /// Whoever has been silent for too long is out; a rebalance that took too long goes on.
+    /// Nobody waits any longer for what is being written (`offsets.commit.timeout.ms`). It may be written yet: offsets are shown then. An
+    /// assignment is given up, as its members do not wait for it any more.
+    fn give_up(&mut self, config: &GroupConfig, now: Now, id: WriteId, out: &mut Vec<Command>) {
+        let late = GroupError::NotAvailable;
+        match self.writes.get_mut(&id) {
+            Some(Write::Assignment { .. } | Write::StaticMember(_)) => self.written(config, now, id, Err(late), out),
+            Some(Write::Offsets { ticket, .. }) => {
+                out.extend(ticket.take().map(|(ticket, answer)| committed(ticket, answer, Err(late))));
+            }
+            Some(Write::OffsetsGone { ticket, .. }) => {
+                out.extend(ticket.take().map(|(ticket, _)| Command::OffsetsDeleted(ticket, Err(late))));
+            }
+            Some(Write::Gone { ticket }) => {
+                out.extend(ticket.take().map(|ticket| Command::Deleted(ticket, Err(late))));
+            }
+            Some(Write::Noted) | None => {}
+        }
+    }
+
+    /// Whoever has been silent for too long is out; a rebalance that took too long goes on; nobody waits for ever for what is written.
     fn tick(&mut self, config: &GroupConfig, now: Now, out: &mut Vec<Command>) {
         self.pending.retain(|_, until| *until > now.tick);
+        while let Some((&id, _)) = self.patience.first_key_value().filter(|(_, until)| **until <= now.tick) {
+            self.patience.remove(&id);
+            self.give_up(config, now, id, out);
+        }
         let silent: Vec<String> = self
             .members
             .values()
@@ -376,4 +405,12 @@ impl Group {
         // Fewer may be waited for than before.
         self.complete_join_if_all_joined(now, out);
     }
+}
+
+/// The answer to a commit, whose offsets that were taken are all written or all not.
+fn committed(ticket: Ticket, mut answer: PerPartition, outcome: Result<(), GroupError>) -> Command {
+    for (_, one) in answer.iter_mut().filter(|(_, one)| one.is_ok()) {
+        *one = outcome;
+    }
+    Command::Committed(ticket, answer)
 }

@@ -58,7 +58,7 @@ impl Group {
                 offset: Some(offset.clone()),
             })
             .collect();
-        self.write(records, Write::Offsets { ticket, offsets, answer }, out);
+        self.write(records, Write::Offsets { ticket: Some((ticket, answer)), offsets }, out);
     }
 
     fn check_commit(&mut self, now: Now, commit: &Commit) -> Result<(), GroupError> {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proto::ids::Millis;
 use uuid::Uuid;
 
-use super::super::types::{Join, JoinRefused, MemberRef, Synced};
+use super::super::types::{Join, JoinRefused, MemberRef, OffsetToCommit, Synced};
 use super::*;
 use crate::config::BrokerConfig;
 
@@ -319,4 +319,78 @@ fn an_assignment_that_is_not_written_is_not_handed_out() {
     let told = story.on(Event::Written { id: *id, outcome: Err(GroupError::NotAvailable) });
     assert_eq!(told, [Command::Synced(60, Err(GroupError::NotAvailable))]);
     assert_eq!(story.group.state(), GroupState::PreparingRebalance);
+}
+
+/// One commit of an offset of `t-0`, by one that manages its partitions itself.
+fn commit(ticket: Ticket, offset: i64) -> Event {
+    let offsets = vec![(("t".to_owned(), 0), OffsetToCommit { offset, ..Default::default() })];
+    Event::Commit { ticket, commit: Commit { generation: -1, offsets, ..Default::default() } }
+}
+
+#[test]
+fn a_commit_that_takes_too_long_is_given_up_and_may_count_later() {
+    let mut story = Story::new();
+    let at = |tick| Now { tick, wall: tick };
+    let told = story.group.on(&story.config, at(100), commit(1, 5));
+    let [Command::Write { id, .. }] = told.as_slice() else { panic!("{told:?}") };
+    let first = *id;
+    let told = story.group.on(&story.config, at(200), commit(2, 6));
+    let [Command::Write { id, .. }] = told.as_slice() else { panic!("{told:?}") };
+    let second = *id;
+    assert_eq!(story.group.deadline(), Some(5_100), "offsets.commit.timeout.ms");
+    assert_eq!(story.passes(5_099), []);
+    let late = vec![(("t".to_owned(), 0), Err(GroupError::NotAvailable))];
+    assert_eq!(story.passes(5_100), [Command::Committed(1, late.clone())]);
+    assert_eq!(story.passes(5_100), [], "once");
+    assert_eq!(story.group.deadline(), Some(5_200));
+    assert!(!story.group.is_trivial(), "it is not forgotten while something of it may be written");
+    assert_eq!(story.on(Event::Written { id: first, outcome: Ok(()) }), [], "nobody waits for it any more");
+    let shown = |group: &Group| group.offset(&("t".to_owned(), 0)).map(|committed| committed.offset);
+    assert_eq!(shown(&story.group), Some(5), "the record is there, and so is the offset");
+    assert_eq!(story.passes(5_200), [Command::Committed(2, late)]);
+    story.on(Event::Written { id: second, outcome: Err(GroupError::NotCoordinator) });
+    assert_eq!((shown(&story.group), story.group.deadline()), (Some(5), None));
+    // What was written in time is nobody's any more when the time has come.
+    let told = story.on(commit(3, 7));
+    assert_eq!(told, [Command::Committed(3, vec![(("t".to_owned(), 0), Ok(()))])]);
+    assert_eq!((story.passes(20_000), shown(&story.group)), (vec![], Some(7)));
+}
+
+#[test]
+fn an_assignment_that_takes_too_long_is_asked_for_again() {
+    let mut story = Story::new();
+    let (ticket, _) = story.joins(join("a", ""));
+    let me = id("a", ticket);
+    let sync = Sync { member: member(&me), generation: 1, ..Default::default() };
+    let told = story.group.on(&story.config, Now { tick: 0, wall: 0 }, Event::Sync { ticket: 60, sync });
+    let [Command::Write { id, .. }] = told.as_slice() else { panic!("{told:?}") };
+    let first = *id;
+    assert_eq!(story.passes(4_999), []);
+    assert_eq!(story.passes(5_000), [Command::Synced(60, Err(GroupError::NotAvailable))]);
+    assert_eq!(story.group.state(), GroupState::PreparingRebalance);
+    assert_eq!(story.on(Event::Written { id: first, outcome: Ok(()) }), [], "it comes too late");
+    assert_eq!(story.group.state(), GroupState::PreparingRebalance);
+    let (ticket, told) = story.joins(join("a", &me));
+    assert_eq!(answered(&told), [(ticket, Ok(2))]);
+    let (_, told) = story.syncs(&me, 2, &[(&me, b"all")]);
+    assert!(matches!(&told[..], [Command::Synced(_, Ok(synced))] if synced.assignment == "all"), "{told:?}");
+}
+
+#[test]
+fn a_deletion_that_takes_too_long_is_given_up_and_may_come_to_be() {
+    let mut story = Story::new();
+    story.on(commit(1, 5));
+    let now = Now { tick: 0, wall: 0 };
+    let partitions = vec![("t".to_owned(), 0)];
+    let told = story.group.on(&story.config, now, Event::DeleteOffsets { ticket: 2, partitions });
+    let [Command::Write { id: offsets, .. }] = told.as_slice() else { panic!("{told:?}") };
+    let told = story.group.on(&story.config, now, Event::Delete { ticket: 3 });
+    let [Command::Write { id: group, .. }] = told.as_slice() else { panic!("{told:?}") };
+    let late = GroupError::NotAvailable;
+    let told = story.passes(5_000);
+    assert_eq!(told, [Command::OffsetsDeleted(2, Err(late)), Command::Deleted(3, Err(late))]);
+    for id in [*offsets, *group] {
+        assert_eq!(story.on(Event::Written { id, outcome: Ok(()) }), []);
+    }
+    assert_eq!((story.group.state(), story.group.offsets().len()), (GroupState::Dead, 0));
 }

@@ -31,7 +31,7 @@ public final class Suite {
         clients = new Clients(options.get("--bootstrap"));
     }
 
-    public static void main(String[] args) {
+    public static void main(String[] args) throws InterruptedException {
         Suite suite = new Suite(args);
         Report report = new Report();
         String mode = suite.options.getOrDefault("--mode", "assign");
@@ -47,6 +47,11 @@ public final class Suite {
                     topic -> report.check("consume " + topic + " by " + mode, () -> suite.consume(topic, mode.equals("group"))));
             case "tier" -> suite.topics.forEach(
                     topic -> report.check("tier offsets " + topic, () -> new AdminChecks(suite.clients, "").tierOffsets(topic)));
+            case "pace" -> {
+                int partitions = Integer.parseInt(suite.options.get("--partitions"));
+                double everyMs = Double.parseDouble(suite.options.get("--every").replace("ms", ""));
+                Pace.run(suite.options.get("--bootstrap"), suite.topics.get(0), partitions, everyMs);
+            }
             default -> throw new IllegalArgumentException(args[0]);
         }
         System.exit(report.code());
