@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use proto::ids::{DirectoryId, NodeId};
 use proto::metadata::Image;
 use tokio::sync::watch;
@@ -14,7 +13,8 @@ use crate::command::Command;
 use crate::handle::Local;
 use crate::peers::{Peers, directory};
 use crate::view::MemberView;
-use crate::wire::calls::Kind;
+use crate::wire::calls::{Kind, Levels};
+use crate::wire::encode;
 
 /// How often it is looked whether a voter is not bound.
 const EVERY: Duration = Duration::from_secs(2);
@@ -62,7 +62,7 @@ impl Binder {
         if voter.id == self.own_id() {
             return self.peers.identity.directory;
         }
-        let hello = self.peers.ask(&voter.address, Some(voter.id), (Kind::Hello, Bytes::new()), HELLO_WITHIN);
+        let hello = self.peers.ask(&voter.address, Some(voter.id), (Kind::Hello, encode(&Levels::OWN)), HELLO_WITHIN);
         hello.await.map_or(DirectoryId::UNASSIGNED, |answer| directory(&answer))
     }
 

@@ -4,8 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use parking_lot::Mutex;
 use proto::ids::{DirectoryId, NodeId, TopicId, TopicPartition};
-use proto::metadata::{Image, Share, TierPointer};
+use proto::metadata::{Image, NEWEST_LEVEL, Share, TierPointer};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::balance::Loads;
@@ -14,12 +16,16 @@ use crate::command::{
     CreatedTopic, DeleteRecords, DeleteTopics, ElectLeaders, FormCluster, Outcome, ProducerIdBlock, Refusal,
     RegisterBroker, SetBrokerState, TierCommit, TierRefusal, UpdateFeatures,
 };
+use crate::decide::Understanding;
 use crate::links::SessionLink;
 use crate::node::StartError;
+use crate::peers::Peers;
 use crate::raft::Quorum;
 use crate::router::{Router, SUBMIT_WITHIN};
 use crate::task::Queued;
 use crate::view::{QuorumView, VoterChange, VoterError};
+use crate::wire::calls::{Kind, Levels};
+use crate::wire::encode;
 
 /// Why a command has no outcome.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,7 +65,18 @@ pub(crate) struct Local {
     pub(crate) queue: mpsc::Sender<Queued>,
     pub(crate) budget: Arc<Semaphore>,
     pub(crate) quorum: Quorum,
+    /// The way to the other members. None in a quorum of one that has no control listener.
+    pub(crate) peers: Option<Peers>,
+    /// What the voters understand, as they said when that mattered last.
+    pub(crate) understanding: Arc<Mutex<Understanding>>,
 }
+
+/// How long a voter may take to say what it understands.
+const HELLO_WITHIN: Duration = Duration::from_millis(500);
+/// How long the successor of a leader that ends has to say that it was told.
+const CAMPAIGN_WITHIN: Duration = Duration::from_millis(500);
+/// How long it may take until the one that handed over leads no more.
+const YIELD_WITHIN: Duration = Duration::from_secs(3);
 
 /// Bytes that queued commands may take together.
 pub(crate) const QUEUE_BYTES: usize = 32 << 20;
@@ -69,12 +86,42 @@ pub(crate) const QUEUE_COMMANDS: usize = 4096;
 impl Local {
     /// Has a command carried out if this member leads. Returns after it was applied here. Waits while the queue is full.
     pub(crate) async fn submit(&self, command: Command) -> Result<Outcome, SubmitError> {
+        self.learn_levels(&command).await;
         let bytes = command.weight().clamp(1, QUEUE_BYTES) as u32;
         let permit = Arc::clone(&self.budget).acquire_many_owned(bytes).await.map_err(|_| SubmitError::Ended)?;
         let (answer, answered) = oneshot::channel();
         self.queue.send(Queued { command, answer, permit }).await.map_err(|_| SubmitError::Ended)?;
         // The task answers whatever it takes; if it is gone, so may be our command with it.
         answered.await.unwrap_or(Err(SubmitError::Unknown))
+    }
+
+    /// Asks the voters which metadata they understand, if `command` may change what is written. Brokers say so when they register;
+    /// a controller need not be one.
+    async fn learn_levels(&self, command: &Command) {
+        let Some(peers) = &self.peers else { return };
+        let matters = match command {
+            Command::UpdateFeatures(_) => true,
+            Command::RegisterBroker(_) => peers.identity.images.borrow().level() < NEWEST_LEVEL,
+            _ => false,
+        };
+        if !matters || self.quorum.term_if_leader().is_none() {
+            return;
+        }
+        let view = self.quorum.view();
+        let others = view.voters.into_iter().chain(view.observers).filter(|other| other.id != peers.identity.id);
+        let asked = others.map(|other| async move {
+            let hello = (Kind::Hello, encode(&Levels::OWN));
+            (other.id, peers.ask(&other.address, Some(other.id), hello, HELLO_WITHIN).await)
+        });
+        let mut learned = Understanding::default();
+        for (id, answer) in futures::future::join_all(asked).await {
+            match answer.map(|answer| Levels::of(&answer.body)) {
+                Ok(levels) if levels.newest < NEWEST_LEVEL => _ = learned.older.insert(id, levels.newest),
+                Ok(_) => {}
+                Err(_) => _ = learned.silent.insert(id),
+            }
+        }
+        *self.understanding.lock() = learned;
     }
 
     /// Changes the voters if this member leads. Which disk a new one has is looked at anew, and that of one that was removed
@@ -90,6 +137,13 @@ impl Local {
                 let _ = unbind(id).await;
                 self.quorum.change_voters(change).await
             }
+            VoterChange::Remove { id, directory } if self.is_leader(id) => {
+                self.quorum.removable(id, directory)?;
+                // Whoever leads next removes it: nobody has to miss a leader that is gone with its own removal.
+                self.hand_over().await;
+                let _ = tokio::time::timeout(YIELD_WITHIN, self.quorum.leads_no_more()).await;
+                Err(VoterError::NoLeader)
+            }
             VoterChange::Remove { id, .. } => {
                 self.quorum.change_voters(change).await?;
                 let _ = unbind(id).await;
@@ -98,12 +152,34 @@ impl Local {
             VoterChange::Move { .. } => self.quorum.change_voters(change).await,
         }
     }
+
+    fn is_leader(&self, id: NodeId) -> bool {
+        let own = self.peers.as_ref().map(|peers| peers.identity.id);
+        own == Some(id) && self.quorum.term_if_leader().is_some()
+    }
+
+    /// Hands the lead of the quorum over to another member, if this one has it and there is another.
+    pub(crate) async fn hand_over(&self) {
+        let Some(peers) = &self.peers else {
+            return;
+        };
+        let call = |id, address: String| async move {
+            let campaign = peers.ask(&address, Some(id), (Kind::Campaign, Bytes::new()), CAMPAIGN_WITHIN);
+            if let Err(error) = campaign.await {
+                tracing::debug!(%error, successor = %id, "the quorum elects by itself");
+            }
+        };
+        self.quorum.hand_over(call).await;
+    }
 }
 
 /// Submits a command and takes the outcome of its name.
 macro_rules! answer {
     ($handle:expr, $command:expr, $outcome:ident) => {
-        match $handle.submit($command).await? {
+        answer!($handle, $command, SUBMIT_WITHIN, $outcome)
+    };
+    ($handle:expr, $command:expr, $within:expr, $outcome:ident) => {
+        match $handle.submit_within($command, $within).await? {
             Outcome::$outcome(answer) => Ok(answer),
             other => unreachable!("decide answers each command with the outcome of its name, not with {other:?}"),
         }
@@ -255,6 +331,15 @@ impl ControllerHandle {
         answer!(self, Command::AlterReassignments(alter), AlterReassignments)
     }
 
+    /// [`Self::alter_reassignments`] that gives up after `within`, as [`Self::submit_within`].
+    pub async fn alter_reassignments_within(
+        &self,
+        alter: AlterReassignments,
+        within: Duration,
+    ) -> Result<Vec<Result<(), Refusal>>, SubmitError> {
+        answer!(self, Command::AlterReassignments(alter), within, AlterReassignments)
+    }
+
     /// See [`Command::AssignDirectories`]. Answers in the order asked.
     pub async fn assign_directories(&self, assign: AssignDirectories) -> Result<Vec<Result<(), Refusal>>, SubmitError> {
         answer!(self, Command::AssignDirectories(assign), AssignDirectories)
@@ -281,5 +366,14 @@ impl ControllerHandle {
         elect: ElectLeaders,
     ) -> Result<Vec<(TopicPartition, Result<(), Refusal>)>, SubmitError> {
         answer!(self, Command::ElectLeaders(elect), ElectLeaders)
+    }
+
+    /// [`Self::elect_leaders`] that gives up after `within`, as [`Self::submit_within`].
+    pub async fn elect_leaders_within(
+        &self,
+        elect: ElectLeaders,
+        within: Duration,
+    ) -> Result<Vec<(TopicPartition, Result<(), Refusal>)>, SubmitError> {
+        answer!(self, Command::ElectLeaders(elect), within, ElectLeaders)
     }
 }

@@ -29,6 +29,7 @@ mod peers;
 mod raft;
 mod router;
 pub mod session;
+mod shown;
 pub mod storage;
 mod task;
 mod transport;

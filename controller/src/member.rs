@@ -7,17 +7,17 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use proto::ids::NodeId;
 use proto::metadata::Image;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::duties::Sessions;
 use crate::follow::feed::Feed;
 use crate::handle::{Local, SubmitError};
 use crate::links;
 use crate::peers::Identity;
-use crate::raft::{Heard, Quorum};
+use crate::raft::Quorum;
 use crate::transport::{Channel, Envelope, Serve};
 use crate::view::VoterError;
-use crate::wire::calls::{Canvass, Hint, Kind, Members, Refused};
+use crate::wire::calls::{Canvass, Hint, Kind, Levels, Members, Refused};
 use crate::wire::outcome::Answer;
 use crate::wire::{decode, encode};
 
@@ -25,25 +25,29 @@ use crate::wire::{decode, encode};
 pub(crate) struct Member {
     pub(crate) identity: Arc<Identity>,
     pub(crate) quorum: Quorum,
-    pub(crate) heard: Arc<Heard>,
     /// Tells the pacemaker that the leader hands over.
     pub(crate) call: mpsc::Sender<()>,
     pub(crate) local: Local,
     pub(crate) images: watch::Receiver<Arc<Image>>,
     pub(crate) feed: Arc<Feed>,
     pub(crate) sessions: Sessions,
+    /// Places for conversations.
+    pub(crate) places: Semaphore,
 }
 
-/// A member that neither leads nor has heard a leader for so long has nothing new to tell.
-const OUT_OF_TOUCH: Duration = Duration::from_secs(2);
+/// Conversations at a time: each broker has two, with one member or with two.
+pub(crate) const CONVERSATIONS: usize = 1024;
+
+/// How often a member looks whether it still learns what the quorum decides.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 impl Member {
     /// Returns when this member does not learn any more what the quorum decides: it was cut off, or is no member now. Who follows it
     /// would stand still with it, and has to follow another.
     async fn is_out_of_touch(&self) {
         loop {
-            tokio::time::sleep(OUT_OF_TOUCH / 4).await;
-            if self.quorum.term_if_leader().is_none() && !self.heard.within(OUT_OF_TOUCH.as_millis() as u64) {
+            tokio::time::sleep(LOOK_EVERY).await;
+            if !self.quorum.is_in_touch() {
                 return;
             }
         }
@@ -69,6 +73,12 @@ impl Serve for Member {
     }
 
     async fn converse(&self, first: Envelope, channel: Channel) {
+        let Ok(_place) = self.places.try_acquire() else {
+            let full = Refused::Cannot(format!("{CONVERSATIONS} conversations are open: it takes no more now"));
+            // Who asked may be gone.
+            let _ = channel.to.send(self.refuse(&full)).await;
+            return;
+        };
         let refused = match (self.identity.accepts(&first), Kind::of(first.kind)) {
             (Err(refused), _) => refused,
             (Ok(()), Some(Kind::Follow)) => match decode(&first.body) {
@@ -102,13 +112,19 @@ impl Member {
 
     async fn carry_out(&self, kind: Kind, body: &Bytes) -> Result<Bytes, Refused> {
         Ok(match kind {
-            Kind::Hello => Bytes::new(),
-            Kind::Append => self.quorum.append(body, &self.heard).await?.into(),
+            Kind::Hello => {
+                let (level, levels) = (self.images.borrow().level(), Levels::of(body));
+                if !levels.contain(level) {
+                    return Err(Refused::Level { level, oldest: levels.oldest, newest: levels.newest });
+                }
+                encode(&Levels::OWN)
+            }
+            Kind::Append => self.quorum.append(body, self.quorum.heard()).await?.into(),
             Kind::Vote => self.quorum.vote(body).await?.into(),
-            Kind::Install => self.quorum.install(body, &self.heard).await?.into(),
+            Kind::Install => self.quorum.install(body, self.quorum.heard()).await?.into(),
             Kind::Canvass => {
                 let canvass: Canvass = decode(body).map_err(|error| Refused::Malformed(error.to_string()))?;
-                encode(&self.quorum.would_vote(&canvass, &self.heard).await)
+                encode(&self.quorum.would_vote(&canvass, self.quorum.heard()).await)
             }
             Kind::Campaign => {
                 // One waiting is enough.
@@ -130,7 +146,9 @@ impl Member {
             },
             Kind::Members => {
                 let voters = self.quorum.voters().into_iter().map(|(id, address)| Hint { id, address });
-                encode(&Members { leader: self.quorum.leader(), voters: voters.collect() })
+                // One that was cut off, or removed, knows who led once.
+                let leader = self.quorum.leader().filter(|_| self.quorum.is_in_touch());
+                encode(&Members { leader, voters: voters.collect() })
             }
             Kind::Describe => encode(&self.quorum.view()),
             Kind::Loads => match self.sessions.loads().await {

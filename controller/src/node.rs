@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
 use proto::host::{Clock, Entropy, Listener, Network, Spawner};
 use proto::ids::{DirectoryId, NodeId};
 use proto::metadata::Image;
@@ -16,18 +14,15 @@ use tokio_util::sync::CancellationToken;
 use crate::binder::Binder;
 use crate::decide::Policy;
 use crate::duties::{Parts, Settings, duties};
+use crate::follow::client::Shadow;
 use crate::handle::{ControllerHandle, Local, QUEUE_BYTES, QUEUE_COMMANDS};
-use crate::member::Member;
+use crate::member::{CONVERSATIONS, Member};
 use crate::peers::{Identity, Peers};
-use crate::raft::{Electorate, Heard, Pacemaker, Quorum, Slack, Store, StoreError, Timings, Voter};
+use crate::raft::{Electorate, Pacemaker, Quorum, Slack, Store, StoreError, Timings, Voter};
 use crate::router::{Remote, Router};
 use crate::storage::Storage;
 use crate::task::Task;
 use crate::transport::Wire;
-use crate::wire::calls::Kind;
-
-/// How long the successor of a leader that ends has to say that it was told.
-const CAMPAIGN_WITHIN: Duration = Duration::from_millis(500);
 
 /// What a controller is told at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,8 +92,7 @@ impl From<StoreError> for StartError {
 /// The running controller. Dropping it leaves it running; see [`ControllerNode::shutdown`].
 #[derive(Debug)]
 pub struct ControllerNode {
-    quorum: Quorum,
-    peers: Option<Peers>,
+    local: Local,
     tasks: Vec<JoinHandle<()>>,
     stop: CancellationToken,
 }
@@ -136,8 +130,8 @@ impl ControllerNode {
         let slack = Arc::clone(store.slack());
         let (quorum, images) = Quorum::start_alone(node_id, store, spawner).await?;
         let (local, task) = queue(quorum.clone(), images.clone(), (clock, Policy::default()), slack, spawner);
-        let router = Arc::new(Router { local: Some(local), remote: None, images: images.clone() });
-        let node = Self { quorum, peers: None, tasks: vec![task], stop: CancellationToken::new() };
+        let router = Arc::new(Router { local: Some(local.clone()), remote: None, images: images.clone() });
+        let node = Self { local, tasks: vec![task], stop: CancellationToken::new() };
         Ok((node, ControllerHandle { router, images }))
     }
 
@@ -187,8 +181,8 @@ impl ControllerNode {
         let opened = store.clone();
         let prepared = spawner.spawn_blocking(move || Quorum::prepare(&opened)).await;
         let (state, images) = prepared.map_err(|error| StartError(error.to_string()))??;
-        let feed = state.feed();
-        let identity = Arc::new(Identity { id: node_id, directory, cluster: cluster_id, images: images.clone() });
+        let (feed, shown) = (state.feed(), state.shown());
+        let identity = Arc::new(Identity { id: node_id, directory, cluster: cluster_id, images: shown.watch() });
         let peers = Peers { transport: wire.transport(Arc::clone(&network)), identity: Arc::clone(&identity) };
         let bootstrap: Vec<String> =
             voters.iter().filter(|(id, _)| **id != node_id).map(|(_, at)| at.clone()).chain(bootstrap).collect();
@@ -201,15 +195,15 @@ impl ControllerNode {
         let stop = CancellationToken::new();
         let (call, called) = mpsc::channel(1);
         let (leads, leading) = watch::channel(false);
-        let heard = Arc::new(Heard::default());
-        let (local, queue) = queue(quorum.clone(), images.clone(), (Arc::clone(&clock), policy), slack, &spawner);
+        let (mut local, queue) = queue(quorum.clone(), images.clone(), (Arc::clone(&clock), policy), slack, &spawner);
+        local.peers = Some(peers.clone());
         let pacemaker = Pacemaker {
             quorum: quorum.clone(),
             peers: peers.clone(),
             network: Arc::clone(&network),
             entropy: Arc::clone(&entropy),
             timings,
-            heard: Arc::clone(&heard),
+            heard: Arc::clone(quorum.heard()),
             called,
             listens_at,
             leading: leads,
@@ -218,11 +212,14 @@ impl ControllerNode {
             Binder { local: local.clone(), peers: peers.clone(), images: images.clone(), leading: leading.clone() };
         let (known, refused) = Default::default();
         let remote = Remote { id: Some(node_id), peers: peers.clone(), bootstrap, entropy, known, refused };
-        let router = Arc::new(Router { local: Some(local.clone()), remote: Some(remote), images: images.clone() });
-        let handle = ControllerHandle { router, images: images.clone() };
+        let router = Arc::new(Router { local: Some(local.clone()), remote: Some(remote), images: shown.watch() });
+        let shadow = Shadow::new(Arc::clone(&router), peers.clone(), shown.clone(), quorum.clone());
+        let handle = ControllerHandle { router, images: shown.watch() };
         let parts = Parts { controller: handle.clone(), leading, network, clock, settings, stop: stop.clone() };
         let (duties, sessions) = duties(parts);
-        let member = Member { identity, quorum: quorum.clone(), heard, call, local, images, feed, sessions };
+        let own = local.clone();
+        let places = Semaphore::new(CONVERSATIONS);
+        let member = Member { identity, quorum, call, local, images, feed, sessions, places };
         let serving = wire.serve(listener, Arc::new(member), stop.clone());
         let serving = async move {
             if let Err(error) = serving.await {
@@ -234,30 +231,33 @@ impl ControllerNode {
             spawner.spawn_hot(pacemaker.run()),
             spawner.spawn_hot(binder.run()),
             spawner.spawn_hot(duties),
+            spawner.spawn_hot(shadow.run()),
             spawner.spawn_hot(serving),
         ];
-        Ok((Self { quorum, peers: Some(peers), tasks, stop }, handle))
+        Ok((Self { local: own, tasks, stop }, handle))
     }
 
     /// Returns when the quorum member has stopped by itself, with the reason: its store failed. The
     /// process cannot go on then.
     pub async fn ended(&self) -> String {
-        self.quorum.ended().await
+        self.local.quorum.ended().await
+    }
+
+    /// Whether this member belongs to a quorum. One that was formatted to be added does not until it is.
+    pub fn belongs(&self) -> bool {
+        self.local.quorum.belongs()
+    }
+
+    /// Waits until this member belongs to a quorum, or has ended: whether it does. Holds nothing of it that would keep it open.
+    pub fn joined(&self) -> impl Future<Output = bool> + Send + use<> {
+        let quorum = self.local.quorum.clone();
+        async move { quorum.joined().await }
     }
 
     /// Hands the lead of the quorum over to another member, if this one has it and there is another: so that nobody has
     /// to miss it first. Takes about a lease. Commands go to the other member from here on.
     pub async fn hand_over(&self) {
-        let Some(peers) = &self.peers else {
-            return;
-        };
-        let call = |id, address: String| async move {
-            let campaign = peers.ask(&address, Some(id), (Kind::Campaign, Bytes::new()), CAMPAIGN_WITHIN);
-            if let Err(error) = campaign.await {
-                tracing::debug!(%error, successor = %id, "the quorum elects by itself");
-            }
-        };
-        self.quorum.hand_over(call).await;
+        self.local.hand_over().await;
     }
 
     /// Ends the controller. What was answered stays; commands still queued end as unknown.
@@ -266,7 +266,7 @@ impl ControllerNode {
         for task in &self.tasks {
             task.abort();
         }
-        self.quorum.shutdown().await;
+        self.local.quorum.shutdown().await;
     }
 }
 
@@ -285,7 +285,16 @@ fn queue(
     spawner: &Spawner,
 ) -> (Local, JoinHandle<()>) {
     let (queue, queued) = mpsc::channel(QUEUE_COMMANDS);
-    let task = Task { quorum: quorum.clone(), images, queue: queued, clock, slack, spawner: spawner.clone(), policy };
+    let understanding = Arc::default();
+    let local = Local {
+        queue,
+        budget: Arc::new(Semaphore::new(QUEUE_BYTES)),
+        quorum: quorum.clone(),
+        peers: None,
+        understanding: Arc::clone(&understanding),
+    };
+    let spawner = spawner.clone();
+    let task = Task { quorum, images, queue: queued, clock, slack, spawner: spawner.clone(), policy, understanding };
     let task = spawner.spawn_hot(task.run());
-    (Local { queue, budget: Arc::new(Semaphore::new(QUEUE_BYTES)), quorum }, task)
+    (local, task)
 }

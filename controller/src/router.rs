@@ -4,6 +4,7 @@
 //! and the command goes on to the next. A leader that was asked and did not answer may have carried it out: the command
 //! is only submitted again if that is safe ([`Command::is_repeatable`]).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,18 +12,18 @@ use bytes::Bytes;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use proto::host::Entropy;
-use proto::ids::NodeId;
+use proto::ids::{NodeId, TopicId};
 use proto::metadata::Image;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::balance::Loads;
-use crate::command::{Command, Outcome};
+use crate::command::{Command, Outcome, Refusal, TopicSelector};
 use crate::handle::{Local, SubmitError};
 use crate::links::SessionLink;
 use crate::peers::{CallError, Peers};
 use crate::view::{QuorumView, VoterChange, VoterError};
-use crate::wire::calls::{Hint, Kind, Members, Refused};
+use crate::wire::calls::{Hint, Kind, Levels, Members, Refused};
 use crate::wire::outcome::Answer;
 use crate::wire::{decode, encode};
 
@@ -94,6 +95,7 @@ impl Router {
         let deadline = Instant::now() + within;
         let mut body = None;
         let mut maybe_done = false;
+        let named = self.names_of(&command);
         loop {
             let attempt = match self.path(remote).await {
                 Some(Path::Here) => self.submit_here(&command, deadline).await,
@@ -112,7 +114,7 @@ impl Router {
                 Attempt::Done((offset, outcome)) => {
                     // The outcome stands, whether this node gets to see it in time or not.
                     let _ = tokio::time::timeout_at(deadline, self.caught_up(offset)).await;
-                    return Ok(outcome);
+                    return Ok(if maybe_done { after_all(&command, outcome, &named) } else { outcome });
                 }
                 Attempt::Elsewhere(hint) => remote.note(hint),
                 Attempt::Unknown => {
@@ -128,6 +130,17 @@ impl Router {
                 return Err(if maybe_done { SubmitError::Unknown } else { SubmitError::NotLeader { leader } });
             }
         }
+    }
+
+    /// Names of the topics that are to be deleted by their ids: nobody knows them any more once they are.
+    fn names_of(&self, command: &Command) -> BTreeMap<TopicId, String> {
+        let Command::DeleteTopics(delete) = command else { return BTreeMap::new() };
+        let image = self.images.borrow();
+        let named = |selector: &TopicSelector| match selector {
+            TopicSelector::Id(id) => image.topic(*id).map(|topic| (*id, topic.name.to_string())),
+            TopicSelector::Name(_) => None,
+        };
+        delete.topics.iter().filter_map(named).collect()
     }
 
     async fn submit_here(&self, command: &Command, deadline: Instant) -> Result<Attempt<(u64, Outcome)>, SubmitError> {
@@ -204,7 +217,7 @@ impl Router {
 
     /// Returns when the member in this process, or one that is asked from time to time, comes to know another leader.
     async fn another_leads(&self, remote: &Remote, leader: &Hint) {
-        if let Some(local) = &self.local {
+        if let Some(local) = self.local.as_ref().filter(|local| local.quorum.is_in_touch()) {
             return local.quorum.another_leads(leader.id).await;
         }
         loop {
@@ -220,21 +233,27 @@ impl Router {
 
     /// Who leads, as far as can be found out.
     async fn path(&self, remote: &Remote) -> Option<Path> {
-        if let Some(local) = &self.local
-            && let Some(leader) = local.quorum.leader()
-        {
-            if Some(leader) == remote.id {
-                return Some(Path::Here);
-            }
-            if let Some((id, address)) = local.quorum.voters().into_iter().find(|(id, _)| *id == leader) {
-                return Some(Path::There(Hint { id, address }));
-            }
+        let known = self.known_here(remote);
+        // One that was cut off, or removed, knows who led once: others may know better.
+        if known.is_some() && self.local.as_ref().is_some_and(|local| local.quorum.is_in_touch()) {
+            return known;
         }
         if let Some(leader) = remote.leader() {
             return Some(Path::There(leader));
         }
         remote.look_around().await;
-        remote.leader().map(Path::There)
+        remote.leader().map(Path::There).or(known)
+    }
+
+    /// Who leads, as the member in this process knows.
+    fn known_here(&self, remote: &Remote) -> Option<Path> {
+        let quorum = &self.local.as_ref()?.quorum;
+        let leader = quorum.leader()?;
+        if Some(leader) == remote.id {
+            return Some(Path::Here);
+        }
+        let (id, address) = quorum.voters().into_iter().find(|(id, _)| *id == leader)?;
+        Some(Path::There(Hint { id, address }))
     }
 
     /// Returns when the image shows what was committed before the call.
@@ -325,12 +344,16 @@ impl Router {
             return Ok(());
         };
         let addresses = remote.addresses();
-        let asked =
-            addresses.iter().map(|address| remote.peers.ask(address, None, (Kind::Hello, Bytes::new()), within));
+        let asked = addresses
+            .iter()
+            .map(|address| remote.peers.ask(address, None, (Kind::Hello, encode(&Levels::OWN)), within));
         for (address, answer) in addresses.iter().zip(futures::future::join_all(asked).await) {
             match answer {
                 Err(CallError::Refused(
-                    refused @ (Refused::Cluster { .. } | Refused::Disk { .. } | Refused::Version { .. }),
+                    refused @ (Refused::Cluster { .. }
+                    | Refused::Disk { .. }
+                    | Refused::Version { .. }
+                    | Refused::Level { .. }),
                 )) => return Err(format!("the controller at {address} does not accept this node: {refused}")),
                 Err(error) => tracing::debug!(%error, %address, "a controller did not answer a greeting"),
                 Ok(_) => {}
@@ -438,6 +461,23 @@ impl Router {
     }
 }
 
+/// The outcome of a command that an earlier attempt may have carried out: what is not there any more was deleted by that. An id is
+/// never given twice, so nothing else can have been meant.
+fn after_all(command: &Command, outcome: Outcome, named: &BTreeMap<TopicId, String>) -> Outcome {
+    match (command, outcome) {
+        (Command::DeleteTopics(delete), Outcome::DeleteTopics(answers)) => {
+            let answers = delete.topics.iter().zip(answers).map(|(selector, answer)| match (selector, answer) {
+                (TopicSelector::Id(id), Err(Refusal::UnknownTopicId)) => {
+                    named.get(id).map(|name| (*id, name.clone())).ok_or(Refusal::UnknownTopicId)
+                }
+                (_, answer) => answer,
+            });
+            Outcome::DeleteTopics(answers.collect())
+        }
+        (_, outcome) => outcome,
+    }
+}
+
 impl Remote {
     /// What is known of the leader from here on: nothing, or that.
     fn note(&self, leader: Option<Hint>) {
@@ -508,5 +548,26 @@ impl Remote {
         let until = Instant::now() + pause;
         tokio::time::sleep_until(until.min(deadline)).await;
         until < deadline
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::DeleteTopics;
+    use proto::ids::Uuid;
+
+    #[test]
+    fn a_topic_that_an_attempt_before_deleted_is_answered_as_deleted() {
+        let [gone, unknown, left] = [1, 2, 3].map(|id| TopicId(Uuid::from_u128(id)));
+        let topics = [gone, unknown, left].map(TopicSelector::Id).to_vec();
+        let command = Command::DeleteTopics(DeleteTopics { topics });
+        let named = BTreeMap::from([(gone, "gone".to_owned()), (left, "left".to_owned())]);
+        let answers =
+            vec![Err(Refusal::UnknownTopicId), Err(Refusal::UnknownTopicId), Err(Refusal::InvalidUpdateVersion)];
+        let outcome = after_all(&command, Outcome::DeleteTopics(answers), &named);
+        let expected =
+            vec![Ok((gone, "gone".to_owned())), Err(Refusal::UnknownTopicId), Err(Refusal::InvalidUpdateVersion)];
+        assert_eq!(outcome, Outcome::DeleteTopics(expected));
     }
 }

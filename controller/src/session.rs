@@ -161,7 +161,8 @@ pub enum Action {
 pub struct Timing {
     /// After this long without a beat a broker is fenced (`broker.session.timeout.ms`).
     pub session_ms: Millis,
-    /// A new leader looks after those that have not turned up after this.
+    /// A new leader looks after those that have not turned up after this. An attempt to connect harms nobody who lives,
+    /// and the broker that is missing is most often the one whose process led before.
     pub grace_ms: Millis,
     /// Between two attempts to connect.
     pub probe_gap_ms: Millis,
@@ -171,7 +172,7 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { session_ms: 3_000, grace_ms: 300, probe_gap_ms: 30, again_ms: 1_000 }
+        Self { session_ms: 3_000, grace_ms: 30, probe_gap_ms: 30, again_ms: 1_000 }
     }
 }
 
@@ -202,6 +203,13 @@ struct Session {
     catch_up: u64,
     /// What was submitted and has not shown yet, and when.
     asked: Option<(SetBrokerState, Millis)>,
+}
+
+impl Session {
+    /// Whether its process is known to be gone.
+    const fn is_gone(&self) -> bool {
+        matches!(self.link, Link::Ended { refused: REFUSALS.., .. })
+    }
 }
 
 /// What is known of the connection over which a broker beats.
@@ -266,9 +274,14 @@ impl Tracker {
         let serving = self.sessions.iter().filter(|(id, _)| self.image.broker(**id).is_some_and(|b| !b.fenced));
         serving
             .map(|(_, session)| {
+                let end = session.heard + self.timing.session_ms;
                 let end = match &session.asked {
-                    Some((asked, since)) if asked.state == BrokerState::Fenced => since + self.timing.again_ms,
-                    Some(_) | None => session.heard + self.timing.session_ms,
+                    Some((asked, since)) if asked.state == BrokerState::Fenced => {
+                        let again = since + self.timing.again_ms;
+                        // One that was heard since has its session: it is not fenced before that ends.
+                        if session.is_gone() { again } else { again.max(end) }
+                    }
+                    Some(_) | None => end,
                 };
                 match session.link {
                     Link::Awaited(at) | Link::Ended { probe: Some(at), .. } => end.min(at),
@@ -381,7 +394,7 @@ impl Tracker {
             {
                 session.link = Link::Ended { refused: 0, probe: Some(now) };
             }
-            let gone = matches!(session.link, Link::Ended { refused: REFUSALS.., .. });
+            let gone = session.is_gone();
             if gone || now - session.heard >= self.timing.session_ms {
                 let state = BrokerState::Fenced;
                 let fence = SetBrokerState { id: broker.id, broker_epoch: broker.epoch, state, directories: None };

@@ -4,12 +4,13 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use proto::host::{Clock, Spawner};
 use proto::metadata::{Batch, Image};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use crate::command::{Command, Outcome, Refusal};
-use crate::decide::{Policy, decide};
+use crate::decide::{Policy, Understanding, decide};
 use crate::handle::SubmitError;
 use crate::raft::{Level, ProposeError, Quorum, Slack};
 
@@ -35,6 +36,7 @@ pub(crate) struct Task {
     pub(crate) slack: Arc<Slack>,
     pub(crate) spawner: Spawner,
     pub(crate) policy: Policy,
+    pub(crate) understanding: Arc<Mutex<Understanding>>,
 }
 
 impl Task {
@@ -106,12 +108,13 @@ impl Task {
 
     fn decide_all(&self, term: u64, queued: &[Queued]) -> (Batch, Vec<Result<Outcome, Refusal>>) {
         let now = self.clock.now_ms();
+        let policy = Policy { controllers: self.understanding.lock().clone(), ..self.policy.clone() };
         let mut image = Image::clone(&self.images.borrow());
         let mut batch = Batch { term, base_offset: image.offset(), records: Vec::new() };
         let answers = queued
             .iter()
             .map(|queued| {
-                let decision = decide(&image, &queued.command, now, &self.policy)?;
+                let decision = decide(&image, &queued.command, now, &policy)?;
                 for record in &decision.records {
                     image.apply(record);
                 }

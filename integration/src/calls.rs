@@ -8,6 +8,7 @@ use proto::messages::create_topics_request::{CreatableTopic, CreatableTopicConfi
 use proto::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use proto::messages::delete_topics_request::DeleteTopicState;
 use proto::messages::describe_quorum_request::{PartitionData, TopicData};
+use proto::messages::describe_quorum_response;
 use proto::messages::fetch_request::{FetchPartition, FetchTopic};
 use proto::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use proto::messages::metadata_request::MetadataRequestTopic;
@@ -331,13 +332,30 @@ impl Client {
     /// # Errors
     /// See [`CallError`].
     pub async fn quorum_leader(&mut self) -> Result<(i32, i32), CallError> {
+        let partition = self.quorum().await?;
+        Ok((partition.leader_id, partition.leader_epoch))
+    }
+
+    /// What the leader of the metadata quorum says of it.
+    async fn quorum(&mut self) -> Result<describe_quorum_response::PartitionData, CallError> {
         let partitions = vec![PartitionData { partition_index: 0 }];
         let topics = vec![TopicData { topic_name: "__cluster_metadata".to_owned(), partitions }];
         let answer = self.call(&DescribeQuorumRequest { topics }).await?;
         judge(answer.error_code, answer.error_message.as_deref())?;
         let partition = first(first(answer.topics, "the topic")?.partitions, "the partition")?;
         judge(partition.error_code, partition.error_message.as_deref())?;
-        Ok((partition.leader_id, partition.leader_epoch))
+        Ok(partition)
+    }
+
+    /// Ids of the nodes that vote in the metadata quorum, in order.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn voters(&mut self) -> Result<Vec<i32>, CallError> {
+        let partition = self.quorum().await?;
+        let mut voters: Vec<i32> = partition.current_voters.iter().map(|voter| voter.replica_id).collect();
+        voters.sort_unstable();
+        Ok(voters)
     }
 
     /// Names of all topics.

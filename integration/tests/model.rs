@@ -623,8 +623,43 @@ impl World {
     }
 }
 
+/// Names a bug to plant in this process, which is another one than that of all other tests.
+const PLANT: &str = "FIRN_TEST_PLANT";
+
+/// Plants what this process is asked to. Whether it was.
+fn plant() -> bool {
+    #[cfg(debug_assertions)]
+    if let Ok(bug) = std::env::var(PLANT) {
+        proto::planted::plant(bug.parse().expect("a bug"));
+        return true;
+    }
+    false
+}
+
+fn proptest_config() -> ProptestConfig {
+    let config = ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() };
+    // That it fails is enough to know then.
+    if plant() { ProptestConfig { max_shrink_iters: 0, failure_persistence: None, ..config } } else { config }
+}
+
+/// A model that sees no bug proves nothing.
+#[cfg(debug_assertions)]
+#[test]
+fn planted_bugs_are_seen() {
+    use proto::planted::Bug;
+    let bugs =
+        [Bug::AckBeforeSync, Bug::AckBeforeReplication, Bug::HwBelowMinIsr, Bug::IsrWithoutController, Bug::ElrIgnored];
+    for bug in bugs {
+        let mut again = std::process::Command::new(std::env::current_exe().expect("this test"));
+        again.args(["--exact", "what_was_committed_stays"]).env(PLANT, bug.name()).env("PROPTEST_CASES", "2000");
+        let output = again.output().expect("it can be run");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(!output.status.success() && said.contains("what_was_committed_stays"), "{bug} is not seen:\n{said}");
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(proptest_config())]
 
     #[test]
     fn what_was_committed_stays(steps in prop::collection::vec(step(), 0..400)) {

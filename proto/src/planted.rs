@@ -1,8 +1,8 @@
 //! Bugs on purpose, to prove that the simulation would find them.
 //!
-//! Without the feature `planted` the question is answered `false` at compile time, and nothing of a bug is in the binary. With it, the
-//! simulation's binary plants at most one of them for its whole process. Each hook is one line, `if planted(Bug::X)`, at the place that
-//! would have to be wrong.
+//! In a build without debug assertions, as every release is, the question is answered `false` at compile time, and nothing of a bug is in
+//! the binary. In those with them, which tests are, `plant` plants one for the whole process; only tests call it. So tests need no build
+//! of their own for it. Each hook is one line, `if planted(Bug::X)`, at the place that would have to be wrong.
 
 use std::fmt;
 use std::str::FromStr;
@@ -95,14 +95,14 @@ impl FromStr for Bug {
     }
 }
 
-/// Whether `bug` is planted in this process. Always false without the feature `planted`.
-#[cfg(not(feature = "planted"))]
+/// Whether `bug` is planted in this process. Always false without debug assertions.
+#[cfg(not(debug_assertions))]
 #[inline]
 pub const fn planted(_: Bug) -> bool {
     false
 }
 
-#[cfg(feature = "planted")]
+#[cfg(debug_assertions)]
 mod switch {
     use super::Bug;
     use std::sync::atomic::{AtomicU8, Ordering};
@@ -121,7 +121,7 @@ mod switch {
         PLANTED.store(bug as u8, Ordering::Relaxed);
     }
 }
-#[cfg(feature = "planted")]
+#[cfg(debug_assertions)]
 pub use switch::{plant, planted};
 
 #[cfg(test)]
@@ -137,9 +137,8 @@ mod tests {
         assert_eq!(Bug::ALL.len(), 22);
     }
 
-    #[cfg(not(feature = "planted"))]
     #[test]
-    fn without_the_feature_nothing_is_planted() {
+    fn nothing_is_planted_by_itself() {
         assert!(Bug::ALL.iter().all(|bug| !planted(*bug)));
     }
 }

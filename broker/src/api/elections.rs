@@ -1,7 +1,7 @@
 //! ElectLeaders (KIP-183, KIP-460).
 
 use super::Context;
-use super::errors::{refusal_code, submit_code};
+use super::errors::{late_code, patience, refusal_code};
 use controller::command::{ElectLeaders, Election};
 use proto::errors::ErrorCode;
 use proto::ids::TopicPartition;
@@ -42,10 +42,12 @@ pub(super) async fn elect(context: &Context<'_>, request: ElectLeadersRequest) -
         asked
     });
     let all = asked.is_none();
-    let elected = match context.services.controller.elect_leaders(ElectLeaders { election, partitions: asked }).await {
+    let within = patience(request.timeout_ms);
+    let elect = ElectLeaders { election, partitions: asked };
+    let elected = match context.services.controller.elect_leaders_within(elect, within).await {
         Ok(elected) => elected,
         Err(error) => {
-            return ElectLeadersResponse { error_code: submit_code(&error).code(), ..Default::default() };
+            return ElectLeadersResponse { error_code: late_code(&error).code(), ..Default::default() };
         }
     };
     let image = context.services.controller.image();

@@ -4,6 +4,10 @@
 use crate::partition::types::{AckError, AppendError, ReadError};
 use controller::{Refusal, SubmitError};
 use proto::errors::ErrorCode;
+use std::time::Duration;
+
+/// The longest that a change may take (`controller.socket.timeout.ms`).
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// Why a batch was not appended.
 pub(super) fn append_code(error: &AppendError) -> ErrorCode {
@@ -76,6 +80,23 @@ pub(super) fn refusal_code(refusal: &Refusal) -> ErrorCode {
     }
 }
 
+/// How long a change may take whose client says in how many milliseconds it is to be done: not longer than any other, and as long as
+/// any other where that is no time.
+pub(super) fn patience(timeout_ms: i32) -> Duration {
+    let asked = u64::try_from(timeout_ms).ok().filter(|ms| *ms > 0);
+    asked.map_or(LONGEST, Duration::from_millis).min(LONGEST)
+}
+
+/// The code for a change that was to be done within a time: that no leader of the quorum was found in it means that it is over.
+pub(super) fn late_code(error: &SubmitError) -> ErrorCode {
+    match error {
+        SubmitError::NotLeader { .. } => ErrorCode::RequestTimedOut,
+        SubmitError::Refused(_) | SubmitError::Unknown | SubmitError::NoSpace | SubmitError::Ended => {
+            submit_code(error)
+        }
+    }
+}
+
 /// Why a command has no outcome. Unknown ends as a time-out: the client asks again, and commands may be repeated.
 pub(super) fn submit_code(error: &SubmitError) -> ErrorCode {
     match error {
@@ -84,5 +105,18 @@ pub(super) fn submit_code(error: &SubmitError) -> ErrorCode {
         SubmitError::Unknown => ErrorCode::RequestTimedOut,
         SubmitError::NoSpace => ErrorCode::KafkaStorageError,
         SubmitError::Ended => ErrorCode::NotController,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_waits_for_is_bounded_by_what_it_says() {
+        let ms = Duration::from_millis;
+        assert_eq!([250, 30_000, i32::MAX, 0, -1].map(patience), [ms(250), LONGEST, LONGEST, LONGEST, LONGEST]);
+        assert_eq!(late_code(&SubmitError::NotLeader { leader: None }), ErrorCode::RequestTimedOut);
+        assert_eq!(late_code(&SubmitError::Refused(Refusal::ElectionNotNeeded)), ErrorCode::ElectionNotNeeded);
     }
 }

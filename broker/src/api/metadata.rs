@@ -3,6 +3,7 @@
 use super::Context;
 use super::topics::auto_create;
 use crate::config::internal::is_internal;
+use crate::replica::doubt::in_doubt_until;
 use proto::errors::ErrorCode;
 use proto::ids::{NodeId, TopicId};
 use proto::messages::describe_topic_partitions_response::{
@@ -16,6 +17,7 @@ use proto::messages::{
 use proto::metadata::{Image, PartitionState, Topic};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// What a topic takes in an answer, about, and each of its partitions.
 const TOPIC_BYTES: usize = 128;
@@ -51,9 +53,9 @@ pub(super) async fn handle(context: &Context<'_>, request: MetadataRequest) -> M
             .collect();
         if !missing.is_empty() && context.services.config.load().auto_create_topics {
             refused = auto_create(context.services, &missing).await.into_iter().collect();
-            image = context.services.controller.image();
         }
     }
+    image = decided(context, wanted.as_deref()).await;
     let operations = if request.include_topic_authorized_operations { TOPIC_OPERATIONS } else { NO_OPERATIONS };
     // Few bytes may ask for all topics there are.
     let size = |topic: &Topic| TOPIC_BYTES + topic.partitions.len() * PARTITION_BYTES;
@@ -90,6 +92,32 @@ pub(super) async fn handle(context: &Context<'_>, request: MetadataRequest) -> M
             NO_OPERATIONS
         },
         ..Default::default()
+    }
+}
+
+/// The image, once it says who leads instead of brokers that seem to be gone, or is not going to: clients come to ask because their
+/// connection broke, too, and many of them would wait for seconds before they ask again.
+async fn decided(context: &Context<'_>, wanted: Option<&[MetadataRequestTopic]>) -> Arc<Image> {
+    let mut doubted = context.services.replication.doubted();
+    let mut images = context.services.controller.watch();
+    loop {
+        let image = Arc::clone(&images.borrow_and_update());
+        let leads = |nodes: &[NodeId]| {
+            let led =
+                |topic: &Topic| topic.indexed().any(|(_, state)| state.leader.is_some_and(|l| nodes.contains(&l)));
+            match wanted {
+                None => image.topics().any(|topic| led(topic)),
+                Some(topics) => topics.iter().filter_map(|asked| find(&image, asked)).any(|topic| led(topic)),
+            }
+        };
+        let until = in_doubt_until(&doubted.borrow_and_update(), Instant::now(), leads);
+        let Some(until) = until else { return image };
+        tokio::select! {
+            biased;
+            changed = images.changed() => if changed.is_err() { return image },
+            changed = doubted.changed() => if changed.is_err() { return image },
+            () = tokio::time::sleep_until(until) => {}
+        }
     }
 }
 

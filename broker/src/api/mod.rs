@@ -165,9 +165,9 @@ struct Decoding {
     grant: FrameGrant,
 }
 
-/// Whether requests of this kind wait for what other clients do. One whose client left is given up.
+/// Whether requests of this kind wait for what others do, clients or brokers. One whose client left is given up.
 const fn waits(key: ApiKey) -> bool {
-    matches!(key, ApiKey::Fetch | ApiKey::JoinGroup | ApiKey::SyncGroup)
+    matches!(key, ApiKey::Fetch | ApiKey::JoinGroup | ApiKey::SyncGroup | ApiKey::Metadata)
 }
 
 /// The versions of `key` that Firn speaks.

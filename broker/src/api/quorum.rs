@@ -11,7 +11,7 @@ use proto::messages::{
     AddRaftVoterRequest, AddRaftVoterResponse, DescribeQuorumRequest, DescribeQuorumResponse, RemoveRaftVoterRequest,
     RemoveRaftVoterResponse,
 };
-use proto::metadata::host_and_port;
+use proto::metadata::{Image, host_and_port};
 use std::time::Duration;
 
 /// The only partition that Kafka's tools ask about.
@@ -20,7 +20,8 @@ const METADATA_TOPIC: &str = "__cluster_metadata";
 const FIND_LEADER: Duration = Duration::from_secs(2);
 /// How long a change of voters may take where the client does not say.
 const CHANGE: Duration = Duration::from_secs(30);
-/// What Kafka says of a time that is not known.
+/// What Kafka says of a time that is not known. The leader, which has all there is at any time, is the only one of whom it is: raft
+/// here is not fetched, and how far others have come says nothing of when that was.
 const UNKNOWN_TIME: i64 = -1;
 
 /// Answers who leads the quorum, who votes, and how far each has come.
@@ -46,19 +47,14 @@ pub(super) async fn describe(context: &Context<'_>, request: DescribeQuorumReque
     let now = context.services.clock.now_ms();
     let committed = view.committed.map_or(0, offset_after);
     let image = context.services.controller.image();
-    // Voters of a new cluster are known by their addresses first, and by their disks once they were met.
-    let directory = |member: &MemberView| match member.directory {
-        DirectoryId::UNASSIGNED => image.voter(member.id).unwrap_or(DirectoryId::UNASSIGNED),
-        known => known,
-    };
     let state = |member: &MemberView| {
         let end = member.log_end.map_or(-1, offset_after);
         ReplicaState {
             replica_id: member.id.0,
-            replica_directory_id: directory(member).0,
+            replica_directory_id: directory(&image, member).0,
             log_end_offset: end,
             last_fetch_timestamp: if member.id == leader { now } else { UNKNOWN_TIME },
-            last_caught_up_timestamp: if end >= committed { now } else { UNKNOWN_TIME },
+            last_caught_up_timestamp: if member.id == leader { now } else { UNKNOWN_TIME },
         }
     };
     let node = |member: &MemberView| {
@@ -79,6 +75,14 @@ pub(super) async fn describe(context: &Context<'_>, request: DescribeQuorumReque
         topics: vec![TopicData { topic_name: METADATA_TOPIC.to_owned(), partitions: vec![partition] }],
         nodes: view.voters.iter().chain(&view.observers).filter_map(node).collect(),
         ..Default::default()
+    }
+}
+
+/// The disk of a member. Voters of a new cluster are known by their addresses first, and by their disks once they were met.
+fn directory(image: &Image, member: &MemberView) -> DirectoryId {
+    match member.directory {
+        DirectoryId::UNASSIGNED => image.voter(member.id).unwrap_or(DirectoryId::UNASSIGNED),
+        known => known,
     }
 }
 
@@ -122,8 +126,16 @@ pub(super) async fn remove_voter(context: &Context<'_>, request: RemoveRaftVoter
     if let Err(refused) = own(context, request.cluster_id.as_deref()) {
         return failed(refused);
     }
-    let (id, directory) = (NodeId(request.voter_id), DirectoryId(request.voter_directory_id));
-    match context.services.controller.change_voters(VoterChange::Remove { id, directory }, CHANGE).await {
+    let (id, asked) = (NodeId(request.voter_id), DirectoryId(request.voter_directory_id));
+    let view = context.services.controller.describe_quorum(FIND_LEADER).await;
+    let image = context.services.controller.image();
+    let known = view.voters.iter().find(|member| member.id == id).map(|member| directory(&image, member));
+    // The quorum itself does not know the disks of the voters that it began with.
+    if known.is_some_and(|known| ![asked, DirectoryId::UNASSIGNED].contains(&known)) && asked != DirectoryId::UNASSIGNED
+    {
+        return failed((code(VoterError::NotFound), VoterError::NotFound.to_string()));
+    }
+    match context.services.controller.change_voters(VoterChange::Remove { id, directory: asked }, CHANGE).await {
         Ok(()) => RemoveRaftVoterResponse::default(),
         Err(error) => failed((code(error), error.to_string())),
     }

@@ -1,7 +1,7 @@
 //! AlterPartitionReassignments and ListPartitionReassignments (KIP-455, KIP-860).
 
 use super::Context;
-use super::errors::{refusal_code, submit_code};
+use super::errors::{late_code, patience, refusal_code};
 use controller::command::AlterReassignments;
 use proto::errors::ErrorCode;
 use proto::ids::{NodeId, TopicPartition};
@@ -51,17 +51,15 @@ pub(super) async fn alter(
         }
         responses.push(ReassignableTopicResponse { name: topic.name, partitions });
     }
-    let outcomes = context
-        .services
-        .controller
-        .alter_reassignments(AlterReassignments { changes, allow_factor_change, planned_on: Vec::new() })
-        .await;
+    let alter = AlterReassignments { changes, allow_factor_change, planned_on: Vec::new() };
+    let within = patience(request.timeout_ms);
+    let outcomes = context.services.controller.alter_reassignments_within(alter, within).await;
     let outcomes = match outcomes {
         Ok(outcomes) => outcomes,
         Err(error) => {
             return AlterPartitionReassignmentsResponse {
                 allow_replication_factor_change: allow_factor_change,
-                error_code: submit_code(&error).code(),
+                error_code: late_code(&error).code(),
                 error_message: Some(error.to_string()),
                 ..Default::default()
             };

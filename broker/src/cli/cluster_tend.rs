@@ -173,6 +173,14 @@ fn progress(row: &BrokerRow, all: u64, status: &ClusterStatus) -> String {
     for hold in held(status, row.id) {
         let _ = write!(text, "\n{}", hold_text(hold));
     }
+    if !status.stalled.is_empty() {
+        let _ = write!(
+            text,
+            "; {}: that is given up after a minute where it is in the way, and at once if you cancel it \
+             (kafka-reassign-partitions.sh --cancel) or start the broker again",
+            stalled(status)
+        );
+    }
     text
 }
 
@@ -202,6 +210,13 @@ fn progress_json(row: &BrokerRow, all: u64, status: &ClusterStatus) -> String {
 
 fn held(status: &ClusterStatus, broker: i32) -> impl Iterator<Item = &HoldRow> {
     status.holds.iter().filter(move |hold| hold.broker == broker)
+}
+
+/// Names what is on its way to brokers that are down.
+fn stalled(status: &ClusterStatus) -> String {
+    let names: Vec<String> =
+        status.stalled.iter().map(|(name, id)| format!("{name} waits for broker {id}, which is down")).collect();
+    names.join(", ")
 }
 
 fn status_text(status: &ClusterStatus) -> String {
@@ -251,6 +266,9 @@ fn status_text(status: &ClusterStatus) -> String {
         for hold in held(status, row.id) {
             let _ = writeln!(out, "{}", hold_text(hold));
         }
+    }
+    if !status.stalled.is_empty() {
+        let _ = writeln!(out, "on the move: {}", stalled(status));
     }
     out
 }
@@ -358,5 +376,8 @@ mod tests {
         let told: serde_json::Value = serde_json::from_str(&progress_json(&row, 10, &status)).expect("JSON");
         assert_eq!((&told["gone"], &told["holds"][0]["hint"]), (&7.into(), &"make room".into()), "{told}");
         assert_eq!(told["holds"].as_array().map(Vec::len), Some(2));
+        status.holds.clear();
+        status.stalled.push(("t-0".to_owned(), 4));
+        assert!(progress(&row, 10, &status).contains("; t-0 waits for broker 4, which is down: "));
     }
 }

@@ -227,7 +227,7 @@ mod tests {
         let text = render(&[held], Size { columns: 44, rows: 24 });
         let expected = [
             "topic              hot   settling       cold",
-            "flights           10 B        5 B       10 B",
+            "flights           10 B        5 B        5 B",
             "  held back: no bucket",
         ];
         assert_eq!(text.lines().collect::<Vec<_>>(), expected);

@@ -169,7 +169,8 @@ impl<'a> Sender<'a> {
         client: &mut Client,
     ) -> Result<Self, ClientError> {
         let mut patience = Patience::default();
-        let request = InitProducerIdRequest { producer_id: -1, producer_epoch: -1, ..Default::default() };
+        let request =
+            InitProducerIdRequest { transactional_id: None, producer_id: -1, producer_epoch: -1, ..Default::default() };
         let producer = loop {
             let asked = client.call(&request).await;
             let given = asked.and_then(|answer| {

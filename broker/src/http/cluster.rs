@@ -82,6 +82,9 @@ pub struct ClusterStatus {
     /// What keeps replicas on brokers that are to be emptied, what is most pressing first.
     #[serde(default)]
     pub holds: Vec<HoldRow>,
+    /// Names of some that are on their way to a broker that is down, and that broker.
+    #[serde(default)]
+    pub stalled: Vec<(String, i32)>,
 }
 
 /// Why some replicas are still on a broker that is to be emptied.

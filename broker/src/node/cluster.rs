@@ -156,6 +156,10 @@ async fn status(services: &Services) -> ClusterStatus {
     for (tp, state) in partitions(&image) {
         status.under_replicated += u64::from(state.isr.len() < state.replicas.len() - state.adding.len());
         status.moving += u64::from(moves(state));
+        let down = |id: &&NodeId| image.broker(**id).is_none_or(|broker| broker.fenced);
+        if let Some(id) = state.adding.iter().find(down).filter(|_| status.stalled.len() < NAMED) {
+            status.stalled.push((name(&image, tp), id.0));
+        }
         match state.leader.and_then(|leader| brokers.get_mut(&leader)) {
             Some(leader) => {
                 leader.leaders += 1;

@@ -11,12 +11,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// After this, a failed data directory is reported again if the controller could not be told.
 const REPORT_AGAIN: Duration = Duration::from_secs(1);
 /// Pause before a leader is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// A broker that waits to be let in says so after this, the next time after twice as long, and so on.
+const TELL_FIRST: Duration = Duration::from_secs(5);
+/// So often at least.
+const TELL_AT_LEAST: Duration = Duration::from_secs(300);
 /// Clocks that differ by more are worth a warning (five minutes): retention and sweeping go by them.
 const CLOCKS_APART_MS: i64 = 5 * 60 * 1000;
 
@@ -31,11 +36,31 @@ pub(super) struct Standing {
     pub(super) replaced: bool,
     /// What it said it wants when this was said.
     pub(super) want: Want,
+    /// Whether a leader of the quorum has said so: none was heard otherwise.
+    heard: bool,
+    /// Whether it knows what it has to know before it may serve.
+    caught_up: bool,
 }
 
 impl Standing {
     /// Before anything was heard.
-    const UNKNOWN: Standing = Standing { fenced: true, may_stop: false, replaced: false, want: Want::Serve };
+    const UNKNOWN: Standing =
+        Standing { fenced: true, may_stop: false, replaced: false, want: Want::Serve, heard: false, caught_up: false };
+
+    /// What a broker that may not serve yet waits for, and what to do about it.
+    const fn lack(&self) -> &'static str {
+        match (self.heard, self.caught_up) {
+            (false, _) => {
+                "no leader of the metadata quorum hears this broker: see whether most controllers run and can be reached                  from here (firn cluster status at another broker, or their logs)"
+            }
+            (true, false) => {
+                "the metadata do not come, or are slow to be applied: see whether the controllers can be reached from here,                  and whether the disks of this broker are slow"
+            }
+            (true, true) => {
+                "the quorum does not agree on it: see whether most controllers run and reach each other, and whether their                  disks are full"
+            }
+        }
+    }
 }
 
 /// What a broker wants, and what it is granted.
@@ -62,9 +87,18 @@ impl Life {
         Arc::clone(&self.clock)
     }
 
-    /// Waits until the quorum's leader lets the broker serve.
-    pub(super) async fn granted(&self) {
-        self.until(|standing| !standing.fenced || standing.replaced).await;
+    /// Waits until the quorum's leader lets the broker serve. `tell` is told after a while, and then more and more rarely, for how
+    /// long that has lasted and what is lacking.
+    pub(super) async fn granted(&self, mut tell: impl FnMut(Duration, &'static str)) {
+        let (begun, mut pause) = (Instant::now(), TELL_FIRST);
+        loop {
+            let granted = self.until(|standing| !standing.fenced || standing.replaced);
+            if tokio::time::timeout(pause, granted).await.is_ok() {
+                return;
+            }
+            tell(begun.elapsed(), self.standing.borrow().lack());
+            pause = (pause * 2).min(TELL_AT_LEAST);
+        }
     }
 
     /// Whether the broker has no business here any more.
@@ -158,7 +192,7 @@ impl Life {
     }
 
     fn heard(&self, services: &Services, want: Want, reply: BeatReply) {
-        let BeatReply { fenced, may_stop, stale, leader_wall, .. } = reply;
+        let BeatReply { fenced, may_stop, stale, leader_wall, caught_up } = reply;
         let apart = services.clock.now_ms().saturating_sub(leader_wall);
         let is_sound = apart.abs() <= CLOCKS_APART_MS;
         if self.clock.swap(is_sound, Ordering::Relaxed) && !is_sound {
@@ -167,7 +201,7 @@ impl Life {
                 "the clock of this machine differs from that of the quorum's leader: retention and sweeping pause"
             );
         }
-        let standing = Standing { fenced, may_stop, replaced: stale, want };
+        let standing = Standing { fenced, may_stop, replaced: stale, want, heard: true, caught_up };
         self.standing.send_if_modified(|before| std::mem::replace(before, standing) != standing);
     }
 }
@@ -199,5 +233,35 @@ pub(super) async fn report_directories(services: Arc<Services>, stop: Cancellati
             () = tokio::time::sleep(REPORT_AGAIN), if !told => {}
             changed = failures.changed() => if changed.is_err() { return },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_to_be_let_in_says_what_for_and_more_and_more_rarely() {
+        let life = Life::new();
+        let mut told = Vec::new();
+        let waiting = life.granted(|after, lack| told.push((after.as_secs(), lack)));
+        let quorum = async {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            life.standing.send_replace(Standing { heard: true, ..Standing::UNKNOWN });
+            tokio::time::sleep(Duration::from_secs(2000)).await;
+            life.standing.send_replace(Standing { fenced: false, ..Standing::UNKNOWN });
+        };
+        tokio::join!(waiting, quorum);
+        let after: Vec<u64> = told.iter().map(|(after, _)| *after).collect();
+        assert_eq!(after, [5, 15, 35, 75, 155, 315, 615, 915, 1215, 1515, 1815]);
+        assert!(told[1].1.starts_with("no leader of the metadata quorum"), "{told:?}");
+        assert!(told[2].1.starts_with("the metadata do not come"), "{told:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_let_in_at_once_says_nothing() {
+        let life = Life::new();
+        life.standing.send_replace(Standing { fenced: false, ..Standing::UNKNOWN });
+        life.granted(|_, lack| panic!("{lack}")).await;
     }
 }

@@ -26,6 +26,7 @@ use crate::disk::DirectoryGuard;
 use crate::net::connection::Limits;
 use crate::net::frame::FrameBudget;
 use crate::net::server;
+use crate::partition::WeakPartitions;
 use crate::replica::start_over::Tier;
 use control::NodeControl;
 use follow::Follower;
@@ -123,7 +124,10 @@ impl Broker {
             Some(life) => {
                 let interval = Duration::from_millis(config.cluster.heartbeat_interval_ms.max(1));
                 self.tasks.spawn(life.clone().beat(services, interval, stop));
-                life.granted().await;
+                life.granted(|after, lack| {
+                    tracing::warn!(seconds = after.as_secs(), lack, "this broker waits to be let into the cluster");
+                })
+                .await;
                 if life.is_replaced() {
                     return Err(StartError(REPLACED.to_owned()));
                 }
@@ -234,6 +238,11 @@ impl Node {
     /// The metadata as this node knows them; none if it is no broker.
     pub fn images(&self) -> Option<watch::Receiver<Arc<Image>>> {
         self.broker.as_ref().map(|broker| broker.services.controller.watch())
+    }
+
+    /// The replicas that lie here, for somebody who only looks on; none if it is no broker.
+    pub fn partitions(&self) -> Option<WeakPartitions> {
+        self.broker.as_ref().map(|broker| broker.services.partitions.downgrade())
     }
 
     /// What handlers call, for tests of theirs that need no connection.

@@ -137,7 +137,7 @@ pub(super) async fn join(
     let known = async {
         joined.introduce().await?;
         match (&joined.part, meta) {
-            (Part::Member(_), Some(meta)) if joined.shared => {
+            (Part::Member(member), Some(meta)) if joined.shared && member.belongs() => {
                 meta.clone().join(host.disk.as_ref(), first).await.map_err(StartError::because)
             }
             _ => Ok(()),
@@ -184,6 +184,7 @@ fn policy(config: &BrokerConfig) -> Policy {
             Flush::Fsync => controller::decide::Flush::Fsync,
             Flush::Os => controller::decide::Flush::Os,
         },
+        ..Policy::default()
     }
 }
 
@@ -210,6 +211,29 @@ impl Joined {
         let known = self.cluster_id.as_ref().map_or_else(String::new, |id| format!(", of cluster {id}"));
         let refused = |error| StartError(format!("{}{known}: {error}", self.who));
         self.handle.introduce(GREETING).await.map_err(refused)
+    }
+
+    /// Has it noted in the first data directory that its metadata belong to a quorum, as soon as they do: a controller that was
+    /// formatted to be added does not vote before, and has nothing to lose. To be called when nobody else writes there.
+    pub(super) fn note_membership(&self, host: &Host, first: &Path) {
+        let Part::Member(member) = &self.part else { return };
+        if !self.shared {
+            return;
+        }
+        let (joined, disk, first) = (member.joined(), Arc::clone(&host.disk), first.to_owned());
+        host.spawner.spawn_hot(async move {
+            if !joined.await {
+                return;
+            }
+            let noted = match Meta::load(disk.as_ref(), &first).await {
+                Ok(Some(meta)) => meta.join(disk.as_ref(), &first).await,
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = noted {
+                tracing::warn!(%error, "that this controller votes could not be noted: it is at its next start");
+            }
+        });
     }
 
     /// The cluster's id. A new cluster gets one: what its directories were formatted for, or one of its own if it has no

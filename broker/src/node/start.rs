@@ -66,6 +66,7 @@ impl Node {
                 return Err(error);
             }
         };
+        joined.note_membership(&host, &first);
         Ok(Node { broker: made, http, data: server.data_dirs, part: joined.part, _locks: directories.into_locks() })
     }
 }

@@ -17,7 +17,7 @@ pub mod waiters;
 pub use core::{Contradiction, Cut, Leadership, Loss, ReplicaInfo, ReplicaView, Truncation};
 pub use following::{FetchPosition, FollowerAppend, ReplicaFetch};
 pub use handle::{Deletion, PartitionHandle, describe};
-pub use registry::{DirSpec, Directory, NoDirectory, Open, Partitions};
+pub use registry::{DirSpec, Directory, NoDirectory, Open, Partitions, WeakPartitions};
 pub use rewind::{Anew, RewindError};
 pub use shared::Traffic;
 pub use types::*;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -107,6 +107,17 @@ pub struct Directory {
 #[derive(Clone)]
 pub struct Partitions {
     shared: Arc<Registry>,
+}
+
+/// The partitions of a broker, as long as somebody else holds them.
+#[derive(Clone)]
+pub struct WeakPartitions(Weak<Registry>);
+
+impl WeakPartitions {
+    /// The partitions; none once the broker has ended.
+    pub fn upgrade(&self) -> Option<Partitions> {
+        Some(Partitions { shared: self.0.upgrade()? })
+    }
 }
 
 struct Registry {
@@ -231,6 +242,11 @@ impl Partitions {
         let find = move |tp| registry.upgrade()?.partitions.read().get(&tp).cloned();
         let run = isr::run(Arc::clone(&self.shared.outbox), find, authority);
         self.shared.duties.lock().push(spawner.spawn_hot(run));
+    }
+
+    /// For somebody who only looks on.
+    pub fn downgrade(&self) -> WeakPartitions {
+        WeakPartitions(Arc::downgrade(&self.shared))
     }
 
     /// A partition, if this broker has it.

@@ -11,6 +11,7 @@
 mod client;
 pub mod core;
 mod crew;
+pub mod doubt;
 mod figures;
 mod local;
 pub mod session;
@@ -29,6 +30,7 @@ use arc_swap::ArcSwap;
 use client::Connection;
 use controller::ControllerHandle;
 use crew::Crew;
+use doubt::{Doubted, Doubts};
 use futures::future::join_all;
 use parking_lot::Mutex;
 use proto::host::{Network, Spawner};
@@ -40,7 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use task::Ground;
 use throttle::{Throttle, Throttled};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -188,6 +190,7 @@ impl Replication {
             throttle: Mutex::new(Throttle::open()),
             serving: Mutex::new(Throttle::open()),
             slowed: ArcSwap::default(),
+            doubts: Doubts::default(),
             began: Instant::now(),
             stop: CancellationToken::new(),
         });
@@ -218,6 +221,11 @@ impl Replication {
         self.crew.lock().leaders()
     }
 
+    /// Leaders that may be gone, and when that changes.
+    pub fn doubted(&self) -> watch::Receiver<Doubted> {
+        self.ground.doubts.watch()
+    }
+
     /// Counts since the start.
     pub fn figures(&self) -> &Figures {
         &self.ground.figures
@@ -241,10 +249,10 @@ impl Replication {
         self.ground.slowed.store(Arc::new(slowed));
     }
 
-    /// Whether the bound holds for what the replica on `broker` takes of a partition here.
-    pub fn is_slowed(&self, tp: TopicPartition, broker: NodeId) -> bool {
+    /// Whether the bound holds for what replicas take of a partition here: as in Kafka, the setting names who leads, not who takes.
+    pub fn is_slowed(&self, tp: TopicPartition) -> bool {
         let slowed = self.ground.slowed.load();
-        slowed.get(&tp.topic).is_some_and(|slowed| slowed.has(tp.partition, broker))
+        slowed.get(&tp.topic).is_some_and(|slowed| slowed.has(tp.partition, self.ground.node))
     }
 
     /// Whether those that are slowed may take more now.

@@ -6,6 +6,7 @@
 use super::client::{Connection, FetchSettings, answer, request};
 use super::core::{Answer, Because, Command, Core, Event, Failure, Followed, Outcome, Phase, Position, Ticket};
 use super::crew::{Inbox, Order, Orders};
+use super::doubt::Doubts;
 use super::figures::Figures;
 use super::local::{self, Voice};
 use super::session::Ask;
@@ -50,6 +51,8 @@ pub(super) struct Ground {
     pub serving: Mutex<Throttle>,
     /// Replicas elsewhere that the bound on what they take holds for.
     pub slowed: ArcSwap<BTreeMap<TopicId, Throttled>>,
+    /// Leaders that may be gone.
+    pub doubts: Doubts,
     pub began: Instant,
     /// Ends every fetcher.
     pub stop: CancellationToken,
@@ -439,6 +442,7 @@ impl Task {
         match reply {
             Ok((answer, grant)) => {
                 Figures::add(&self.ground.figures.answers, 1);
+                self.ground.doubts.answered(self.leader);
                 if !std::mem::replace(&mut self.reached, true) {
                     tracing::info!(leader = %self.leader, "replication from a broker goes on");
                 }
@@ -451,6 +455,9 @@ impl Task {
             }
             Err(error) => {
                 Figures::add(&self.ground.figures.unanswered, 1);
+                if matches!(error, CallError::Broken(_)) {
+                    self.ground.doubts.broke(self.leader);
+                }
                 if std::mem::replace(&mut self.reached, false) {
                     tracing::warn!(leader = %self.leader, %error, "replication from a broker is interrupted");
                 }

@@ -14,4 +14,4 @@ pub(crate) mod tests;
 
 pub use load::{Disk, Load, Loads, PartitionLoad};
 pub use model::{FULL_PERCENT, Obstacle};
-pub use plan::{Goals, Limits, Move, Plan, Reason, Scope, Stuck, plan, plan_around};
+pub use plan::{Around, Goals, Limits, Move, Plan, Reason, Scope, Stuck, plan, plan_around};

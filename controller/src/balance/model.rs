@@ -6,7 +6,7 @@ use proto::ids::{NodeId, TopicPartition};
 use proto::metadata::{Image, Share};
 
 use super::load::{Disk, Loads, PartitionLoad};
-use super::plan::Limits;
+use super::plan::{Around, Limits};
 
 /// A partition as it will be.
 #[derive(Debug, Clone)]
@@ -14,6 +14,8 @@ pub(super) struct Part {
     pub(super) tp: TopicPartition,
     /// The first one is preferred as leader.
     pub(super) replicas: Vec<NodeId>,
+    /// Where it goes as long as nobody decides otherwise: its replicas, unless its way is taken back.
+    pub(super) bound_for: Vec<NodeId>,
     pub(super) in_sync: Vec<NodeId>,
     pub(super) load: PartitionLoad,
     /// A reassignment is under way, or nobody leads: it is counted where it goes, and left alone.
@@ -51,7 +53,7 @@ pub(super) struct Model {
 }
 
 impl Model {
-    pub(super) fn new(image: &Image, loads: &Loads, limits: &Limits, pinned: &BTreeSet<TopicPartition>) -> Self {
+    pub(super) fn new(image: &Image, loads: &Loads, limits: &Limits, around: &Around) -> Self {
         let mut brokers: BTreeMap<NodeId, Carried> = BTreeMap::new();
         for broker in image.brokers() {
             let carried = Carried {
@@ -77,14 +79,19 @@ impl Model {
         for topic in image.topics() {
             for (index, state) in topic.indexed() {
                 let tp = TopicPartition::new(topic.id, index);
-                let stays = |id: &NodeId| !state.removing.contains(id);
+                let stalls = around.stalled.contains(&tp);
+                let all = || state.replicas.iter().copied();
+                let bound_for: Vec<NodeId> = all().filter(|id| !state.removing.contains(id)).collect();
+                let settled = || all().filter(|id| !state.adding.contains(id)).collect();
+                let moves = !stalls && (!state.adding.is_empty() || !state.removing.is_empty());
                 model.add(Part {
                     tp,
-                    replicas: state.replicas.iter().copied().filter(stays).collect(),
+                    replicas: if stalls { settled() } else { bound_for.clone() },
+                    bound_for,
                     in_sync: state.isr.clone(),
                     load: loads.partition(tp),
-                    moving: !state.adding.is_empty() || !state.removing.is_empty() || state.leader.is_none(),
-                    pinned: pinned.contains(&tp),
+                    moving: moves || state.leader.is_none(),
+                    pinned: stalls || around.pinned.contains(&tp),
                 });
             }
         }

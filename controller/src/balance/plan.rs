@@ -123,20 +123,23 @@ pub struct Plan {
 
 /// Plans for `image`.
 pub fn plan(image: &Image, loads: &Loads, goals: Goals, limits: Limits) -> Plan {
-    plan_around(image, loads, goals, limits, &BTreeSet::new())
+    plan_around(image, loads, goals, limits, &Around::default())
 }
 
-/// Plans for `image` and leaves `pinned` where they are, unless they have a replica on a broker that is to be emptied.
-pub fn plan_around(
-    image: &Image,
-    loads: &Loads,
-    goals: Goals,
-    limits: Limits,
-    pinned: &BTreeSet<TopicPartition>,
-) -> Plan {
-    let model = Model::new(image, loads, &limits, pinned);
+/// What a plan has to mind.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Around {
+    /// Partitions that stay where they are, unless they have a replica on a broker that is to be emptied.
+    pub pinned: BTreeSet<TopicPartition>,
+    /// Partitions on their way to brokers that are gone: the way is taken back, and they are planned from where they are.
+    pub stalled: BTreeSet<TopicPartition>,
+}
+
+/// Plans for `image` and minds what is `around`.
+pub fn plan_around(image: &Image, loads: &Loads, goals: Goals, limits: Limits, around: &Around) -> Plan {
+    let model = Model::new(image, loads, &limits, around);
     let mut planner = Planner {
-        before: model.parts.iter().map(|part| part.replicas.clone()).collect(),
+        before: model.parts.iter().map(|part| part.bound_for.clone()).collect(),
         model,
         scope: goals.scope,
         limits,

@@ -5,7 +5,7 @@
 //! it registers: there is nobody who could lead instead of it.
 
 use proto::ids::NodeId;
-use proto::metadata::{Broker, ConfigResource, Endpoint, FEATURE, Image, MetadataRecord, NEWEST_LEVEL, Share};
+use proto::metadata::{Broker, ConfigResource, Endpoint, FEATURE, Image, MetadataRecord, Share};
 use proto::planted::{Bug, planted};
 
 use super::Draft;
@@ -90,7 +90,8 @@ fn check_features(draft: &mut Draft<'_>, register: &RegisterBroker, alone: bool)
     let range = register.features.iter().find(|range| range.name == FEATURE);
     let level = draft.image.level();
     if let Some(range) = range.filter(|range| alone && range.min <= range.max) {
-        let best = range.max.min(NEWEST_LEVEL);
+        // One that does not say will be told by the cluster when it comes.
+        let best = range.max.min(draft.policy.controllers.newest());
         if best > level {
             draft.push(MetadataRecord::FeatureSet { name: FEATURE.to_owned(), level: best });
             return Ok(());

@@ -4,6 +4,7 @@ use proto::ids::{DirectoryId, NodeId};
 use proto::metadata::{Duty, FEATURE, Image, MetadataRecord, NEWEST_LEVEL};
 
 use super::Draft;
+use super::policy::Understanding;
 use crate::command::{
     Direction, FeatureUpdate, FinishDeletions, FormCluster, Mode, Outcome, PRODUCER_ID_BLOCK, ProducerIdBlock, Refusal,
     UpdateFeatures,
@@ -36,7 +37,8 @@ pub(super) fn allocate_producer_ids(draft: &mut Draft<'_>) -> Outcome {
 
 /// All or none, as in Kafka since KIP-1022.
 pub(super) fn update_features(draft: &mut Draft<'_>, update: &UpdateFeatures) -> Outcome {
-    let answers: Vec<_> = update.updates.iter().map(|update| check_update(&draft.image, update)).collect();
+    let check = |update| check_update(&draft.image, &draft.policy.controllers, update);
+    let answers: Vec<_> = update.updates.iter().map(check).collect();
     if update.mode == Mode::Commit && answers.iter().all(Result::is_ok) {
         for FeatureUpdate { name, level, .. } in &update.updates {
             if draft.image.feature(name) != *level {
@@ -47,7 +49,7 @@ pub(super) fn update_features(draft: &mut Draft<'_>, update: &UpdateFeatures) ->
     Outcome::UpdateFeatures(answers)
 }
 
-fn check_update(image: &Image, update: &FeatureUpdate) -> Result<(), Refusal> {
+fn check_update(image: &Image, controllers: &Understanding, update: &FeatureUpdate) -> Result<(), Refusal> {
     let FeatureUpdate { name, level, direction } = update;
     let current = image.feature(name);
     let refuse = |why: String| Err(Refusal::FeatureUpdateFailed(why));
@@ -71,6 +73,9 @@ fn check_update(image: &Image, update: &FeatureUpdate) -> Result<(), Refusal> {
             return refuse(format!("Can't raise {FEATURE} from {current} to {level} with a downgrade type."));
         }
         Direction::Upgrade | Direction::SafeDowngrade | Direction::UnsafeDowngrade => {}
+    }
+    if let Some(why) = controllers.objection(*level).filter(|_| *level > current) {
+        return refuse(why);
     }
     if let Some(broker) = image.brokers().find(|broker| !broker.supports(name, *level)) {
         return refuse(format!("Broker {} does not understand level {level} of {FEATURE}.", broker.id));

@@ -26,7 +26,7 @@ use crate::command::{Command, Outcome, Refusal};
 
 pub(crate) use change::can_lead as can_take_over;
 pub use names::check_topic_name;
-pub use policy::{Flush, Policy};
+pub use policy::{Flush, Policy, Understanding};
 
 /// Partitions that one command may create.
 pub const MAX_PARTITIONS_PER_COMMAND: usize = 10_000;

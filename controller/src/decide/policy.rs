@@ -1,7 +1,10 @@
 //! Settings that decisions depend on: those of a topic, else those of all brokers, else what the deciding controller
 //! was started with.
 
-use proto::metadata::{ConfigResource, Image};
+use std::collections::{BTreeMap, BTreeSet};
+
+use proto::ids::NodeId;
+use proto::metadata::{ConfigResource, FEATURE, Image, NEWEST_LEVEL};
 
 /// Name of the setting that says how many replicas have to be in sync.
 pub(super) const MIN_IN_SYNC: &str = "min.insync.replicas";
@@ -22,6 +25,35 @@ pub struct Policy {
     /// Of the partitions a broker is preferred for, how many others may lead
     /// before it gets them back.
     pub leader_imbalance_percent: usize,
+    /// What the controllers understand, as far as the deciding one was told.
+    pub controllers: Understanding,
+}
+
+/// Which levels of the feature `firn.metadata` the controllers understand.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Understanding {
+    /// Controllers that understand less than the deciding one, and the highest level that each understands.
+    pub older: BTreeMap<NodeId, i16>,
+    /// Controllers that did not say.
+    pub silent: BTreeSet<NodeId>,
+}
+
+impl Understanding {
+    /// The highest level that all understand who said so.
+    pub(super) fn newest(&self) -> i16 {
+        self.older.values().copied().min().unwrap_or(NEWEST_LEVEL).min(NEWEST_LEVEL)
+    }
+
+    /// Why the level may not become `level`, if it may not.
+    pub(super) fn objection(&self, level: i16) -> Option<String> {
+        if let Some((id, newest)) = self.older.iter().find(|(_, newest)| **newest < level) {
+            return Some(format!("Controller {id} understands levels of {FEATURE} up to {newest} only."));
+        }
+        let silent = self.silent.first()?;
+        Some(format!(
+            "Controller {silent} does not say which levels of {FEATURE} it understands: start it, or take its vote."
+        ))
+    }
 }
 
 impl Default for Policy {
@@ -31,6 +63,7 @@ impl Default for Policy {
             unclean_leader_election: false,
             flush: Flush::Fsync,
             leader_imbalance_percent: 0,
+            controllers: Understanding::default(),
         }
     }
 }

@@ -173,6 +173,9 @@ pub fn duties(parts: Parts) -> (impl Future<Output = ()> + Send, Sessions) {
 /// How often it is looked whether a chore is due.
 const CHORES_EVERY: Duration = Duration::from_secs(1);
 
+/// Sessions are looked at no more often than this, whatever is due.
+const TICK_AT_MOST: Duration = Duration::from_millis(1);
+
 /// What something that was begun has come to.
 enum Done {
     /// A broker was tried.
@@ -201,8 +204,11 @@ impl Task {
         let mut chores = tokio::time::interval(CHORES_EVERY);
         chores.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.leadership_changed();
+        let mut ticked = self.begun;
         loop {
             let due = self.tracker.deadline().map(|at| self.begun + Duration::from_millis(at.unsigned_abs()));
+            // Whatever is due and cannot be done: this task must not look at it without end.
+            let due = due.map(|due| due.max(ticked + TICK_AT_MOST));
             let stop = self.parts.stop.clone();
             tokio::select! {
                 biased;
@@ -231,6 +237,7 @@ impl Task {
                     Done::Chore => self.chores.done(),
                 },
                 () = at(due) => {
+                    ticked = Instant::now();
                     let now = self.now();
                     self.tell(Event::Tick { now });
                 }

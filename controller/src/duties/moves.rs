@@ -15,11 +15,13 @@ use proto::ids::{Millis, NodeId, TopicPartition};
 use proto::metadata::{Broker, Image, PartitionState, Share, TopicChange};
 
 use super::Settings;
-use crate::balance::{Goals, Limits, Loads, Plan, plan_around};
+use crate::balance::{Around, Goals, Limits, Loads, Plan, plan_around};
 use crate::command::{AlterReassignments, Command, Elections};
 
 /// Time between the first look and the first move: brokers need some to come back after a restart of the cluster.
 const GRACE: Millis = 5_000;
+/// After so long a broker that is down is not waited for where it holds up the emptying of another.
+const GONE_FOR: Millis = 60_000;
 /// How long a partition stays where an operator has placed it, whoever comes.
 const HANDS_OFF: Millis = 3_600_000;
 
@@ -42,6 +44,8 @@ pub(super) struct Moves {
     ours: BTreeMap<TopicPartition, Vec<NodeId>>,
     /// Partitions that an operator has placed, and when that was seen.
     placed: BTreeMap<TopicPartition, Millis>,
+    /// Brokers that do not serve, and when that was seen.
+    down: BTreeMap<NodeId, Millis>,
 }
 
 /// What goes on in the cluster as far as moves have to mind it.
@@ -49,6 +53,10 @@ pub(super) struct Moves {
 struct Survey {
     /// Partitions on the move.
     moving: BTreeSet<TopicPartition>,
+    /// Those of them that are on their way to a broker that is gone.
+    lost: BTreeSet<TopicPartition>,
+    /// Those of the lost ones that hold up the emptying of a broker: they are planned anew.
+    stalled: BTreeSet<TopicPartition>,
     /// Brokers that replicas are on their way to.
     awaited: BTreeSet<NodeId>,
     /// Somebody else set partitions in motion.
@@ -70,6 +78,7 @@ impl Moves {
             seen: None,
             ours: BTreeMap::new(),
             placed: BTreeMap::new(),
+            down: BTreeMap::new(),
         }
     }
 
@@ -85,10 +94,11 @@ impl Moves {
             .filter(|broker| broker.share == Share::Filled && broker.is_active())
             .map(|broker| broker.id)
             .collect();
-        let survey = self.survey(image);
+        let survey = self.survey(now, image);
         self.ours.retain(|tp, _| survey.moving.contains(tp));
         let may_share = self.shares && !newcomers.is_empty() && !survey.others_move && !survey.is_short;
-        let room = self.most.saturating_sub(survey.moving.len());
+        // What does not arrive takes no place of what does.
+        let room = self.most.saturating_sub(survey.moving.len() - survey.lost.len());
         if let Some(command) = self.add_replicas(image, &survey, room) {
             return vec![command];
         }
@@ -96,8 +106,8 @@ impl Moves {
             return Vec::new();
         }
         let goals = Goals { leaders: may_share, replicas: may_share, ..Goals::AUTOMATIC };
-        let pinned = self.placed.keys().copied().collect();
-        let plan = plan_around(image, loads, goals, Limits::automatic(room), &pinned);
+        let around = Around { pinned: self.placed.keys().copied().collect(), stalled: survey.stalled.clone() };
+        let plan = plan_around(image, loads, goals, Limits::automatic(room), &around);
         let mut commands = Vec::new();
         if may_share && plan.moves.len() < room {
             commands.extend(self.settle(&newcomers, &survey, &plan));
@@ -148,6 +158,10 @@ impl Moves {
 
     /// Sees what others have placed since the last look.
     fn look(&mut self, now: Millis, image: &Arc<Image>) {
+        self.down.retain(|id, _| image.broker(*id).is_some_and(|broker| broker.fenced));
+        for broker in image.brokers().filter(|broker| broker.fenced) {
+            self.down.entry(broker.id).or_insert(now);
+        }
         self.placed.retain(|tp, at| now - *at < HANDS_OFF && image.partition(*tp).is_some());
         match self.seen.replace(Arc::clone(image)) {
             None => {
@@ -173,13 +187,22 @@ impl Moves {
         }
     }
 
-    fn survey(&self, image: &Image) -> Survey {
+    fn survey(&self, now: Millis, image: &Image) -> Survey {
         let mut survey = Survey::default();
         let stay: BTreeSet<NodeId> = image.brokers().filter(|broker| !broker.is_draining()).map(|b| b.id).collect();
+        let is_gone =
+            |id: &NodeId| image.broker(*id).is_none() || self.down.get(id).is_some_and(|since| now - since >= GONE_FOR);
         for (tp, state) in partitions(image) {
             if moves(state) {
                 survey.moving.insert(tp);
                 survey.awaited.extend(&state.adding);
+                if state.adding.iter().any(is_gone) {
+                    survey.lost.insert(tp);
+                    if state.replicas.iter().any(|id| !stay.contains(id)) {
+                        survey.stalled.insert(tp);
+                        survey.leaves = true;
+                    }
+                }
                 survey.others_move |= !self.ours.contains_key(&tp);
             }
             survey.is_short |= state.leader.is_none() || !state.elr.is_empty();

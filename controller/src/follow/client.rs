@@ -6,7 +6,6 @@ use std::time::Duration;
 use futures::StreamExt;
 use proto::ids::{DirectoryId, NodeId};
 use proto::metadata::Image;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -14,7 +13,9 @@ use super::{Followed, Replica};
 use crate::handle::ControllerHandle;
 use crate::node::Machine;
 use crate::peers::{CallError, Identity, Peers};
+use crate::raft::Quorum;
 use crate::router::{Remote, Router};
+use crate::shown::Shown;
 use crate::wire::calls::Kind;
 use crate::wire::encode;
 
@@ -47,7 +48,8 @@ impl Follower {
     /// of a member.
     pub fn start(config: FollowConfig, machine: &Machine) -> (Self, ControllerHandle) {
         let FollowConfig { node_id, cluster_id, bootstrap } = config;
-        let (publish, images) = watch::channel(Arc::new(Image::default()));
+        let shown = Shown::new(Arc::default());
+        let images = shown.watch();
         let directory = DirectoryId::UNASSIGNED;
         let identity = Arc::new(Identity { id: node_id, directory, cluster: cluster_id, images: images.clone() });
         let transport = machine.wire.transport(Arc::clone(&machine.network));
@@ -63,7 +65,7 @@ impl Follower {
             refused: Default::default(),
         };
         let router = Arc::new(Router { local: None, remote: Some(remote), images: images.clone() });
-        let task = Task { router: Arc::clone(&router), peers, publish, replica: Replica::default() };
+        let task = Task { router: Arc::clone(&router), peers, shown, replica: Replica::default() };
         let task = machine.spawner.spawn_hot(task.run());
         (Self { task }, ControllerHandle { router, images })
     }
@@ -75,10 +77,60 @@ impl Follower {
     }
 }
 
+/// After so long without a word of the leader a member looks elsewhere for what the quorum decides.
+const ALONE: Duration = Duration::from_secs(1);
+/// How often it looks whether it was.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Follows others in the place of a member of the quorum that raft tells nothing: it was removed, or is to be added yet, or only
+/// the leader cannot be reached. The rest of its process goes on with what is committed.
+pub(crate) struct Shadow {
+    router: Arc<Router>,
+    peers: Peers,
+    shown: Shown,
+    quorum: Quorum,
+}
+
+impl Shadow {
+    pub(crate) fn new(router: Arc<Router>, peers: Peers, shown: Shown, quorum: Quorum) -> Self {
+        Self { router, peers, shown, quorum }
+    }
+
+    /// Runs until the member has ended.
+    pub(crate) async fn run(self) {
+        let mut heard = Instant::now();
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            if self.is_told() {
+                heard = Instant::now();
+            } else if heard.elapsed() >= ALONE {
+                let replica = Replica::at(Image::clone(&self.shown.image()));
+                let (router, peers, shown) = (Arc::clone(&self.router), self.peers.clone(), self.shown.clone());
+                tokio::select! {
+                    biased;
+                    () = self.is_told_again() => {}
+                    () = Task { router, peers, shown, replica }.run() => {}
+                }
+                heard = Instant::now();
+            }
+        }
+    }
+
+    fn is_told(&self) -> bool {
+        self.quorum.term_if_leader().is_some() || self.quorum.heard().within(ALONE.as_millis() as u64)
+    }
+
+    async fn is_told_again(&self) {
+        while !self.is_told() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
 struct Task {
     router: Arc<Router>,
     peers: Peers,
-    publish: watch::Sender<Arc<Image>>,
+    shown: Shown,
     replica: Replica,
 }
 
@@ -96,7 +148,9 @@ impl Task {
                 }
                 why.push(format!("{address}: {ended}"));
             }
-            if reached.elapsed() >= COMPLAIN && complained.elapsed() >= COMPLAIN {
+            // A member complains by itself.
+            let complains = self.router.local.is_none();
+            if complains && reached.elapsed() >= COMPLAIN && complained.elapsed() >= COMPLAIN {
                 complained = Instant::now();
                 tracing::warn!("no controller can be followed ({})", why.join("; "));
             }
@@ -110,6 +164,13 @@ impl Task {
             return Vec::new();
         };
         let mut addresses = remote.addresses();
+        // What a member knew of the voters last, and where it is configured to look.
+        let known = self.router.local.iter().flat_map(|local| local.quorum.voters());
+        for (_, address) in known.filter(|(id, _)| Some(*id) != remote.id) {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
         if let Some(leader) = remote.leader() {
             addresses.retain(|address| *address != leader.address);
             addresses.insert(0, leader.address);
@@ -137,10 +198,13 @@ impl Task {
                 Ok(said) => said,
                 Err(error) => return error,
             };
+            if self.router.local.is_some() && said.from == self.peers.identity.id.0 {
+                return CallError::Unreachable("it is this node".to_owned());
+            }
             let taken = Followed::from_bytes(&said.body).map_err(Into::into).and_then(|said| self.replica.take(&said));
             match taken {
                 Ok(true) => {
-                    self.publish.send_replace(Arc::new(self.replica.image().clone()));
+                    self.shown.show(&Arc::new(self.replica.image().clone()));
                 }
                 Ok(false) => {}
                 Err(error) => return CallError::Unknown(error.to_string()),

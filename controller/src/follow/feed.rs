@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use proto::metadata::{Batch, Image, write_snapshot};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::Followed;
 use crate::peers::Identity;
@@ -87,29 +87,54 @@ impl Ring {
     }
 }
 
+/// Followers that are told a snapshot at a time. The others wait: what each of them is told may be another one.
+const TELLERS: usize = 8;
+
+/// A snapshot as it is told, piece by piece.
+type Pieces = Vec<Bytes>;
+
 /// What a member has applied, for its followers.
-#[derive(Debug, Default)]
-pub(crate) struct Feed(Mutex<Ring>);
+#[derive(Debug)]
+pub(crate) struct Feed {
+    ring: Mutex<Ring>,
+    /// The last snapshot that was told, and its offset: while one is told it, others are told the same.
+    snapshot: Mutex<(u64, Weak<Pieces>)>,
+    tellers: Semaphore,
+}
 
 impl Feed {
     /// A feed that continues an image at `next`.
     pub(crate) fn at(next: u64) -> Self {
-        Self(Mutex::new(Ring::at(next)))
+        let ring = Mutex::new(Ring::at(next));
+        Self { ring, snapshot: Mutex::default(), tellers: Semaphore::new(TELLERS) }
     }
 
     /// `batch` was applied to an image at its base. Called before the image is published.
     pub(crate) fn applied(&self, batch: &Batch) {
         let end = batch.base_offset + batch.records.len() as u64;
-        self.0.lock().push(batch.base_offset, end, batch.to_bytes().into(), KEEP_BYTES);
+        self.ring.lock().push(batch.base_offset, end, batch.to_bytes().into(), KEEP_BYTES);
     }
 
     /// The image was replaced by one at `next`.
     pub(crate) fn replaced(&self, next: u64) {
-        *self.0.lock() = Ring::at(next);
+        *self.ring.lock() = Ring::at(next);
     }
 
     fn after(&self, offset: u64) -> Next {
-        self.0.lock().after(offset)
+        self.ring.lock().after(offset)
+    }
+
+    /// The snapshot of `image`: the one that others are being told, if it is the same.
+    fn snapshot(&self, image: &Image) -> Arc<Pieces> {
+        let mut last = self.snapshot.lock();
+        if let (offset, Some(pieces)) = (last.0, last.1.upgrade())
+            && offset == image.offset()
+        {
+            return pieces;
+        }
+        let pieces = Arc::new(pieces(image));
+        *last = (image.offset(), Arc::downgrade(&pieces));
+        pieces
     }
 
     /// Tells a follower that knows everything before `offset` what comes after it, until one of the two goes away.
@@ -129,17 +154,23 @@ impl Feed {
                     say(Followed::Batch(bytes)).await
                 }
                 Next::Snapshot => {
+                    let Ok(turn) = tokio::time::timeout(PING, self.tellers.acquire()).await else {
+                        if say(Followed::Ping(offset)).await.is_err() {
+                            return;
+                        }
+                        continue;
+                    };
                     let image = Arc::clone(&images.borrow());
                     offset = image.offset();
-                    let mut said = Ok(());
-                    for chunk in chunks(&image) {
-                        said = say(Followed::Chunk(chunk)).await;
-                        if said.is_err() {
+                    let pieces = self.snapshot(&image);
+                    drop(image);
+                    for piece in pieces.iter() {
+                        if to.send(identity.envelope(Kind::Follow, piece.clone())).await.is_err() {
                             return;
                         }
                     }
-                    drop(image);
-                    said.and(say(Followed::Whole).await)
+                    drop(turn);
+                    say(Followed::Whole).await
                 }
                 Next::Ahead => {
                     let catching_up = images.wait_for(|image| image.offset() >= offset);
@@ -163,12 +194,12 @@ impl Feed {
     }
 }
 
-/// The snapshot of `image`, chunk by chunk. Cheap to hold beside it: an image of 10,000 partitions makes a few MiB.
-fn chunks(image: &Image) -> Vec<Bytes> {
-    let mut chunks = Vec::new();
+/// The snapshot of `image`, piece by piece. Cheap to hold beside it: an image of 10,000 partitions makes a few MiB.
+fn pieces(image: &Image) -> Pieces {
+    let mut pieces = Vec::new();
     let Ok(()) = write_snapshot(image, |chunk| {
-        chunks.push(Bytes::from(chunk));
+        pieces.push(Followed::Chunk(Bytes::from(chunk)).to_bytes());
         Ok::<_, Infallible>(())
     });
-    chunks
+    pieces
 }

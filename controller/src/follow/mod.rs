@@ -90,6 +90,11 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
+    /// A follower that knows `image`.
+    pub(crate) fn at(image: Image) -> Self {
+        Self { image, snapshot: None }
+    }
+
     pub(crate) const fn image(&self) -> &Image {
         &self.image
     }

@@ -48,15 +48,9 @@ impl Quorum {
         if self.term_if_leader().is_none() {
             return Err(VoterError::NoLeader);
         }
+        let _one_at_a_time = self.changing.try_lock().map_err(|_| VoterError::InProgress)?;
         let membership = self.membership();
         let voters: BTreeSet<u64> = membership.voter_ids().collect();
-        let voter = |id: NodeId, directory: DirectoryId| {
-            let id = raft_id(id).ok().filter(|id| voters.contains(id)).ok_or(VoterError::NotFound)?;
-            let known = membership.get_node(&id).ok_or(VoterError::NotFound)?;
-            let unassigned = DirectoryId::UNASSIGNED;
-            let same = directory == unassigned || known.directory == unassigned || directory == known.directory;
-            if same { Ok((id, known.clone())) } else { Err(VoterError::NotFound) }
-        };
         match change {
             VoterChange::Add { id, directory, address } => {
                 let id = raft_id(id).map_err(|_| VoterError::NotFound)?;
@@ -73,19 +67,23 @@ impl Quorum {
                 self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true).await
             }
             VoterChange::Remove { id, directory } => {
-                let (id, _) = voter(id, directory)?;
-                if voters.len() == 1 {
-                    return Err(VoterError::LastVoter);
-                }
+                let id = self.removable(id, directory)?;
                 self.change(ChangeMembers::RemoveVoters(BTreeSet::from([id])), false).await
             }
             VoterChange::Move { id, directory, address } => {
-                let (id, known) = voter(id, directory)?;
+                let (id, known) = voter(&membership, id, directory)?;
                 let directory = if directory == DirectoryId::UNASSIGNED { known.directory } else { directory };
                 let node = Voter { address, directory };
                 self.change(ChangeMembers::SetNodes(BTreeMap::from([(id, node)])), true).await
             }
         }
+    }
+
+    /// The id of a voter that can be removed.
+    pub(crate) fn removable(&self, id: NodeId, directory: DirectoryId) -> Result<u64, VoterError> {
+        let membership = self.membership();
+        let (id, _) = voter(&membership, id, directory)?;
+        if membership.voter_ids().count() == 1 { Err(VoterError::LastVoter) } else { Ok(id) }
     }
 
     /// Finishes a change that another leader left half done, or whose caller went away; tells the others where this member
@@ -96,13 +94,13 @@ impl Quorum {
         let membership = self.membership();
         if let [_, .., target] = membership.get_joint_config().as_slice() {
             tracing::info!(voters = ?target, "finishing a change of the quorum's voters");
-            let _ = self.carry_out(ChangeMembers::ReplaceAllVoters(target.clone()), false).await;
+            let _ = self.change(ChangeMembers::ReplaceAllVoters(target.clone()), false).await;
         } else if let Some(node) = membership.get_node(&self.id)
             && !listens_at.is_empty()
             && node.address != listens_at
         {
             let node = Voter { address: listens_at.to_owned(), directory: node.directory };
-            let _ = self.carry_out(ChangeMembers::SetNodes(BTreeMap::from([(self.id, node)])), true).await;
+            let _ = self.change(ChangeMembers::SetNodes(BTreeMap::from([(self.id, node)])), true).await;
         }
     }
 
@@ -139,16 +137,11 @@ impl Quorum {
         }
     }
 
-    fn membership(&self) -> Membership {
+    pub(super) fn membership(&self) -> Membership {
         self.raft.metrics().borrow().membership_config.membership().clone()
     }
 
     async fn change(&self, change: ChangeMembers<u64, Voter>, retain: bool) -> Result<(), VoterError> {
-        let _own = self.changing.lock().await;
-        self.carry_out(change, retain).await
-    }
-
-    async fn carry_out(&self, change: ChangeMembers<u64, Voter>, retain: bool) -> Result<(), VoterError> {
         match self.raft.change_membership(change, retain).await {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error))) => Err(match error {
@@ -172,6 +165,16 @@ impl Quorum {
             .map(drop)
             .map_err(|_| VoterError::Behind)
     }
+}
+
+/// A voter by its id and, if that is given and known, its disk.
+fn voter(membership: &Membership, id: NodeId, directory: DirectoryId) -> Result<(u64, Voter), VoterError> {
+    let found = raft_id(id).ok().filter(|id| membership.voter_ids().any(|voter| voter == *id));
+    let id = found.ok_or(VoterError::NotFound)?;
+    let known = membership.get_node(&id).ok_or(VoterError::NotFound)?;
+    let unassigned = DirectoryId::UNASSIGNED;
+    let same = directory == unassigned || known.directory == unassigned || directory == known.directory;
+    if same { Ok((id, known.clone())) } else { Err(VoterError::NotFound) }
 }
 
 /// Whether a member has nearly all that the leader, whose metrics these are, has.

@@ -98,6 +98,9 @@ const SNAPSHOT_CHUNK_MS: u64 = 5_000;
 /// A leader that a majority has not answered for this many leases may have a successor: it does not take commands.
 const LEASES_WITHOUT_QUORUM: u64 = 3;
 
+/// A member that neither leads nor has heard a leader for so long has nothing new to tell.
+const OUT_OF_TOUCH: Duration = Duration::from_secs(2);
+
 /// Who forms the quorum, and how they reach each other.
 #[derive(Debug, Clone)]
 pub(crate) struct Electorate {
@@ -122,6 +125,7 @@ pub(crate) struct Quorum {
     resigning: Arc<AtomicBool>,
     /// Held while this member changes the voters, which takes two steps.
     changing: Arc<tokio::sync::Mutex<()>>,
+    heard: Arc<Heard>,
 }
 
 impl std::fmt::Debug for Quorum {
@@ -217,15 +221,8 @@ impl Quorum {
             .map_err(|error| StoreError::Raft(error.to_string()))?
             .map_err(|error| StoreError::Raft(error.to_string()))?;
         let store = Arc::new(Mutex::new(Some(store)));
-        Ok(Self {
-            raft,
-            id,
-            store,
-            bytes_since_snapshot: Arc::default(),
-            lease_ms,
-            resigning: Arc::default(),
-            changing: Arc::default(),
-        })
+        let (bytes_since_snapshot, resigning, changing, heard) = Default::default();
+        Ok(Self { raft, id, store, bytes_since_snapshot, lease_ms, resigning, changing, heard })
     }
 
     async fn take_the_lead(&self) -> Result<(), StoreError> {
@@ -262,6 +259,29 @@ impl Quorum {
         let alone = metrics.membership_config.membership().voter_ids().count() <= 1;
         let silent_ms = metrics.millis_since_quorum_ack.unwrap_or(u64::MAX);
         (alone || silent_ms <= LEASES_WITHOUT_QUORUM * self.lease_ms).then_some(metrics.current_term)
+    }
+
+    /// When this member heard the leader.
+    pub(crate) fn heard(&self) -> &Arc<Heard> {
+        &self.heard
+    }
+
+    /// Whether this member learns what the quorum decides: it leads, or has heard the leader within [`OUT_OF_TOUCH`]. One that
+    /// was cut off does not, nor one that was removed or not added yet.
+    pub(crate) fn is_in_touch(&self) -> bool {
+        self.term_if_leader().is_some() || self.heard.within(OUT_OF_TOUCH.as_millis() as u64)
+    }
+
+    /// Whether this member belongs to a quorum, as a voter or not: it may have been removed since.
+    pub(crate) fn belongs(&self) -> bool {
+        self.membership().nodes().next().is_some()
+    }
+
+    /// Returns when this member belongs to a quorum, or has ended: whether it does.
+    pub(crate) async fn joined(&self) -> bool {
+        let mut metrics = self.raft.metrics();
+        let joined = |metrics: &Metrics| metrics.membership_config.membership().nodes().next().is_some();
+        metrics.wait_for(joined).await.is_ok()
     }
 
     /// Whether this member leads, and has applied an entry of its own term: its image shows all that was committed before.

@@ -17,7 +17,8 @@ use super::{Metrics, Quorum, is_leader, node_id};
 use crate::peers::Peers;
 use crate::session::Evidence;
 use crate::transport::probe;
-use crate::wire::calls::{Canvass, Kind};
+use crate::wire::calls::{Canvass, Kind, Members};
+use crate::wire::decode;
 
 /// How often the pacer is asked.
 const TICK: Duration = Duration::from_millis(20);
@@ -77,6 +78,7 @@ impl Pacemaker {
         let mut pacer = Pacer::new(self.timings, 0, self.entropy.next_u64());
         let mut fed = None;
         let mut without_leader = start;
+        let mut is_removed = false;
         loop {
             let role = match self.role() {
                 Some(role) => role,
@@ -94,10 +96,10 @@ impl Pacemaker {
             if self.metrics().current_leader.is_some() && role != Role::Follower
                 || self.heard.within(COMPLAIN.as_millis() as u64)
             {
-                without_leader = Instant::now();
+                (without_leader, is_removed) = (Instant::now(), false);
             } else if without_leader.elapsed() >= COMPLAIN {
                 without_leader = Instant::now();
-                self.complain().await;
+                is_removed = self.complain(is_removed).await;
             }
             let tick = if leads && self.is_only_voter() { TICK_ALONE } else { TICK };
             let heard = self.heard.last();
@@ -185,16 +187,29 @@ impl Pacemaker {
         (!node.address.is_empty()).then(|| node.address.clone())
     }
 
-    /// Says which voters cannot be reached, and why.
-    async fn complain(&self) {
+    /// Says which voters cannot be reached, and why; or that this member does not vote any more, unless that was said. Answers
+    /// whether it does not.
+    async fn complain(&self, is_removed: bool) -> bool {
         let metrics = self.metrics();
         let membership = metrics.membership_config.membership();
         let others = membership.nodes().filter(|(id, _)| **id != self.quorum.id);
         let asked = others.map(|(id, node)| async move {
-            let call = self.peers.ask(&node.address, node_id(*id), (Kind::Hello, Bytes::new()), CANVASS_WITHIN);
-            call.await.err().map(|why| format!("{id} at {} ({why})", node.address))
+            let call = self.peers.ask(&node.address, node_id(*id), (Kind::Members, Bytes::new()), CANVASS_WITHIN);
+            call.await.map_err(|why| format!("{id} at {} ({why})", node.address))
         });
-        let silent: Vec<String> = futures::future::join_all(asked).await.into_iter().flatten().collect();
+        let answered = futures::future::join_all(asked).await;
+        let silent: Vec<&str> =
+            answered.iter().filter_map(|answer| answer.as_ref().err().map(String::as_str)).collect();
+        let answers = answered.iter().filter_map(|answer| answer.as_ref().ok());
+        let members = answers.filter_map(|answer| decode::<Members>(&answer.body).ok());
+        let own = node_id(self.quorum.id);
+        let mut led = members.filter(|members| members.leader.is_some());
+        if led.any(|members| members.voters.iter().all(|voter| Some(voter.id) != own)) {
+            if !is_removed {
+                tracing::warn!("this controller does not vote any more: the quorum goes on without it, and it follows");
+            }
+            return true;
+        }
         if membership.nodes().next().is_none() {
             tracing::warn!("this controller waits to be made a member of the quorum");
         } else if silent.is_empty() {
@@ -205,6 +220,7 @@ impl Pacemaker {
                 silent.join(", voter ")
             );
         }
+        false
     }
 
     /// Whether a majority of the voters, of both sets while they change, would vote for this member.

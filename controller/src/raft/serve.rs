@@ -48,7 +48,11 @@ impl Quorum {
     /// A request for a vote.
     pub(crate) async fn vote(&self, body: &[u8]) -> Result<Vec<u8>, Refused> {
         let request = rpc::take_vote_request(body).map_err(|error| malformed(&error))?;
+        let asked = request.vote.leader_id;
         let response = self.raft.vote(request).await.map_err(|error| ended(&error))?;
+        if response.vote_granted {
+            tracing::debug!(term = asked.term, candidate = asked.node_id, "this voter gives its vote");
+        }
         Ok(rpc::put_vote_response(&response))
     }
 

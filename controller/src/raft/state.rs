@@ -13,6 +13,7 @@ use proto::planted::{Bug, planted};
 use tokio::sync::watch;
 
 use crate::follow::feed::Feed;
+use crate::shown::Shown;
 
 use super::store::{Store, StoreError};
 use super::{Applied, Entry, LogId, SnapshotMeta, StorageError, StoredMembership, TypeConfig};
@@ -33,6 +34,7 @@ pub(crate) struct StateMachine {
     store: Store,
     state: State,
     images: watch::Sender<Arc<Image>>,
+    shown: Shown,
     feed: Arc<Feed>,
 }
 
@@ -48,14 +50,21 @@ impl StateMachine {
             },
             None => State::default(),
         };
-        let (images, watching) = watch::channel(Arc::new(state.image.clone()));
+        let image = Arc::new(state.image.clone());
+        let shown = Shown::new(Arc::clone(&image));
+        let (images, watching) = watch::channel(image);
         let feed = Arc::new(Feed::at(state.image.offset()));
-        Ok((Self { store, state, images, feed }, watching))
+        Ok((Self { store, state, images, shown, feed }, watching))
     }
 
     /// What is applied, for those who follow.
     pub(crate) fn feed(&self) -> Arc<Feed> {
         Arc::clone(&self.feed)
+    }
+
+    /// Where this process shows what it knows; what is applied here is shown there before anybody is answered.
+    pub(crate) fn shown(&self) -> Shown {
+        self.shown.clone()
     }
 
     fn apply_entry(&mut self, entry: Entry) -> Applied {
@@ -82,7 +91,9 @@ impl StateMachine {
     }
 
     fn publish(&self) {
-        self.images.send_replace(Arc::new(self.state.image.clone()));
+        let image = Arc::new(self.state.image.clone());
+        self.images.send_replace(Arc::clone(&image));
+        self.shown.show(&image);
     }
 }
 

@@ -167,12 +167,12 @@ fn what_proves_nothing_leaves_a_broker_its_session() {
 #[test]
 fn a_new_leader_grants_everyone_a_session_but_looks_after_the_missing() {
     let mut world = World::new(&[broker(1, 0, false), broker(2, 1, false), broker(3, 2, true)]);
-    assert_eq!(world.tracker.deadline(), Some(300));
-    world.beat(100, beat(1, 0, Want::Serve));
-    assert_eq!(world.tick(300), [probe(2, 1)], "whoever is fenced is not missed");
-    assert_eq!(world.evidence(310, 2, Evidence::Refused), []);
-    assert_eq!(world.tick(340), [probe(2, 1)]);
-    assert_eq!(world.evidence(350, 2, Evidence::Refused), [submit(2, 1, BrokerState::Fenced)]);
+    assert_eq!(world.tracker.deadline(), Some(30));
+    world.beat(10, beat(1, 0, Want::Serve));
+    assert_eq!(world.tick(30), [probe(2, 1)], "whoever is fenced is not missed");
+    assert_eq!(world.evidence(40, 2, Evidence::Refused), []);
+    assert_eq!(world.tick(70), [probe(2, 1)]);
+    assert_eq!(world.evidence(80, 2, Evidence::Refused), [submit(2, 1, BrokerState::Fenced)]);
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn who_does_not_lead_decides_nothing() {
     assert_eq!(world.tracker.on(beat), []);
     let lead = Event::Lead { now: 20_000, image: Arc::new(world.image.clone()) };
     assert_eq!(world.tracker.on(lead), []);
-    assert_eq!(world.tick(20_299), []);
+    assert_eq!(world.tick(20_029), []);
 }
 
 #[test]
@@ -198,8 +198,8 @@ fn old_processes_are_told_and_new_ones_wait_for_the_image() {
     let waits = BeatReply { stale: false, ..stale };
     assert_eq!(world.beat(10, beat(1, 3, Want::Serve)), (waits, vec![]), "the image is at 3");
     assert_eq!(world.tracker.on(Event::Closed { now: 20, id: NodeId(1), epoch: 0 }), [], "of the old one");
-    assert_eq!(world.tick(300), [probe(2, 1)]);
-    assert_eq!(world.evidence(310, 2, Evidence::Silent), []);
+    assert_eq!(world.tick(30), [probe(2, 1)]);
+    assert_eq!(world.evidence(40, 2, Evidence::Silent), []);
     assert_eq!(world.tick(3_000), [submit(2, 1, BrokerState::Fenced)]);
     assert_eq!(world.tick(3_004), [], "the new one has a session of its own");
     assert_eq!(world.tick(3_005), [submit(1, 2, BrokerState::Fenced)]);
@@ -251,4 +251,21 @@ fn who_leaves_may_stop_once_nobody_else_could_lead_what_it_leads() {
     world.apply(40, &led_by(2, &[1, 2], 0));
     assert!(world.beat(50, beat(1, 0, Want::ShutDown)).0.may_stop, "the second one nobody else can lead");
     assert_eq!(world.beat(60, beat(1, 0, Want::Stopped)).1, [submit(1, 0, BrokerState::Fenced)]);
+}
+
+/// A fence that was asked for and failed, since nobody but this node was there, must not keep it busy when the broker turns up.
+#[test]
+fn who_turns_up_after_a_failed_fence_is_not_looked_at_without_end() {
+    for want in [Want::Serve, Want::Stopped] {
+        let mut world = World::new(&[broker(1, 5, false)]);
+        world.beat(100, beat(1, 5, Want::Serve));
+        assert_eq!(world.tick(3_100), [submit(1, 5, BrokerState::Fenced)]);
+        world.beat(3_200, beat(1, 5, want));
+        for _ in 0..3 {
+            let due = world.tracker.deadline().expect("its session ends once");
+            assert!(due >= 6_200, "{want:?}: {due}");
+            world.tick(due);
+            assert!(world.tracker.deadline().is_none_or(|next| next > due), "{want:?}: ticks at {due} without end");
+        }
+    }
 }

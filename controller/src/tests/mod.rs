@@ -8,13 +8,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use proto::ids::{DirectoryId, NodeId, Uuid};
-use proto::metadata::{Endpoint, Image, SecurityProtocol};
+use proto::metadata::{Endpoint, FEATURE, Image, SecurityProtocol};
+use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use world::{World, shows, write};
 
-use crate::command::{Clean, RegisterBroker};
+use crate::command::{Clean, Direction, FeatureUpdate, Mode, Refusal, RegisterBroker, UpdateFeatures};
+use crate::peers::Identity;
 use crate::session::{Beat, Want};
+use crate::transport::{Channel, Envelope, Serve};
+use crate::wire::calls::{Kind, Levels, Refused};
+use crate::wire::encode;
 use crate::{
     ControllerHandle, ControllerNode, FollowConfig, Follower, MemberConfig, SubmitError, VoterChange, VoterError, Wire,
     supported_features,
@@ -172,7 +179,7 @@ over_both! {
         let tidier = tokio::spawn(async move {
             loop {
                 quorum.tidy_up("").await;
-                tokio::task::yield_now().await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
         });
         for _ in 0..3 {
@@ -321,6 +328,98 @@ over_both! {
         assert!(shows(&*world.agreed().await, "after"));
     }
 
+    a_leader_that_is_removed_hands_over_and_goes_on_with_the_image(wire) {
+        let mut world = World::started(3, wire, 12).await;
+        let removed = world.leader(&world.ids()).await;
+        world.write(removed, "before").await.expect("one leads");
+        let term = world.quorum(removed).term_if_leader();
+        let remove = VoterChange::Remove { id: removed, directory: DirectoryId::UNASSIGNED };
+        // Asked of itself.
+        world.handle(removed).change_voters(remove, Duration::from_secs(30)).await.expect("two are left");
+        let others: Vec<NodeId> = world.ids().into_iter().filter(|id| *id != removed).collect();
+        let second = world.leader(&others).await;
+        assert!(world.quorum(second).term_if_leader() > term, "it handed over first");
+        assert_eq!(world.quorum(second).view().voters.iter().map(|voter| voter.id).collect::<Vec<_>>(), others);
+        let start = Instant::now();
+        world.write(second, "without it").await.expect("two of two");
+        world.agreed().await;
+        assert!(start.elapsed() < Duration::from_secs(5), "it saw that after {:?}", start.elapsed());
+        world.write(removed, "through it").await.expect("it finds the leader");
+
+        // It does not know of this election by itself.
+        world.members[&second].0.hand_over().await;
+        let third = *others.iter().find(|id| **id != second).expect("two are left");
+        world.leader(&[third]).await;
+        world.write(removed, "through it again").await.expect("it finds the leader");
+        assert!(shows(&*world.agreed().await, "through it again"));
+
+        world.kill(removed).await;
+        world.write(third, "while it was away").await.expect("two of two");
+        world.start_with(MemberConfig { has_been_member: true, ..world.config(removed) }).await;
+        world.write(removed, "when it was back").await.expect("it finds the leader");
+        assert!(shows(&*world.agreed().await, "while it was away"));
+    }
+
+    a_level_waits_for_controllers_that_do_not_understand_it(wire) {
+        let mut world = World::new(3, wire, 14);
+        for id in [0, 1] {
+            world.start(NodeId(id)).await;
+        }
+        let leader = world.leader(&world.ids()).await;
+        let machine = world.machine("host-2");
+        let listener = machine.network.listen("host-2:9093").await.expect("the port is free");
+        let images = watch::channel(Arc::new(Image::default())).1;
+        let directory = DirectoryId(Uuid::from_u128(3));
+        let older = Older(Identity { id: NodeId(2), directory, cluster: Some("test".to_owned()), images });
+        let stop = CancellationToken::new();
+        tokio::spawn(wire.serve(listener, Arc::new(older), stop.clone()));
+
+        // Alone, a broker settles for what it understands; but not for more than a controller does.
+        let handle = world.handle(leader);
+        handle.register_broker(broker(NodeId(8))).await.expect("one leads");
+        assert_eq!(handle.image().level(), 0);
+        let refused = raise(&handle).await.expect_err("an older one would not understand");
+        assert_eq!(refused, "Controller 2 understands levels of firn.metadata up to 0 only.");
+        stop.cancel();
+        while raise(&handle).await != Err(
+            "Controller 2 does not say which levels of firn.metadata it understands: start it, or take its vote.".to_owned()
+        ) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        world.start(NodeId(2)).await;
+        // At level 0 the metadata does not say what brokers understand: they do, when they come again.
+        let again = RegisterBroker { incarnation: Uuid::from_u128(2), ..broker(NodeId(8)) };
+        handle.register_broker(again).await.expect("one leads");
+        assert_eq!(handle.image().level(), 1);
+
+        // From here on an older one has no business here.
+        world.agreed().await;
+        let peers = world.peers(NodeId(2));
+        let hello = (Kind::Hello, encode(&Levels { oldest: 0, newest: 0 }));
+        let refused = peers.ask("host-0:9093", None, hello, Duration::from_secs(1)).await.expect_err("it is too old");
+        assert!(refused.to_string().starts_with("the cluster is at level 1 of firn.metadata, and this node"), "{refused}");
+    }
+
+    a_member_that_was_never_added_follows_and_belongs_nowhere(wire) {
+        let mut world = World::started(3, wire, 13).await;
+        let id = world.newcomer();
+        let bootstrap = vec!["host-0:9093".to_owned()];
+        let config = MemberConfig { voters: BTreeMap::new(), bootstrap, ..world.config(id) };
+        for round in 0..2 {
+            world.start_with(config.clone()).await;
+            assert!(!world.members[&id].0.belongs());
+            world.write(id, &format!("round-{round}")).await.expect("it finds the leader");
+            assert!(shows(&*world.agreed().await, &format!("round-{round}")));
+            if round == 0 {
+                world.kill(id).await;
+            }
+        }
+        let add = VoterChange::Add { id, directory: config.directory, address: format!("host-{id}:9093") };
+        world.handle(id).change_voters(add, Duration::from_secs(90)).await.expect("it catches up");
+        assert!(world.members[&id].0.joined().await);
+        assert!(world.members[&id].0.belongs());
+    }
+
     a_member_that_was_away_for_long_gets_a_snapshot_in_chunks(wire) {
         let mut world = World::started(3, wire, 10).await;
         let leader = world.leader(&world.ids()).await;
@@ -340,6 +439,32 @@ over_both! {
         world.start(away).await;
         world.write(away, "after").await.expect("all are there");
         assert!(shows(&*world.agreed().await, "other-7"));
+    }
+}
+
+/// A voter of an earlier version, as far as it is asked what it understands.
+struct Older(Identity);
+
+#[async_trait]
+impl Serve for Older {
+    async fn answer(&self, question: Envelope) -> Envelope {
+        match Kind::of(question.kind) {
+            Some(Kind::Hello) => self.0.envelope(Kind::Hello, encode(&Levels { oldest: 0, newest: 0 })),
+            _ => self.0.envelope(Kind::Refused, encode(&Refused::Cannot("it is made up".to_owned()))),
+        }
+    }
+
+    async fn converse(&self, _: Envelope, _: Channel) {}
+}
+
+/// Asks for level 1: why not.
+async fn raise(handle: &ControllerHandle) -> Result<(), String> {
+    let update = FeatureUpdate { name: FEATURE.to_owned(), level: 1, direction: Direction::Upgrade };
+    let update = UpdateFeatures { updates: vec![update], mode: Mode::Commit };
+    match handle.update_features(update).await.expect("one leads").remove(0) {
+        Ok(()) => Ok(()),
+        Err(Refusal::FeatureUpdateFailed(why)) => Err(why),
+        Err(other) => panic!("{other}"),
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::network::Net;
 use crate::command::{AlterConfigs, ConfigChange, ConfigOp, Mode};
 use crate::duties::Settings;
+use crate::peers::Peers;
 use crate::raft::Quorum;
 use crate::{Command, ControllerHandle, ControllerNode, Machine, MemberConfig, Policy, SubmitError, Timings, Wire};
 
@@ -105,6 +106,12 @@ impl World {
 
     pub(crate) fn handle(&self, id: NodeId) -> ControllerHandle {
         self.members[&id].1.clone()
+    }
+
+    /// The way of a member to others.
+    pub(crate) fn peers(&self, id: NodeId) -> Peers {
+        let local = self.members[&id].1.router.local.as_ref().expect("it is a member");
+        local.peers.clone().expect("it has a control listener")
     }
 
     pub(crate) fn quorum(&self, id: NodeId) -> Quorum {

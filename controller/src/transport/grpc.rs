@@ -16,12 +16,14 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use proto::host::{Listener, Network, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 use tonic::transport::{Endpoint, Server, Uri};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::bounds::{Bounded, Budget, Limits, NO_ROOM};
 use super::generated::control_client::ControlClient;
 use super::generated::control_server::{Control, ControlServer};
 use super::{
@@ -31,6 +33,13 @@ use super::{
 
 /// How often a silent connection is asked for a sign of life, and how long it may take to give one.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3));
+
+/// Bytes that may be on their way to a connection before they were taken in.
+const WINDOW: u32 = 256 << 10;
+/// Bytes of headers that a question may have.
+const HEADERS: u32 = 8 << 10;
+/// How often it is said that connections are refused.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// The asking side.
 #[derive(Debug)]
@@ -83,13 +92,17 @@ impl Grpc {
         Ok(connection)
     }
 
-    /// Something failed on `connection`: the next question makes a new one.
+    /// Something failed on `connection`: the next question makes a new one, unless it only was refused.
     fn give_up(&self, address: &str, connection: &Connection, status: &Status) -> TransportError {
+        let cause = root_cause(status);
+        if status.code() == Code::ResourceExhausted && status.message() == NO_ROOM {
+            // It was not heard to its end.
+            return TransportError::Unreachable(format!("{address}: {NO_ROOM}"));
+        }
         let mut connections = self.connections.lock();
         if connections.get(address).is_some_and(|kept| kept.number == connection.number) {
             connections.remove(address);
         }
-        let cause = root_cause(status);
         if was_refused(status) {
             TransportError::Unreachable(format!("cannot connect to {address}: {cause}"))
         } else {
@@ -152,30 +165,37 @@ pub(crate) async fn serve(
     service: Arc<dyn Serve>,
     stop: CancellationToken,
 ) -> Result<(), io::Error> {
-    let service = ControlServer::new(Service(service))
+    serve_within(listener, service, stop, Limits::default()).await
+}
+
+/// [`serve`] with these limits.
+pub(super) async fn serve_within(
+    listener: Listener,
+    service: Arc<dyn Serve>,
+    stop: CancellationToken,
+    limits: Limits,
+) -> Result<(), io::Error> {
+    let inner = ControlServer::new(Service(service))
         .max_decoding_message_size(MAX_ENVELOPE_BYTES)
         .max_encoding_message_size(MAX_ENVELOPE_BYTES);
-    let ended = stop.clone();
-    let incoming = futures::stream::unfold(listener, move |listener| {
-        let stop = ended.clone();
-        async move {
-            loop {
-                match listener.accept().await {
-                    Ok((stream, _)) => {
-                        let _ = stream.set_nodelay(true);
-                        let stopped = Box::pin(stop.cancelled_owned());
-                        return Some((Ok::<_, io::Error>(Served { stream, stopped }), listener));
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "accepting a control connection failed");
-                        tokio::time::sleep(Duration::from_millis(100)).await;
-                    }
-                }
-            }
-        }
+    let service = Bounded { inner, conversations: "/firn.control.Control/Open" };
+    let door = Door {
+        listener,
+        open: Arc::new(Semaphore::new(limits.connections)),
+        bytes: Arc::new(Budget::new(limits.bytes, None)),
+        limits,
+        stop: stop.clone(),
+        refused: None,
+    };
+    let incoming = futures::stream::unfold(door, |mut door| async move {
+        let served = door.next().await;
+        Some((Ok::<_, io::Error>(served), door))
     });
     Server::builder()
         .max_concurrent_streams(MAX_OPEN_PER_CONNECTION)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .http2_max_header_list_size(HEADERS)
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .serve_with_incoming_shutdown(service, incoming, stop.cancelled_owned())
@@ -183,16 +203,66 @@ pub(crate) async fn serve(
         .map_err(io::Error::other)
 }
 
+/// Where connections come in.
+struct Door {
+    listener: Listener,
+    open: Arc<Semaphore>,
+    bytes: Arc<Budget>,
+    limits: Limits,
+    stop: CancellationToken,
+    /// When it was said that connections are refused.
+    refused: Option<Instant>,
+}
+
+impl Door {
+    /// The next connection. Those for which there is no room are hung up on.
+    async fn next(&mut self) -> Served {
+        loop {
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a control connection failed");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let Ok(place) = Arc::clone(&self.open).try_acquire_owned() else {
+                if self.refused.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+                    self.refused = Some(Instant::now());
+                    let (open, from) = (self.limits.connections, stream.peer_addr().ok());
+                    tracing::warn!(open, ?from, "a control connection is refused: too many are open");
+                }
+                continue;
+            };
+            let _ = stream.set_nodelay(true);
+            let budget = Budget::new(self.limits.bytes_per_connection, Some(Arc::clone(&self.bytes)));
+            return Served {
+                stream,
+                stopped: Box::pin(self.stop.clone().cancelled_owned()),
+                silent: Some(Box::pin(tokio::time::sleep(self.limits.first_word))),
+                budget: Arc::new(budget),
+                _place: place,
+            };
+        }
+    }
+}
+
 /// A connection that breaks when the server stops: nothing may be answered by a member that has ended.
 struct Served {
     stream: Stream,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Ready when nothing was said for too long; none once something was.
+    silent: Option<Pin<Box<Sleep>>>,
+    budget: Arc<Budget>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Connected for Served {
-    type ConnectInfo = ();
+    type ConnectInfo = Arc<Budget>;
 
-    fn connect_info(&self) {}
+    fn connect_info(&self) -> Arc<Budget> {
+        Arc::clone(&self.budget)
+    }
 }
 
 impl AsyncRead for Served {
@@ -200,7 +270,18 @@ impl AsyncRead for Served {
         if self.stopped.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.silent = None;
+        }
+        if read.is_pending()
+            && let Some(silent) = &mut self.silent
+            && silent.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
     }
 }
 

@@ -2,11 +2,12 @@
 //! conversation of many. What is said is in [`crate::wire`]; here it is an [`Envelope`] with bytes.
 //!
 //! - [`grpc`]: gRPC over the host's network. Production.
-//! - [`frames`]: the same envelopes behind a length on a plain stream. The simulation, where each task
+//! - [`frames`]: the same envelopes behind a length on a plain stream, without bounds. The simulation, where each task
 //!   and timer of an HTTP/2 stack would make the trace of a seed longer and harder to read.
 //!
 //! Both pass one suite of tests (`tests.rs`).
 
+mod bounds;
 pub(crate) mod frames;
 pub(crate) mod grpc;
 #[cfg(test)]

@@ -10,6 +10,8 @@ use proto::host::{Network, TcpNetwork};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::bounds::Limits;
+use super::grpc::serve_within;
 use super::{Channel, Envelope, Serve, Transport, TransportError, Wire, probe};
 use crate::session::Evidence;
 use crate::tests::network::Net;
@@ -27,7 +29,7 @@ struct Echo {
 #[async_trait]
 impl Serve for Echo {
     async fn answer(&self, question: Envelope) -> Envelope {
-        if &question.body[..] == b"hang" {
+        if question.body.starts_with(b"hang") {
             std::future::pending::<()>().await;
         }
         question
@@ -182,4 +184,86 @@ async fn garbage_ends_its_connection_only() {
         assert!(running.transport.ask(&running.address, envelope("x")).await.is_ok(), "{wire:?}");
         running.stop.cancel();
     }
+}
+
+/// Starts a server that takes little on, over TCP.
+async fn start_small(limits: Limits) -> Running {
+    let network: Arc<dyn Network> = Arc::new(TcpNetwork);
+    let listener = network.listen("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("it listens").to_string();
+    let (sender, ended) = mpsc::channel(8);
+    let stop = CancellationToken::new();
+    let serving = serve_within(listener, Arc::new(Echo { ended: sender }), stop.clone(), limits);
+    tokio::spawn(async move { serving.await.expect("it serves until it is stopped") });
+    let transport = Wire::Grpc.transport(Arc::clone(&network));
+    Running { transport, network, address, stop, ended }
+}
+
+/// Waits until a question is answered.
+async fn answers(running: &Running) {
+    let answered = async {
+        while running.transport.ask(&running.address, envelope("x")).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), answered).await.expect("there is room again");
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_refused_and_that_is_said() {
+    let limits = Limits { bytes: 3 << 20, bytes_per_connection: 2 << 20, ..Limits::default() };
+    let running = start_small(limits).await;
+    let (transport, address) = (&running.transport, running.address.as_str());
+    let long = |bytes: usize| envelope(vec![5; bytes]);
+    assert!(transport.ask(address, long(1 << 20)).await.is_ok());
+    // More than one connection may take, whatever others do.
+    let refused = transport.ask(address, long(2 << 20)).await.expect_err("it does not fit");
+    assert!(matches!(&refused, TransportError::Unreachable(why) if why.contains("too much under way")), "{refused:?}");
+    // What two others have said and is not answered leaves too little.
+    let others = [(); 2].map(|()| Wire::Grpc.transport(Arc::clone(&running.network)));
+    let mut hanging = Vec::new();
+    for other in others {
+        let mut body = b"hang".to_vec();
+        body.resize(1_400_000, 0);
+        let address = address.to_owned();
+        hanging.push(tokio::spawn(async move { other.ask(&address, envelope(body)).await }));
+    }
+    let full = async {
+        while transport.ask(address, long(1 << 20)).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), full).await.expect("both are under way once");
+    assert!(transport.ask(address, envelope("small")).await.is_ok(), "what fits is answered");
+    hanging.iter().for_each(tokio::task::JoinHandle::abort);
+    let room = async {
+        while transport.ask(address, long(1 << 20)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), room).await.expect("what was given up is given back");
+    // A conversation may last: only what is being said counts.
+    let mut channel = transport.open(address, envelope("first")).await.expect("it listens");
+    assert_eq!(channel.from.next().await, Some(envelope("first")));
+    for _ in 0..10 {
+        channel.to.send(long(1 << 20)).await.expect("it is open");
+        assert_eq!(channel.from.next().await, Some(long(1 << 20)));
+    }
+    running.stop.cancel();
+}
+
+#[tokio::test]
+async fn strangers_do_not_keep_others_out() {
+    let limits = Limits { connections: 4, first_word: Duration::from_millis(500), ..Limits::default() };
+    let running = start_small(limits).await;
+    let mut strangers = Vec::new();
+    for _ in 0..4 {
+        strangers.push(running.network.connect(&running.address).await.expect("it listens"));
+    }
+    // The next one is hung up on.
+    let refused = running.transport.ask(&running.address, envelope("x")).await;
+    assert!(refused.is_err(), "{refused:?}");
+    // Who says nothing is hung up on, too.
+    answers(&running).await;
+    running.stop.cancel();
 }

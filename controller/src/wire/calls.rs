@@ -1,8 +1,9 @@
 //! The calls of the control protocol and the bodies that are not raft's or a command's.
 
 use proto::ids::{DirectoryId, NodeId};
+use proto::metadata::NEWEST_LEVEL;
 
-use super::durable_union;
+use super::{decode, durable_union};
 
 /// Versions of the control protocol this Firn speaks: oldest, newest.
 pub(crate) const VERSIONS: (u32, u32) = (1, 1);
@@ -10,7 +11,7 @@ pub(crate) const VERSIONS: (u32, u32) = (1, 1);
 /// What the body of an envelope is. The numbers are stable. An answer has the kind of its question, or [`Kind::Refused`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Who are you? The body is empty; the envelope of the answer says it.
+    /// Who are you? The envelope of the answer says it, and the body which metadata it understands: see [`Levels`].
     Hello = 1,
     /// Raft's entries and heartbeats.
     Append = 2,
@@ -94,7 +95,35 @@ pub(crate) struct Members {
     pub(crate) voters: Vec<Hint>,
 }
 
+/// Levels of the feature `firn.metadata` that a node understands: the body of [`Kind::Hello`], asked and answered. Older nodes
+/// send an empty one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Levels {
+    /// The lowest.
+    pub(crate) oldest: i16,
+    /// The highest.
+    pub(crate) newest: i16,
+}
+
+impl Levels {
+    /// Those that this Firn understands.
+    pub(crate) const OWN: Self = Self { oldest: 0, newest: NEWEST_LEVEL };
+    /// Those of a Firn that does not say.
+    pub(crate) const UNSAID: Self = Self { oldest: 0, newest: 1 };
+
+    /// What the body of a greeting says.
+    pub(crate) fn of(body: &[u8]) -> Self {
+        decode(body).unwrap_or(Self::UNSAID)
+    }
+
+    /// Whether `level` is among them.
+    pub(crate) const fn contain(self, level: i16) -> bool {
+        self.oldest <= level && level <= self.newest
+    }
+}
+
 proto::durable_struct!(
+    Levels { oldest, newest }
     Canvass { last }
     Hint { id, address }
     Members { leader, voters }
@@ -128,6 +157,19 @@ pub(crate) enum Refused {
         /// Newest version the one called speaks.
         newest: u32,
     },
+    /// The caller does not understand the metadata of this cluster.
+    #[error(
+        "the cluster is at level {level} of firn.metadata, and this node understands levels {oldest} to {newest}: install a Firn \
+         that understands it"
+    )]
+    Level {
+        /// Where the cluster is.
+        level: i16,
+        /// Lowest level that the caller understands.
+        oldest: i16,
+        /// Highest level that the caller understands.
+        newest: i16,
+    },
     /// Only the leader does it.
     #[error("it does not lead the quorum")]
     NotLeader(Option<Hint>),
@@ -146,6 +188,7 @@ durable_union!(Refused {
     4 = NotLeader(hint),
     5 = Malformed(why),
     6 = Cannot(why),
+    7 = Level { level, oldest, newest },
 });
 
 #[cfg(test)]
@@ -180,6 +223,7 @@ mod tests {
             Refused::NotLeader(None),
             Refused::Malformed("x".into()),
             Refused::Cannot("y".into()),
+            Refused::Level { level: 3, oldest: 0, newest: 1 },
         ];
         for refused in all {
             assert_eq!(decode(&encode(&refused)), Ok(refused));

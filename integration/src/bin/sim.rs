@@ -23,7 +23,7 @@ struct Arguments {
     /// How many nodes the cluster has.
     #[arg(long, default_value_t = 5)]
     nodes: usize,
-    /// What kind of faults: mixed, power, leaders, store, relay, splits or votes.
+    /// What kind of faults: mixed, power, leaders, store, relay, splits, votes, late or disks.
     #[arg(long, default_value_t = Flavor::Mixed)]
     flavor: Flavor,
     /// How long faults come, in simulated milliseconds.
@@ -32,7 +32,7 @@ struct Arguments {
     /// Numbers of faults to leave out, to find those that matter.
     #[arg(long, value_delimiter = ',')]
     without: Vec<usize>,
-    /// A bug to plant (needs the feature `planted`).
+    /// A bug to plant (needs a build with debug assertions).
     #[arg(long)]
     bug: Option<String>,
     /// Write what is traced into this file.
@@ -88,15 +88,15 @@ fn main() -> ExitCode {
     report(&verdict, arguments.history.as_ref())
 }
 
-#[cfg(feature = "planted")]
+#[cfg(debug_assertions)]
 fn plant(bug: &str) -> Result<(), String> {
     proto::planted::plant(bug.parse().map_err(|error: proto::planted::UnknownBug| error.to_string())?);
     Ok(())
 }
 
-#[cfg(not(feature = "planted"))]
+#[cfg(not(debug_assertions))]
 fn plant(bug: &str) -> Result<(), String> {
-    Err(format!("{bug} cannot be planted: this binary was built without the feature planted"))
+    Err(format!("{bug} cannot be planted: this binary was built without debug assertions"))
 }
 
 fn report(verdict: &Verdict, history: Option<&PathBuf>) -> ExitCode {

@@ -106,10 +106,18 @@ impl Dev {
     ///
     /// # Errors
     /// If it does not end.
-    pub async fn terminate(mut self) -> io::Result<(Vec<String>, ExitStatus)> {
+    pub async fn terminate(self) -> io::Result<(Vec<String>, ExitStatus)> {
         if let Some(pid) = self.pid().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw) {
             kill_process(pid, Signal::TERM)?;
         }
+        self.ended().await
+    }
+
+    /// Waits until the supervisor ends by itself: what it printed after the first line, and how it ended.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub async fn ended(mut self) -> io::Result<(Vec<String>, ExitStatus)> {
         let mut lines = Vec::new();
         while let Some(line) = self.supervisor.line().await? {
             lines.push(line);

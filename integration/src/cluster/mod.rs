@@ -368,10 +368,27 @@ impl Cluster {
     /// # Errors
     /// See [`StartError`].
     pub async fn join(&mut self, id: i32) -> Result<(), StartError> {
-        let node = self.lay_out(id, Roles::Broker)?;
+        self.join_as(id, Roles::Broker).await
+    }
+
+    /// [`Cluster::join`] with any roles. A controller's directory is formatted, and it gets no vote by itself.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn join_as(&mut self, id: i32, roles: Roles) -> Result<(), StartError> {
+        let node = self.lay_out(id, roles)?;
         let quorum = format!("controller.quorum.bootstrap.servers = \"{}\"", self.control().join(","));
         self.write(node, &quorum)?;
+        self.format(id).await?;
         self.restart(id).await
+    }
+
+    /// Where a controller listens for the others: `host:port`.
+    ///
+    /// # Errors
+    /// If there is no such node.
+    pub fn control_of(&self, id: i32) -> io::Result<&str> {
+        Ok(&self.node(id)?.plan.control)
     }
 
     /// Takes a node that was ended off the list.

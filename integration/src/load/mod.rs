@@ -5,11 +5,13 @@ mod committer;
 mod consumer;
 mod deleter;
 mod producer;
+mod reassigner;
 
 pub use committer::Committer;
 pub use consumer::{Consumer, read_everything};
 pub use deleter::Deleter;
 pub use producer::{Kind, Producer};
+pub use reassigner::Reassigner;
 
 use crate::calls::{CallError, Leaders};
 use crate::client::{Client, ClientError};

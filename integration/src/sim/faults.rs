@@ -15,6 +15,9 @@ pub enum Fault {
     Kill(NodeIndex),
     /// The machine loses power, and what was not synced. Nobody answers for it. At the end it is started again.
     PowerLoss(NodeIndex),
+    /// The process ends, and at the end it is started again on an empty disk. For a node without a vote in the quorum: a voter's disk
+    /// is not replaced, its process only ends.
+    NewDisk(NodeIndex),
     /// All machines lose power at once.
     Blackout,
     /// Nothing goes between one node and all others, clients included.
@@ -48,6 +51,7 @@ impl fmt::Display for Fault {
         match self {
             Fault::Kill(node) => write!(f, "kill node {node}"),
             Fault::PowerLoss(node) => write!(f, "power loss of node {node}"),
+            Fault::NewDisk(node) => write!(f, "new disk for node {node}"),
             Fault::Blackout => write!(f, "power loss of all nodes"),
             Fault::Isolate(node) => write!(f, "isolate node {node}"),
             Fault::Cut(a, b) => write!(f, "cut {a} <-> {b}"),
@@ -100,14 +104,27 @@ pub enum Flavor {
     Relay,
     /// Some nodes are cut off from the others, but not from clients, for as long as it takes to elect others.
     Splits,
-    /// Links are slow, the leader of the quorum is cut off, and who votes loses power.
+    /// Links are slow, and all lose power again and again, so that votes are given shortly before.
     Votes,
+    /// What goes between two nodes is held back until others have taken over from one of them, and delivered then.
+    Late,
+    /// A node without a vote loses its disk while few others have what it had.
+    Disks,
 }
 
 impl Flavor {
     /// All of them.
-    pub const ALL: [Flavor; 7] =
-        [Flavor::Mixed, Flavor::Power, Flavor::Leaders, Flavor::Store, Flavor::Relay, Flavor::Splits, Flavor::Votes];
+    pub const ALL: [Flavor; 9] = [
+        Flavor::Mixed,
+        Flavor::Power,
+        Flavor::Leaders,
+        Flavor::Store,
+        Flavor::Relay,
+        Flavor::Splits,
+        Flavor::Votes,
+        Flavor::Late,
+        Flavor::Disks,
+    ];
 
     /// Its name on the command line and in tables.
     pub const fn name(self) -> &'static str {
@@ -119,6 +136,8 @@ impl Flavor {
             Flavor::Relay => "relay",
             Flavor::Splits => "splits",
             Flavor::Votes => "votes",
+            Flavor::Late => "late",
+            Flavor::Disks => "disks",
         }
     }
 }
@@ -171,6 +190,8 @@ impl Schedule {
             Flavor::Relay => relay(dice, shape),
             Flavor::Splits => splits(dice, shape),
             Flavor::Votes => votes(dice, shape),
+            Flavor::Late => late(dice, shape),
+            Flavor::Disks => disks(dice, shape),
         };
         for (from_ms, to_ms, _) in &mut faults {
             *to_ms = (*to_ms).min(shape.span_ms).max(*from_ms + 1);
@@ -302,17 +323,54 @@ fn splits(dice: &mut Dice, shape: Shape) -> Vec<Drawn> {
     faults
 }
 
+/// A vote is on its way for tens of milliseconds, and elections follow blackouts within a few hundred.
 fn votes(dice: &mut Dice, shape: Shape) -> Vec<Drawn> {
-    const SHORT_MS: u64 = 2_500;
     let mut faults = Vec::new();
-    for round in 0..shape.span_ms / SHORT_MS {
+    for a in 0..shape.nodes {
+        for b in a + 1..shape.nodes {
+            faults.push((0, shape.span_ms, Fault::SlowLink(a, b, 20 + dice.below(25))));
+        }
+    }
+    let mut from_ms = 500;
+    while from_ms + 1_500 < shape.span_ms {
+        let to_ms = from_ms + 20 + dice.below(60);
+        faults.push((from_ms, to_ms, Fault::Blackout));
+        from_ms = to_ms + 100 + dice.below(600);
+    }
+    faults
+}
+
+/// A broker of which nothing is heard is taken for dead after three seconds.
+const SESSION_MS: u64 = 3_000;
+
+fn late(dice: &mut Dice, shape: Shape) -> Vec<Drawn> {
+    let mut faults = Vec::new();
+    for round in 0..shape.span_ms / 5_000 {
         let (a, b, c) = three(dice, shape.nodes);
-        let from_ms = round * SHORT_MS + dice.below(200);
-        faults.push((from_ms, from_ms + 2_000, Fault::SlowLink(b, c, 100 + dice.below(200))));
-        faults.push((from_ms, from_ms + 700 + dice.below(900), Fault::Isolate(a)));
-        let then_ms = from_ms + 500 + dice.below(900);
-        let voter = if dice.one_in(2) { b } else { c };
-        faults.push((then_ms, then_ms + 50 + dice.below(300), Fault::PowerLoss(voter)));
+        let from_ms = round * 5_000 + dice.below(500);
+        let to_ms = from_ms + SESSION_MS - 400 + dice.below(1_400);
+        faults.push((from_ms, to_ms, Fault::Hold(a, b)));
+        let then_ms = from_ms + dice.below(1_500);
+        faults.push((then_ms.saturating_sub(700), then_ms + dice.below(500), Fault::Kill(c)));
+        if dice.one_in(2) {
+            // Nobody else can put anything into the store meanwhile.
+            faults.push((from_ms + 1_200 + dice.below(1_000), to_ms + 200, Fault::StoreHangs));
+        }
+    }
+    faults
+}
+
+fn disks(dice: &mut Dice, shape: Shape) -> Vec<Drawn> {
+    // Always the same one: another copy of what was acknowledged is on a disk that stays.
+    let lost = shape.nodes - 1;
+    let mut faults = Vec::new();
+    for round in 0..shape.span_ms / ROUND_MS {
+        let from_ms = round * ROUND_MS + dice.below(300);
+        let to_ms = from_ms + 2_500 + dice.below(1_400);
+        let gone = dice.index(lost.max(1));
+        faults.push((from_ms, to_ms, if dice.one_in(2) { Fault::Kill(gone) } else { Fault::Isolate(gone) }));
+        let then_ms = from_ms + 300 + dice.below(1_500);
+        faults.push((then_ms, then_ms + 50 + dice.below(300), Fault::NewDisk(lost)));
     }
     faults
 }
@@ -375,7 +433,7 @@ mod tests {
 
     #[test]
     fn every_fault_ends_within_the_span_and_names_nodes_that_are() {
-        for (seed, flavor) in (0..700).zip(Flavor::ALL.into_iter().cycle()) {
+        for (seed, flavor) in (0..900).zip(Flavor::ALL.into_iter().cycle()) {
             for timed in Schedule::draw(seed, Shape { flavor, ..SHAPE }).faults() {
                 assert!(timed.from_ms < timed.to_ms && timed.to_ms <= SHAPE.span_ms, "{timed}");
                 match &timed.fault {

@@ -5,7 +5,7 @@
 //! - [`net`], [`objects`], [`store`]: what nodes are handed in place of a network, an object store and a file of the quorum's; the disk is
 //!   the broker's own `SimDisk`.
 //! - [`world`]: the machines, and what faults do to them.
-//! - [`monitor`]: what must hold of the metadata on all nodes.
+//! - [`monitor`]: what must hold of the metadata on all nodes, of replicas and of votes.
 //! - [`run`]: one run from start to verdict.
 //! - [`trace`]: what happened, as one number.
 //!

@@ -3,10 +3,10 @@
 use super::faults::{Flavor, Schedule, Shape, Timed};
 use super::monitor::Monitor;
 use super::trace::Trace;
-use super::world::{CLIENTS, World, address};
+use super::world::{CLIENTS, CLUSTER, World, address};
 use crate::dice::Dice;
 use crate::history::{Acks, Event, History, Place, Report, check};
-use crate::load::{Book, Committer, Consumer, Contacts, Deleter, Kind, Producer, read_everything, within};
+use crate::load::{Book, Committer, Consumer, Contacts, Deleter, Kind, Producer, Reassigner, read_everything, within};
 use parking_lot::Mutex;
 use proto::errors::ErrorCode;
 use proto::host::Network;
@@ -14,6 +14,7 @@ use proto::records::BatchBuilder;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tiering::store::Layout;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -26,7 +27,9 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// Load goes on without faults for so long at the beginning and at the end.
 const CALM: Duration = Duration::from_secs(2);
 /// Objects are looked at once in so many milliseconds.
-const LOOK_MS: u64 = 250;
+const LOOK_MS: u64 = 200;
+/// Replicas are looked at once in so many milliseconds.
+const REPLICAS_MS: u64 = 4;
 /// A run that takes longer hangs.
 const WHOLE: Duration = Duration::from_secs(240);
 
@@ -53,7 +56,8 @@ impl Plan {
         match self.nodes {
             0..=2 => 1,
             3..=4 => 3,
-            _ if self.seed.is_multiple_of(2) => 5,
+            // Only who has no vote may come back on another disk.
+            _ if self.seed.is_multiple_of(2) && self.flavor != Flavor::Disks => 5,
             _ => 3,
         }
     }
@@ -126,6 +130,8 @@ pub fn run(plan: &Plan, trace: &Trace) -> Verdict {
         Ok(())
     });
     let mut conductor = Conductor::new(plan.schedule());
+    let mut ticks = 0_u64;
+    let layout = Layout::new("", CLUSTER);
     let ended = loop {
         match sim.step() {
             Ok(true) => break None,
@@ -134,6 +140,19 @@ pub fn run(plan: &Plan, trace: &Trace) -> Verdict {
             Err(error) => break Some(error.to_string()),
         }
         world.supervise(&mut sim);
+        trace.take_votes().into_iter().for_each(|given| monitor.voted(&given));
+        ticks += 1;
+        if ticks.is_multiple_of(REPLICAS_MS) {
+            monitor.look();
+            // The id of a cluster of one is its own choice.
+            if plan.nodes > 1 && ticks.is_multiple_of(LOOK_MS) {
+                monitor.look_at_objects(&layout, &world.objects().objects());
+            }
+            // All that comes after may follow from it.
+            if !monitor.is_content() {
+                break None;
+            }
+        }
         if *staged.borrow() >= Stage::Loaded && conductor.conduct(&mut sim, &mut world) {
             whole.send_replace(true);
         }
@@ -197,6 +216,9 @@ struct Story {
     is_whole: watch::Receiver<bool>,
 }
 
+/// Replicas of each partition, where there are so many nodes.
+const REPLICAS: usize = 3;
+
 /// Name and value of a topic's settings.
 type Configs = &'static [(&'static str, &'static str)];
 
@@ -210,7 +232,7 @@ const TOPICS: [(&str, i32, Configs); 2] = [
             ("segment.bytes", "1048576"),
             ("local.retention.bytes", "1"),
             ("local.retention.ms", "1000"),
-            ("segment.ms", "1000"),
+            ("segment.ms", "250"),
             ("firn.tier.max.lag.ms", "1000"),
             ("retention.ms", "-1"),
         ],
@@ -257,7 +279,7 @@ impl Story {
     async fn create_topics(&self) -> Result<(), String> {
         let mut contacts = self.contacts();
         let deadline = Instant::now() + COMES_UP;
-        let replicas = i16::try_from(self.nodes.min(3)).unwrap_or(1);
+        let replicas = i16::try_from(self.nodes.min(REPLICAS)).unwrap_or(1);
         let in_sync = replicas.min(2).to_string();
         for (name, partitions, configs) in TOPICS {
             let configs: Vec<_> = configs.iter().copied().chain([("min.insync.replicas", in_sync.as_str())]).collect();
@@ -283,7 +305,8 @@ impl Story {
         Ok(())
     }
 
-    /// Two producers for each partition, two consumers of everything, two groups that commit, and somebody who deletes.
+    /// Two producers for each partition, two consumers of everything, two groups that commit, somebody who deletes, and where there are
+    /// more brokers than replicas somebody who moves partitions.
     fn load(&self, stop: &watch::Receiver<bool>) -> Vec<tokio::task::JoinHandle<()>> {
         let mut tasks = Vec::new();
         for (index, place) in places().into_iter().enumerate() {
@@ -312,6 +335,11 @@ impl Story {
             let group = format!("g{number}");
             let committer = Committer::new(group, place, self.book.clone(), self.contacts(), self.dice());
             tasks.push(tokio::spawn(committer.run(stop.clone(), DRAIN)));
+        }
+        if self.nodes > REPLICAS {
+            let brokers = (0..self.nodes).filter_map(|node| i32::try_from(node).ok()).collect();
+            let reassigner = Reassigner::new(places(), brokers, self.contacts(), self.dice());
+            tasks.push(tokio::spawn(reassigner.run(stop.clone())));
         }
         tasks
     }

@@ -20,13 +20,28 @@ struct Sum {
     lines: u64,
     text: Option<Box<dyn Write + Send>>,
     shown: Level,
+    votes: Vec<Given>,
 }
+
+/// A vote that a voter of the quorum said it gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// Who gives it.
+    pub voter: String,
+    /// Which term the candidate wants to lead in.
+    pub term: u64,
+    /// The candidate.
+    pub candidate: u64,
+}
+
+/// Where votes are traced, in the fields `term` and `candidate`.
+const VOTES: &str = "controller::raft::serve";
 
 impl Trace {
     /// Begins to take down what is traced from here on, for the rest of the process. Lines up to `shown` are also written to `text`.
     /// With `TRACE` everything is taken down; else what is loud is only as far as `INFO`.
     pub fn install(text: Option<Box<dyn Write + Send>>, shown: Level) -> Trace {
-        let trace = Trace(Arc::new(Mutex::new(Sum { crc: 0, lines: 0, text, shown })));
+        let trace = Trace(Arc::new(Mutex::new(Sum { crc: 0, lines: 0, text, shown, votes: Vec::new() })));
         tracing_subscriber::registry().with(trace.clone()).init();
         trace
     }
@@ -45,6 +60,11 @@ impl Trace {
     /// Notes something that is not traced by whom it happens to.
     pub fn note(&self, line: &str) {
         self.0.lock().add(line, Level::INFO);
+    }
+
+    /// The votes that were given since this was asked last, in order.
+    pub fn take_votes(&self) -> Vec<Given> {
+        std::mem::take(&mut self.0.lock().votes)
     }
 
     /// The checksum over all lines so far, and how many there were.
@@ -78,10 +98,19 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Trace {
         let at = turmoil::sim_elapsed().unwrap_or_default();
         let metadata = event.metadata();
         let mut line = format!("{:>9.3} ", at.as_secs_f64() * 1000.0);
+        let mut node = String::new();
         if let Some(span) = ctx.lookup_current()
             && let Some(name) = span.extensions().get::<NodeName>()
         {
             let _ = write!(line, "[{}] ", name.0);
+            node.clone_from(&name.0);
+        }
+        if metadata.target() == VOTES {
+            let mut vote = Vote::default();
+            event.record(&mut vote);
+            if let (Some(term), Some(candidate)) = (vote.term, vote.candidate) {
+                self.0.lock().votes.push(Given { voter: node, term, candidate });
+            }
         }
         let _ = write!(line, "{} {}:", metadata.level(), metadata.target());
         event.record(&mut Text(&mut line));
@@ -101,6 +130,24 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Trace {
 }
 
 struct NodeName(String);
+
+#[derive(Default)]
+struct Vote {
+    term: Option<u64>,
+    candidate: Option<u64>,
+}
+
+impl Visit for Vote {
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        match field.name() {
+            "term" => self.term = Some(value),
+            "candidate" => self.candidate = Some(value),
+            _ => {}
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
+}
 
 struct Text<'a>(&'a mut String);
 

@@ -27,7 +27,7 @@ const EPOCH_MS: Millis = 1_767_225_600_000;
 /// A process that ended by itself is started again after so long.
 const RESTART_AFTER: Duration = Duration::from_millis(500);
 /// Id of every simulated cluster.
-const CLUSTER: &str = "Zmlybi1zaW11bGF0aW9uMQ";
+pub const CLUSTER: &str = "Zmlybi1zaW11bGF0aW9uMQ";
 /// The host that clients run on.
 pub const CLIENTS: &str = "clients";
 /// The longest an operation of a disk takes while nothing is wrong.
@@ -70,6 +70,8 @@ struct Shared {
 
 struct State {
     disk: SimDisk,
+    /// How often it was replaced by an empty one.
+    disks: u64,
     /// The quorum's store, which does not lie on `disk`.
     store: Arc<SimStore>,
     up: bool,
@@ -92,6 +94,8 @@ impl State {
 /// All machines, and everything between them.
 pub struct World {
     seed: u64,
+    /// How many of the first machines vote in the quorum.
+    voters: usize,
     machines: Vec<Machine>,
     links: Links,
     objects: SimObjects,
@@ -100,6 +104,13 @@ pub struct World {
     /// How many faults cut a direction.
     cuts: BTreeMap<(IpAddr, IpAddr), u32>,
     held: Vec<(usize, IpAddr, IpAddr)>,
+}
+
+/// The disk of a machine, empty: the first, or one that takes the place of another.
+fn disk(seed: u64, index: NodeIndex, number: u64) -> SimDisk {
+    let disk = SimDisk::new(seed ^ (index as u64 + 1) << 32 ^ number << 52);
+    disk.set_latency(DISK_LATENCY);
+    disk
 }
 
 /// Where node `index` serves clients.
@@ -116,9 +127,8 @@ impl World {
         let mut machines = Vec::new();
         for index in 0..nodes {
             let name = format!("node-{index}");
-            let disk = SimDisk::new(seed ^ (index as u64 + 1) << 32);
-            disk.set_latency(DISK_LATENCY);
-            let state = State { disk, store: Arc::default(), up: true, starts: 0, boots: 0, ended: None };
+            let disk = disk(seed, index, 0);
+            let state = State { disk, disks: 0, store: Arc::default(), up: true, starts: 0, boots: 0, ended: None };
             let shared = Arc::new(Shared { state: Mutex::new(state), clock: Arc::default() });
             let (links, objects, of, plan) = (links.clone(), objects.clone(), Arc::clone(&shared), plan.clone());
             let monitor = monitor.clone();
@@ -137,7 +147,8 @@ impl World {
             machines.push(Machine { name, address, shared, down: Vec::new(), restart_at: None });
         }
         let clients = sim.lookup(CLIENTS);
-        World { seed, machines, links, objects, trace, clients, cuts: BTreeMap::new(), held: Vec::new() }
+        let voters = plan.voters();
+        World { seed, voters, machines, links, objects, trace, clients, cuts: BTreeMap::new(), held: Vec::new() }
     }
 
     /// The network as clients see it.
@@ -162,6 +173,12 @@ impl World {
         match &timed.fault {
             Fault::Kill(node) => self.kill(sim, *node, number),
             Fault::PowerLoss(node) => self.cut_power(sim, *node, number),
+            Fault::NewDisk(node) => {
+                self.kill(sim, *node, number);
+                if *node >= self.voters {
+                    self.replace_disk(*node);
+                }
+            }
             Fault::Blackout => (0..self.machines.len()).for_each(|node| self.cut_power(sim, node, number)),
             Fault::Isolate(_) | Fault::Cut(..) | Fault::CutOneWay(..) | Fault::Split(_) => {
                 for (from, to) in self.directions(&timed.fault) {
@@ -199,7 +216,7 @@ impl World {
         self.trace.note(&format!("{:?} ends: {timed}", sim.elapsed()));
         let number = timed.number;
         match &timed.fault {
-            Fault::Kill(node) => self.come_back(sim, *node, number),
+            Fault::Kill(node) | Fault::NewDisk(node) => self.come_back(sim, *node, number),
             Fault::PowerLoss(node) => self.power_on(sim, *node, number),
             Fault::Blackout => (0..self.machines.len()).for_each(|node| self.power_on(sim, node, number)),
             Fault::Isolate(_) | Fault::Cut(..) | Fault::CutOneWay(..) | Fault::Split(_) => {
@@ -264,6 +281,12 @@ impl World {
         // The machine goes on without the process.
         sim.crash(machine.name.as_str());
         sim.bounce(machine.name.as_str());
+    }
+
+    fn replace_disk(&mut self, node: NodeIndex) {
+        let mut state = self.machines[node].shared.state.lock();
+        state.disks += 1;
+        state.disk = disk(self.seed, node, state.disks);
     }
 
     fn come_back(&mut self, sim: &mut Sim<'_>, node: NodeIndex, number: usize) {
@@ -411,8 +434,8 @@ impl Process {
             node::format(&config, &host, CLUSTER).await.map_err(|error| error.to_string())?;
         }
         let node = Node::start(config, host).await.map_err(|error| error.to_string())?;
-        if let Some(images) = node.images() {
-            tokio::spawn(self.monitor.clone().follow(self.index, images));
+        if let (Some(images), Some(partitions)) = (node.images(), node.partitions()) {
+            tokio::spawn(self.monitor.clone().follow(self.index, images, partitions));
         }
         tracing::info!(start, "serves");
         Ok(node.failed().await)
@@ -436,6 +459,7 @@ fn config(index: NodeIndex, plan: &Plan) -> Result<ServerConfig, String> {
         ("firn.disk.reserve.bytes", "0".to_owned()),
         ("group.initial.rebalance.delay.ms", "0".to_owned()),
         ("offsets.topic.num.partitions", "2".to_owned()),
+        ("min.insync.replicas", plan.nodes.min(2).to_string()),
     ];
     let votes = index < plan.voters();
     if plan.nodes > 1 {

@@ -147,6 +147,20 @@ async fn a_node_that_dies_stays_dead_until_the_same_command_brings_it_back() {
 }
 
 #[tokio::test]
+async fn a_cluster_of_which_nothing_is_left_has_failed() {
+    let _alone = alone().await;
+    let home = home();
+    let dev = three(&home.path().join("data"), ports()).await;
+    let members = dev.members().to_vec();
+    for member in &members {
+        member.signal(Signal::KILL).expect("it runs");
+    }
+    until("the end to be said", async || dev.log().contains("every node has ended").then_some(())).await;
+    let (_, status) = dev.ended().await.expect("it ends by itself");
+    assert_eq!(status.code(), Some(1), "{status}");
+}
+
+#[tokio::test]
 async fn nodes_end_with_a_supervisor_that_is_killed() {
     let _alone = alone().await;
     let home = home();

@@ -1,8 +1,10 @@
 //! A cluster that grows from three brokers to five and shrinks again, under load.
 
 use crate::faults::APART;
-use crate::stand::{Stand, TOPIC, until};
+use crate::stand::{FIRN, Stand, TOPIC, until};
 use integration::calls::PartitionView;
+use integration::cluster::{Roles, Shape};
+use integration::process::Firn;
 use proto::errors::ErrorCode;
 use proto::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
 use proto::messages::{AlterPartitionReassignmentsRequest, UnregisterBrokerRequest};
@@ -90,5 +92,68 @@ async fn brokers_join_by_address_get_their_share_and_leave_again() {
         stand.goes_on(50).await;
     }
     stand.in_sync(3, None).await;
+    stand.judge().await;
+}
+
+/// What a broker knows of a topic that is made now, through another.
+async fn sees_new_topics(stand: &Stand, id: i32, topic: &str) {
+    stand.create_topic(topic, 1).await;
+    until("a new topic to be seen", async || {
+        let known = stand.cluster.connect_to(id).await.ok()?.partitions(topic).await.ok()?;
+        known.iter().all(|partition| partition.leader >= 0).then_some(())
+    })
+    .await;
+}
+
+/// Gives a vote, or takes one.
+async fn vote(stand: &Stand, arguments: &[&str]) {
+    let http = stand.cluster.http(1).expect("a node").to_owned();
+    let all = [&["cluster", "voter"][..], arguments, &["--admin", &http]].concat();
+    let finished = Firn::new(FIRN, &stand.cluster.home().join("log"), &all).finish().await.expect("it ends");
+    assert!(finished.status.success(), "{arguments:?}: {}", finished.stderr);
+}
+
+async fn voters(stand: &Stand) -> Vec<i32> {
+    until("the quorum to be described", async || stand.client().await.voters().await.ok()).await
+}
+
+/// A node that is a controller, too, serves clients whether it votes or not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_combined_node_serves_without_a_vote() {
+    let mut stand = Stand::start(Shape::Combined(3)).await;
+    // One that was never added, and restarts.
+    stand.cluster.join_as(3, Roles::Both).await.unwrap_or_else(|error| panic!("node 3 does not join: {error}"));
+    sees_new_topics(&stand, 3, "before-it-votes").await;
+    stand.cluster.end(3).await.expect("it runs");
+    stand.cluster.restart(3).await.unwrap_or_else(|error| panic!("node 3 does not come back: {error}"));
+    sees_new_topics(&stand, 3, "after-a-restart").await;
+
+    let address = stand.cluster.control_of(3).expect("a node").to_owned();
+    vote(&stand, &["add", "3", &address]).await;
+    assert_eq!(voters(&stand).await, [0, 1, 2, 3]);
+    stand.goes_on(50).await;
+
+    // Followers, and whoever leads the quorum.
+    let (leader, _) = stand.controller_but(&[]).await;
+    for (round, removed) in [leader, 3].into_iter().filter(|id| *id != 1).enumerate() {
+        if !voters(&stand).await.contains(&removed) {
+            continue;
+        }
+        vote(&stand, &["remove", &removed.to_string()]).await;
+        assert!(!voters(&stand).await.contains(&removed));
+        stand.goes_on(50).await;
+        sees_new_topics(&stand, removed, &format!("removed-{round}")).await;
+        // What it learns does not depend on who led when it was removed.
+        let (leader, _) = stand.controller_but(&[]).await;
+        if leader != removed && voters(&stand).await.len() >= 3 {
+            stand.cluster.end(leader).await.expect("it runs");
+            sees_new_topics(&stand, removed, &format!("later-{round}")).await;
+            stand.cluster.restart(leader).await.unwrap_or_else(|error| panic!("{leader} does not come back: {error}"));
+        }
+        stand.cluster.end(removed).await.expect("it runs");
+        stand.cluster.restart(removed).await.unwrap_or_else(|error| panic!("{removed} does not come back: {error}"));
+        sees_new_topics(&stand, removed, &format!("back-{round}")).await;
+        stand.in_sync(3, Some(removed)).await;
+    }
     stand.judge().await;
 }

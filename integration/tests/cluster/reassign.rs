@@ -4,6 +4,7 @@ use crate::stand::{alone, home, plan, until};
 use integration::client::Client;
 use integration::cluster::{Cluster, Shape};
 use proto::errors::ErrorCode;
+use proto::host::{Clock, SystemClock};
 use proto::messages::add_raft_voter_request::Listener;
 use proto::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
 use proto::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig};
@@ -126,7 +127,12 @@ impl Desk {
         let resource =
             AlterConfigsResource { resource_type: kind, resource_name: name.to_owned(), configs: configs.collect() };
         let request = IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false };
-        let answer = self.client().await.call(&request).await.expect("an answer");
+        // What is a broker's own is said to that one.
+        let mut client = match name.parse() {
+            Ok(broker) if kind == BROKER => self.cluster.connect_to(broker).await.expect("it answers"),
+            _ => self.client().await,
+        };
+        let answer = client.call(&request).await.expect("an answer");
         assert_eq!(known(answer.responses[0].error_code), ErrorCode::None, "{answer:?}");
     }
 
@@ -145,8 +151,9 @@ impl Desk {
         let value = vec![7; 1 << 19];
         for _ in 0..batches {
             let mut batch = BatchBuilder::new();
-            batch.append(0, None, Some(&value), &[]);
-            batch.append(0, None, Some(&value[..(1 << 19) - 4096]), &[]);
+            let now = SystemClock.now_ms();
+            batch.append(now, None, Some(&value), &[]);
+            batch.append(now, None, Some(&value[..(1 << 19) - 4096]), &[]);
             client.produce(topic, partition, batch.build()).await.expect("acknowledged");
         }
     }
@@ -263,6 +270,7 @@ async fn leaders_are_elected_as_kafkas_api_says() {
     desk.fill("lonely", 0, 1, 1).await;
     desk.cluster.restart(0).await.unwrap_or_else(|error| panic!("it does not start: {error}"));
     desk.until_replicas("t", |found| found.iter().all(|one| one.2.len() == 3)).await;
+    desk.until_replicas("lonely", |found| found[0].2.len() == 2).await;
     assert_eq!(elect(&desk, PREFERRED, None).await.iter().map(|one| one.1).collect::<Vec<_>>(), [ErrorCode::None; 2]);
     desk.until_replicas("t", |found| found[0].0 == 0 && found[1].0 == 1).await;
     desk.until_replicas("lonely", |found| found[0] == (0, vec![0, 1], vec![0, 1])).await;
@@ -297,7 +305,8 @@ async fn until_voters(desk: &Desk, ask: i32, expected: &[i32]) -> Vec<(i32, prot
         let found = voters(desk, ask).await?;
         let mut ids: Vec<i32> = found.iter().map(|one| one.0).collect();
         ids.sort_unstable();
-        (ids == expected).then_some(found)
+        // Their disks are known once they were met.
+        (ids == expected && found.iter().all(|one| !one.1.is_nil())).then_some(found)
     })
     .await
 }

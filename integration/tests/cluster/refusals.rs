@@ -1,9 +1,13 @@
 //! Nodes that have no business in a cluster: each is told so in one line, and the cluster goes on.
 
 use crate::faults::APART;
-use crate::stand::{FIRN, Stand, until};
+use crate::stand::{FIRN, Stand, TOPIC, until};
 use integration::cluster::{Blow, Cluster, free_ports};
 use integration::process::{Finished, Firn};
+use proto::errors::ErrorCode;
+use proto::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
+use proto::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use proto::messages::{AlterPartitionReassignmentsRequest, CreateTopicsRequest};
 use std::path::Path;
 use std::time::Duration;
 
@@ -183,5 +187,45 @@ async fn a_broker_with_another_object_store_or_layout_is_refused() {
     std::fs::write(&meta, text).expect("written");
     stand.cluster.restart(2).await.unwrap_or_else(|error| panic!("with its own it starts: {error}"));
     stand.in_sync(3, Some(2)).await;
+    stand.judge().await;
+}
+
+/// What no cluster of three can give: each time one code and one line that names it, and nothing has changed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_three_brokers_cannot_do_is_refused() {
+    let stand = Stand::start(APART).await;
+    let create = |name: &str, replication_factor: i16, min_in_sync: &str| {
+        let configs =
+            vec![CreatableTopicConfig { name: "min.insync.replicas".to_owned(), value: Some(min_in_sync.to_owned()) }];
+        let topic = CreatableTopic {
+            name: name.to_owned(),
+            num_partitions: 1,
+            replication_factor,
+            configs,
+            ..Default::default()
+        };
+        CreateTopicsRequest { topics: vec![topic], timeout_ms: 30_000, validate_only: false }
+    };
+    let mut client = stand.client().await;
+    for (factor, min_in_sync, code, about) in [
+        (4, "1", ErrorCode::InvalidReplicationFactor, ["4", "3"]),
+        (3, "4", ErrorCode::InvalidConfig, ["min.insync.replicas is 4", "only 3 replica"]),
+    ] {
+        let answer = client.call(&create("never", factor, min_in_sync)).await.expect("an answer");
+        let topic = answer.topics.first().expect("the topic");
+        let said = topic.error_message.clone().unwrap_or_default();
+        assert_eq!(ErrorCode::from_code(topic.error_code), Some(code), "{said}");
+        assert!(about.iter().all(|about| said.contains(about)) && said.lines().count() == 1, "{said}");
+    }
+    let partition = ReassignablePartition { partition_index: 0, replicas: Some(vec![0, 1, 77]) };
+    let topics = vec![ReassignableTopic { name: TOPIC.to_owned(), partitions: vec![partition] }];
+    let request = AlterPartitionReassignmentsRequest { topics, timeout_ms: 30_000, ..Default::default() };
+    let answer = client.call(&request).await.expect("an answer");
+    let partition = &answer.responses.first().expect("the topic").partitions[0];
+    assert_eq!(ErrorCode::from_code(partition.error_code), Some(ErrorCode::InvalidReplicaAssignment));
+    let said = partition.error_message.clone().unwrap_or_default();
+    assert!(said.contains("broker 77, but no such broker is registered"), "{said}");
+    assert!(!client.topics().await.expect("topics").contains(&"never".to_owned()));
+    stand.goes_on(50).await;
     stand.judge().await;
 }

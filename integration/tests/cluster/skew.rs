@@ -62,7 +62,8 @@ async fn a_broker_that_is_older_than_what_its_cluster_has_switched_on_is_refused
     std::fs::write(&file, text).expect("written");
     let server = ["server", "--config", &file.display().to_string()];
     let finished = Firn::new(FIRN, &home.path().join("log"), &server).finish().await.expect("it ends");
-    let understands = format!("understands levels 0 to {NEWEST_LEVEL} of the feature {FEATURE}");
-    one_line(&finished, &["broker 7", &understands, &format!("the cluster is at {ahead}")]);
+    let (understands, is_at) =
+        (format!("levels 0 to {NEWEST_LEVEL}"), format!("the cluster is at level {ahead} of {FEATURE}"));
+    one_line(&finished, &["node 7", &understands, &is_at, "install a Firn that understands it"]);
     node.shutdown().await;
 }

@@ -219,8 +219,8 @@ fn count(services: &Services, targets: &[Target], found: &[Found], limits: Limit
         let bytes = found.records.len() as u64;
         match (&target.partition, limits.reader) {
             (_, _) if bytes == 0 => {}
-            (Ok(partition), Reader::Follower(id)) => {
-                if services.replication.is_slowed(partition.tp(), id) {
+            (Ok(partition), Reader::Follower(_)) => {
+                if services.replication.is_slowed(partition.tp()) {
                     services.replication.served(bytes);
                 }
             }

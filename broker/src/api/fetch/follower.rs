@@ -92,7 +92,7 @@ impl Follower {
             image.partition(tp).is_some_and(|state| state.isr.contains(&self.id))
         };
         let replication = &services.replication;
-        replication.is_slowed(tp, self.id) && !replication.may_serve() && !in_sync()
+        replication.is_slowed(tp) && !replication.may_serve() && !in_sync()
     }
 }
 

@@ -133,6 +133,10 @@ fn free_port(host: &str, given: &mut BTreeSet<u16>) -> Result<u16, String> {
     Ok(port)
 }
 
+/// Said when there is nothing left to run.
+const ALL_ENDED: &str =
+    "every node has ended; what each said last stands above, and the same command starts them again";
+
 /// A node's process.
 struct Running<'a> {
     member: &'a Member,
@@ -195,6 +199,7 @@ async fn supervise(cluster: &Cluster, files: &[PathBuf], sets: &[String], json: 
         _ = interrupt.recv() => Ok(false),
         served = all_serve(&mut running) => served.map(|()| true),
     };
+    let mut fallen = Ok(());
     if matches!(served, Ok(true)) {
         let greeted = out::print(greeting(&running, json));
         if let Err(error) = greeted {
@@ -205,13 +210,13 @@ async fn supervise(cluster: &Cluster, files: &[PathBuf], sets: &[String], json: 
             biased;
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
-            () = watch(&mut running) => out::note("every node has ended"),
+            () = watch(&mut running) => fallen = Err(ALL_ENDED.to_owned()),
         }
     }
     let ended = end(running).await;
     // The last lines of those that ended.
     while logs.join_next().await.is_some() {}
-    served.and(ended).map(|()| ExitCode::SUCCESS)
+    served.and(fallen).and(ended).map(|()| ExitCode::SUCCESS)
 }
 
 /// Returns when all nodes serve clients.

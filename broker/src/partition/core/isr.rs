@@ -103,14 +103,15 @@ impl Core {
             return Vec::new();
         }
         let (now, end) = (fetched.now_ms, self.layout.end());
-        let mut replica = known.filter(|known| known.broker_epoch == told).unwrap_or(Replica {
-            broker_epoch: told,
-            end: 0,
-            log_start: 0,
-            last_fetch: Millis::MIN,
-            caught_up: Millis::MIN,
-            end_at_last_fetch: Offset::MAX,
-        });
+        let mut replica =
+            known.filter(|known| known.broker_epoch == told || planted(Bug::ZombieNotFenced)).unwrap_or(Replica {
+                broker_epoch: told,
+                end: 0,
+                log_start: 0,
+                last_fetch: Millis::MIN,
+                caught_up: Millis::MIN,
+                end_at_last_fetch: Offset::MAX,
+            });
         if fetched.offset >= end {
             replica.caught_up = replica.caught_up.max(now);
         } else if fetched.offset >= replica.end_at_last_fetch {
@@ -143,7 +144,8 @@ impl Core {
         let (Some(info), Some(replica)) = (leadership.replica(id), self.replicas.get(&id)) else {
             return Vec::new();
         };
-        let current = replica.broker_epoch < 0 || replica.broker_epoch == info.broker_epoch;
+        let current =
+            replica.broker_epoch < 0 || replica.broker_epoch == info.broker_epoch || planted(Bug::ZombieNotFenced);
         let caught_up = replica.end >= self.high_watermark.max(self.term_start);
         if leadership.isr.contains(&id) || !info.eligible || !current || !caught_up {
             return Vec::new();
@@ -223,7 +225,8 @@ impl Core {
         let leadership = &self.leadership;
         self.replicas.retain(|id, replica| {
             let current = leadership.replica(*id).map(|info| info.broker_epoch);
-            current.is_some_and(|current| replica.broker_epoch < 0 || replica.broker_epoch >= current)
+            let newest = |current| replica.broker_epoch < 0 || replica.broker_epoch >= current;
+            current.is_some_and(|current| newest(current) || planted(Bug::ZombieNotFenced))
         });
     }
 

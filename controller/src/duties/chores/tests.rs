@@ -232,3 +232,41 @@ fn what_was_made_with_too_few_brokers_gets_its_replicas_when_there_are_more() {
     manual.minute();
     assert_eq!(manual.replicas(0), [0]);
 }
+
+/// An operator's move to a broker that then died, in the way of emptying another one.
+#[test]
+fn a_move_to_a_broker_that_is_gone_holds_up_nobody_who_leaves() {
+    // Away from the one that leaves, and beside it; a third one concerns nobody who leaves.
+    for (target, expected) in [(&[4, 1, 2][..], &[1, 2, 3][..]), (&[0, 1, 4], &[1, 2, 3])] {
+        let mut world = World::new(5, &[&[0, 1, 2], &[1, 2, 3]]);
+        world.chores = Chores::new(&Settings { balance_moves: 1, ..Settings::default() });
+        world.second();
+        world.reassign(0, target);
+        world.reassign(1, &[1, 2, 4]);
+        world.apply(&MetadataRecord::BrokerSet(Broker { fenced: true, ..broker(4, "") }));
+        world.set(0, Share::Drained);
+        for _ in 0..50 {
+            world.second();
+        }
+        assert_eq!(world.moved, [], "it may come back");
+        for _ in 0..30 {
+            world.second();
+        }
+        assert_eq!(world.moved, [tp(0)]);
+        let mut state = world.at(tp(0)).clone();
+        state.replicas.retain(|id| !state.removing.contains(id));
+        state.replicas.sort_unstable();
+        assert_eq!(state.replicas.iter().map(|id| id.0).collect::<Vec<_>>(), expected);
+        assert_eq!(world.at(tp(1)).adding, [NodeId(4)], "it is in nobody's way");
+    }
+    // One that was on its way when its target was unregistered does not wait at all.
+    let mut world = World::new(4, &[&[0, 1]]);
+    world.second();
+    world.reassign(0, &[3, 1]);
+    world.apply(&MetadataRecord::BrokerRemoved { id: NodeId(3) });
+    world.set(0, Share::Drained);
+    for _ in 0..10 {
+        world.second();
+    }
+    assert_eq!(world.at(tp(0)).adding, [NodeId(2)]);
+}
