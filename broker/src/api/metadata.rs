@@ -17,6 +17,7 @@ use proto::messages::{
 use proto::metadata::{Image, PartitionState, Topic};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// What a topic takes in an answer, about, and each of its partitions.
@@ -95,9 +96,14 @@ pub(super) async fn handle(context: &Context<'_>, request: MetadataRequest) -> M
     }
 }
 
+/// How long an answer is held back at most, whoever else is doubted meanwhile: what follows on its connection waits, too. The quorum
+/// has decided by then, unless it lost its leader.
+const DECIDED_WITHIN: Duration = Duration::from_millis(700);
+
 /// The image, once it says who leads instead of brokers that seem to be gone, or is not going to: clients come to ask because their
 /// connection broke, too, and many of them would wait for seconds before they ask again.
 async fn decided(context: &Context<'_>, wanted: Option<&[MetadataRequestTopic]>) -> Arc<Image> {
+    let latest = Instant::now() + DECIDED_WITHIN;
     let mut doubted = context.services.replication.doubted();
     let mut images = context.services.controller.watch();
     loop {
@@ -111,12 +117,12 @@ async fn decided(context: &Context<'_>, wanted: Option<&[MetadataRequestTopic]>)
             }
         };
         let until = in_doubt_until(&doubted.borrow_and_update(), Instant::now(), leads);
-        let Some(until) = until else { return image };
+        let Some(until) = until.filter(|_| Instant::now() < latest) else { return image };
         tokio::select! {
             biased;
             changed = images.changed() => if changed.is_err() { return image },
             changed = doubted.changed() => if changed.is_err() { return image },
-            () = tokio::time::sleep_until(until) => {}
+            () = tokio::time::sleep_until(until.min(latest)) => {}
         }
     }
 }

@@ -116,6 +116,8 @@ struct Lane {
     unacked: VecDeque<Bytes>,
     /// How many of them, from the first, are sent and not answered.
     sent: usize,
+    /// Something of it is there: a broker takes the first batch of a producer whatever its sequence, so that no other may pass it.
+    begun: bool,
 }
 
 impl Lane {
@@ -134,8 +136,14 @@ impl Lane {
         Some(batch)
     }
 
+    /// Whether the next batch has to wait for the first one.
+    const fn waits_for_first(&self) -> bool {
+        self.sent > 0 && !self.begun
+    }
+
     /// The first is there.
     fn acked(&mut self) {
+        self.begun = true;
         self.unacked.pop_front();
         self.sent = self.sent.saturating_sub(1);
     }
@@ -289,7 +297,8 @@ impl<'a> Sender<'a> {
         for partition in partitions {
             while self.lanes.get(&partition).is_some_and(|lane| lane.sent < lane.unacked.len()) {
                 let leader = self.leader(partition)?;
-                if self.outstanding.get(&leader).is_some_and(|asked| asked.len() >= IN_FLIGHT) {
+                let is_full = self.outstanding.get(&leader).is_some_and(|asked| asked.len() >= IN_FLIGHT);
+                if is_full || self.lanes.get(&partition).is_some_and(Lane::waits_for_first) {
                     self.receive(leader, client).await?;
                     continue;
                 }
@@ -419,7 +428,9 @@ mod tests {
         lane.push(batch(2), (7, 1));
         assert_eq!([lane.send(), lane.send()].map(sequence), [(7, 1, 0), (7, 1, 3)]);
         assert!(lane.send().is_none());
+        assert!(lane.waits_for_first(), "nobody knows the producer yet");
         lane.acked();
+        assert!(!lane.waits_for_first());
         lane.push(batch(1), (7, 1));
         // The leader is gone.
         lane.sent = 0;

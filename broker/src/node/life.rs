@@ -51,13 +51,16 @@ impl Standing {
     const fn lack(&self) -> &'static str {
         match (self.heard, self.caught_up) {
             (false, _) => {
-                "no leader of the metadata quorum hears this broker: see whether most controllers run and can be reached                  from here (firn cluster status at another broker, or their logs)"
+                "no leader of the metadata quorum hears this broker: see whether most controllers run and can be reached \
+                 from here (firn cluster status at another broker, or their logs)"
             }
             (true, false) => {
-                "the metadata do not come, or are slow to be applied: see whether the controllers can be reached from here,                  and whether the disks of this broker are slow"
+                "the metadata do not come, or are slow to be applied: see whether the controllers can be reached from here, \
+                 and whether the disks of this broker are slow"
             }
             (true, true) => {
-                "the quorum does not agree on it: see whether most controllers run and reach each other, and whether their                  disks are full"
+                "the quorum does not agree on it: see whether most controllers run and reach each other, and \
+                 whether their disks are full"
             }
         }
     }

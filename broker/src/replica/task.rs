@@ -416,7 +416,11 @@ impl Task {
                 let mut connection = match connection {
                     Some(connection) => connection,
                     None => match ground.peers.connect(ground.node, leader, settings.timeout).await {
-                        Ok(connection) => connection,
+                        Ok(connection) => {
+                            // It is there, though there may be nothing to fetch from it for a while.
+                            ground.doubts.answered(leader);
+                            connection
+                        }
                         Err(error) => return (None, Err(error)),
                     },
                 };

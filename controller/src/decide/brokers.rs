@@ -9,7 +9,7 @@ use proto::metadata::{Broker, ConfigResource, Endpoint, FEATURE, Image, Metadata
 use proto::planted::{Bug, planted};
 
 use super::Draft;
-use super::partitions::{Arrival, broker_changed};
+use super::partitions::{Arrival, broker_changed, min_in_sync_changed};
 use crate::command::{BrokerState, Clean, Outcome, Refusal, RegisterBroker, SetBrokerState};
 
 /// Refuses a broker that is not registered with that epoch.
@@ -68,6 +68,8 @@ fn settle(draft: &mut Draft<'_>) {
             });
         }
     }
+    // A controller before this one may have gone by another file.
+    min_in_sync_changed(draft, None);
 }
 
 /// Refuses a second process under the id of one that runs. A directory is open in one process at a time: whoever has one of

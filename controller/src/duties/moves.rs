@@ -4,7 +4,8 @@
 //! Internal topics get the replicas they should have as soon as there are brokers for them: the first broker makes them alone, and what
 //! groups have committed is to outlive it.
 //!
-//! Nothing else moves by itself. What operators place stays where they placed it: a partition that is being reassigned is
+//! Nothing else moves by itself. What operators place stays where they placed it (of an internal topic fewer replicas than are configured do
+//! not): a partition that is being reassigned is
 //! left alone, one that was reassigned is left alone for an hour after, and while any is nobody gets a share. A move is
 //! planned on one state of its partition and refused on another, so that a reassignment which comes in between counts.
 
@@ -99,16 +100,20 @@ impl Moves {
         let may_share = self.shares && !newcomers.is_empty() && !survey.others_move && !survey.is_short;
         // What does not arrive takes no place of what does.
         let room = self.most.saturating_sub(survey.moving.len() - survey.lost.len());
-        if let Some(command) = self.add_replicas(image, &survey, room) {
-            return vec![command];
+        let mut commands: Vec<Command> = self.take_back(image, &survey).into_iter().collect();
+        let added = self.add_replicas(image, &survey, room);
+        let room = room.saturating_sub(added.len());
+        let mut pinned: BTreeSet<TopicPartition> = self.placed.keys().copied().collect();
+        pinned.extend(added.keys());
+        if !added.is_empty() {
+            commands.push(self.move_to(image, added, true));
         }
         if room == 0 || !(may_share || survey.leaves) {
-            return Vec::new();
+            return commands;
         }
         let goals = Goals { leaders: may_share, replicas: may_share, ..Goals::AUTOMATIC };
-        let around = Around { pinned: self.placed.keys().copied().collect(), stalled: survey.stalled.clone() };
+        let around = Around { pinned, stalled: survey.stalled.clone() };
         let plan = plan_around(image, loads, goals, Limits::automatic(room), &around);
-        let mut commands = Vec::new();
         if may_share && plan.moves.len() < room {
             commands.extend(self.settle(&newcomers, &survey, &plan));
         }
@@ -116,29 +121,48 @@ impl Moves {
         commands
     }
 
-    /// Adds replicas to what was made with too few, where there are brokers for them now.
-    fn add_replicas(&mut self, image: &Image, survey: &Survey, room: usize) -> Option<Command> {
-        if !self.shares {
+    /// Gives up replicas that were added here, to brokers that are gone: while they are awaited, more have to be in sync.
+    fn take_back(&mut self, image: &Image, survey: &Survey) -> Option<Command> {
+        let only_adds = |tp: &&TopicPartition| image.partition(**tp).is_some_and(|state| state.removing.is_empty());
+        let ours = survey.lost.iter().filter(|tp| self.ours.contains_key(*tp)).filter(only_adds);
+        let changes: Vec<_> = ours.map(|tp| (*tp, None)).collect();
+        if changes.is_empty() {
             return None;
         }
-        let serve: Vec<&Broker> = image
-            .brokers()
-            .map(|broker| &**broker)
-            .filter(|broker| broker.is_active() && !broker.is_draining())
-            .collect();
+        let planned_on =
+            changes.iter().filter_map(|(tp, _)| Some((*tp, image.partition(*tp)?.partition_epoch))).collect();
+        for (tp, _) in &changes {
+            if let Some(state) = image.partition(*tp) {
+                let without = state.replicas.iter().copied().filter(|id| !state.adding.contains(id)).collect();
+                self.ours.insert(*tp, without);
+            }
+        }
+        Some(Command::AlterReassignments(AlterReassignments { changes, allow_factor_change: true, planned_on }))
+    }
+
+    /// What was made with too few replicas, and those it gets now, as far as there are brokers for them. A partition that has to
+    /// leave a broker first is left to that.
+    fn add_replicas(&self, image: &Image, survey: &Survey, room: usize) -> BTreeMap<TopicPartition, Vec<NodeId>> {
+        let mut targets: BTreeMap<TopicPartition, Vec<NodeId>> = BTreeMap::new();
+        if !self.shares {
+            return targets;
+        }
+        let stays = |id: &NodeId| image.broker(*id).is_some_and(|broker| !broker.is_draining());
+        let serve: Vec<&Broker> =
+            image.brokers().map(|broker| &**broker).filter(|broker| broker.is_active() && stays(&broker.id)).collect();
         let mut counts: BTreeMap<NodeId, usize> =
             serve.iter().map(|broker| (broker.id, image.replica_count(broker.id))).collect();
-        let mut targets: BTreeMap<TopicPartition, Vec<NodeId>> = BTreeMap::new();
         for (name, factor) in &self.factors {
             let Some(topic) = image.topic_named(name) else { continue };
+            let factor = serve.len().min(*factor);
             for (index, state) in topic.indexed() {
                 let tp = TopicPartition::new(topic.id, index);
                 let left_alone = survey.moving.contains(&tp) || self.placed.contains_key(&tp);
-                if targets.len() >= room || left_alone || state.leader.is_none() {
+                if targets.len() >= room || left_alone || state.leader.is_none() || !state.replicas.iter().all(stays) {
                     continue;
                 }
                 let mut target = state.replicas.clone();
-                while target.len() < *factor {
+                while target.len() < factor {
                     let Some(id) = least_loaded(image, &serve, &counts, &target) else { break };
                     target.push(id);
                     *counts.entry(id).or_default() += 1;
@@ -148,12 +172,13 @@ impl Moves {
                 }
             }
         }
-        if targets.is_empty() {
-            return None;
+        if !targets.is_empty() {
+            tracing::info!(
+                partitions = targets.len(),
+                "internal topics get the replicas that there were no brokers for"
+            );
         }
-        let partitions = targets.len();
-        tracing::info!(partitions, "internal topics get the replicas that there were no brokers for");
-        Some(self.move_to(image, targets, true))
+        targets
     }
 
     /// Sees what others have placed since the last look.

@@ -186,18 +186,22 @@ async fn what_cannot_be_had_is_said_in_one_line() {
     let (kafka, http) = ports();
     let dev = three(&data, (kafka, http)).await;
     let (data, kafka, http) = (data.display().to_string(), format!("127.0.0.1:{kafka}"), format!("127.0.0.1:{http}"));
-    let run = async |arguments: &[&str]| {
-        let all = [&["dev", "--data", &data, "--kafka", &kafka, "--http", &http], arguments].concat();
+    let run_in = async |data: &str, arguments: &[&str]| {
+        let all = [&["dev", "--data", data, "--kafka", &kafka, "--http", &http], arguments].concat();
         let finished = Firn::new(FIRN, &home.path().join("log"), &all).finish().await.expect("it ends");
         assert_eq!(finished.status.code(), Some(1), "{arguments:?}: {}", finished.stderr);
         assert!(finished.stdout.is_empty(), "{arguments:?}: {}", finished.stdout);
         finished.stderr
     };
+    let run = async |arguments: &[&str]| run_in(&data, arguments).await;
     let lines = |said: &str| said.lines().filter(|line| line.starts_with("firn: ")).count();
     // While it runs, and when it does not.
-    let said = run(&["--nodes", "3"]).await;
-    assert!(lines(&said) == 1 && said.contains("in use"), "{said}");
+    for nodes in ["3", "5"] {
+        let said = run(&["--nodes", nodes]).await;
+        assert!(lines(&said) == 1 && said.contains("in use"), "{nodes}: {said}");
+    }
     dev.terminate().await.expect("it ends");
+    // What was asked for in vain is not remembered: there are three nodes still.
     for (arguments, about) in [
         (&[][..], "give --nodes 3"),
         (&["--nodes", "2"], "holds a cluster of 3 nodes"),
@@ -208,4 +212,14 @@ async fn what_cannot_be_had_is_said_in_one_line() {
         let said = run(arguments).await;
         assert!(lines(&said) == 1 && said.lines().count() == 1 && said.contains(about), "{arguments:?}: {said}");
     }
+    // Nor is a directory a cluster's by that; and a single node's does not become one.
+    let (fresh, single) = (home.path().join("fresh"), home.path().join("single"));
+    std::fs::create_dir_all(&single).and_then(|()| std::fs::write(single.join("meta.json"), "{}")).expect("written");
+    for (folder, store, about) in
+        [(&fresh, "memory:", "nodes share their object store"), (&single, "file:///tmp", "a single node")]
+    {
+        let said = run_in(&folder.display().to_string(), &["--nodes", "3", "--object-store", store]).await;
+        assert!(lines(&said) == 1 && said.contains(about), "{said}");
+    }
+    assert!(!fresh.join("cluster.json").exists() && !single.join("cluster.json").exists());
 }

@@ -27,6 +27,8 @@ use tokio::task::JoinSet;
 
 /// Holds what nodes there are, in the data directory.
 const CLUSTER: &str = "cluster.json";
+/// Lies in the data directory of a single node.
+const META: &str = "meta.json";
 /// How often a starting node is asked whether it serves.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// How long it may take before one is told what is waited for.
@@ -36,48 +38,44 @@ const END: Duration = Duration::from_secs(35);
 
 /// The nodes that the data directory belongs to, if a cluster was started in it.
 pub(super) fn nodes_in(data: &Path) -> Result<Option<usize>, String> {
-    recorded(data).map(|cluster| cluster.map(|cluster| cluster.nodes.len()))
+    recorded(data).map(|cluster| cluster.map(|cluster| cluster.least()))
 }
 
-/// Runs a cluster below one directory until it is told to end.
+/// Runs a cluster below one directory until it is told to end. Whatever is wrong with what is asked for is found before the
+/// directory becomes a cluster's, or one of more nodes.
 pub(super) fn run(args: &DevArgs, data: &Path, nodes: u16) -> Result<ExitCode, String> {
+    let before = recorded(data)?;
+    if before.is_none() && data.join(META).exists() {
+        let data = data.display();
+        return Err(format!(
+            "{data} holds the records of a single node: start it without --nodes, or give another --data"
+        ));
+    }
     let cluster_id = proto::ids::TopicId(SystemEntropy.uuid()).to_string();
     let asked = Asked { nodes, kafka: &args.kafka, http: &args.http, cluster_id: &cluster_id };
     let mut given = BTreeSet::new();
-    let cluster = Cluster::plan(&asked, recorded(data)?, |host| free_port(host, &mut given))?;
-    record(data, &cluster)?;
-    let object_store = match &args.object_store {
-        Some(url) if url == "memory:" => {
-            return Err("memory: is within one process, and nodes share their object store: name another".to_owned());
-        }
-        Some(url) => url.clone(),
-        None => {
-            let bucket = data.join("bucket");
-            url::Url::from_file_path(&bucket)
-                .map_err(|()| format!("{} is not an absolute path", bucket.display()))?
-                .to_string()
-        }
-    };
-    let mut sets = Vec::new();
-    for (name, value) in &args.overrides.set {
-        if ["node.id", "listeners", "log.dirs", "process.roles", "controller.quorum.voters"].contains(&name.as_str()) {
-            return Err(format!("{name} differs from node to node: firn dev --nodes sets it itself"));
-        }
-        sets.push(format!("--set={name}={value}"));
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| error.to_string())?;
-    let mut files = Vec::new();
+    let cluster = Cluster::plan(&asked, before, |host| free_port(host, &mut given))?;
+    let object_store = object_store(args, data)?;
+    let sets = settings(args)?;
+    let mut planned = Vec::new();
     for member in &cluster.nodes {
         let dir = data.join(format!("node-{}", member.id));
-        let file = dir.join("server.toml");
         let text = cluster.configuration(member, &dir, &object_store);
-        let written = fs::create_dir_all(&dir).and_then(|()| fs::write(&file, &text));
-        written.map_err(|error| format!("{} cannot be written: {error}", file.display()))?;
         // What is wrong with the settings is said once, and not by each node.
         let environment = std::env::vars().collect();
         let flags = args.overrides.set.clone();
-        let config = serve::load(&Sources { presets: vec![], file: Some(text), environment, flags })?;
+        let config = serve::load(&Sources { presets: vec![], file: Some(text.clone()), environment, flags })?;
+        planned.push((member, dir, text, config));
+    }
+    cluster.nodes.iter().try_for_each(all_free)?;
+    record(data, &cluster)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    let mut files = Vec::new();
+    for (member, dir, text, config) in planned {
+        let file = dir.join("server.toml");
+        let written = fs::create_dir_all(&dir).and_then(|()| fs::write(&file, &text));
+        written.map_err(|error| format!("{} cannot be written: {error}", file.display()))?;
         if cluster.votes(member) {
             let host = Host::system(Spawner::single(runtime.handle().clone()));
             let formatted = runtime.block_on(node::format(&config, &host, &cluster.cluster_id));
@@ -85,7 +83,44 @@ pub(super) fn run(args: &DevArgs, data: &Path, nodes: u16) -> Result<ExitCode, S
         }
         files.push(file);
     }
-    runtime.block_on(supervise(&cluster, &files, &sets, args.json))
+    let serves = || record(data, &Cluster { served: None, ..cluster.clone() });
+    runtime.block_on(supervise(&cluster, &files, &sets, args.json, serves))
+}
+
+fn object_store(args: &DevArgs, data: &Path) -> Result<String, String> {
+    match &args.object_store {
+        Some(url) if url == "memory:" => {
+            Err("memory: is within one process, and nodes share their object store: name another".to_owned())
+        }
+        Some(url) => Ok(url.clone()),
+        None => {
+            let bucket = data.join("bucket");
+            let url = url::Url::from_file_path(&bucket);
+            url.map(String::from).map_err(|()| format!("{} is not an absolute path", bucket.display()))
+        }
+    }
+}
+
+/// What is set for all nodes, as their flags.
+fn settings(args: &DevArgs) -> Result<Vec<String>, String> {
+    let own = ["node.id", "listeners", "log.dirs", "process.roles", "controller.quorum.voters"];
+    let set = |(name, value): &(String, String)| {
+        if own.contains(&name.as_str()) {
+            return Err(format!("{name} differs from node to node: firn dev --nodes sets it itself"));
+        }
+        Ok(format!("--set={name}={value}"))
+    };
+    args.overrides.set.iter().map(set).collect()
+}
+
+/// Whether nobody listens where a node is to.
+fn all_free(member: &Member) -> Result<(), String> {
+    for (address, flag) in [(&member.kafka, "--kafka"), (&member.control, "--kafka"), (&member.http, "--http")] {
+        TcpListener::bind(address.as_str()).map_err(|error| {
+            format!("node {} cannot listen on {address}: {error} ({flag} names other addresses)", member.id)
+        })?;
+    }
+    Ok(())
 }
 
 fn recorded(data: &Path) -> Result<Option<Cluster>, String> {
@@ -185,7 +220,15 @@ async fn pass_on(id: i32, lines: impl AsyncRead + Unpin) {
     }
 }
 
-async fn supervise(cluster: &Cluster, files: &[PathBuf], sets: &[String], json: bool) -> Result<ExitCode, String> {
+async fn supervise(
+    cluster: &Cluster,
+    files: &[PathBuf],
+    sets: &[String],
+    json: bool,
+    serves: impl FnOnce() -> Result<(), String>,
+) -> Result<ExitCode, String> {
+    // A terminal that is closed ends the nodes in order, too.
+    let mut hangup = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let mut logs = JoinSet::new();
@@ -197,10 +240,14 @@ async fn supervise(cluster: &Cluster, files: &[PathBuf], sets: &[String], json: 
         biased;
         _ = terminate.recv() => Ok(false),
         _ = interrupt.recv() => Ok(false),
+        _ = hangup.recv() => Ok(false),
         served = all_serve(&mut running) => served.map(|()| true),
     };
     let mut fallen = Ok(());
     if matches!(served, Ok(true)) {
+        if let Err(error) = serves() {
+            out::note(error);
+        }
         let greeted = out::print(greeting(&running, json));
         if let Err(error) = greeted {
             // That it cannot be said is no reason not to serve.
@@ -210,6 +257,7 @@ async fn supervise(cluster: &Cluster, files: &[PathBuf], sets: &[String], json: 
             biased;
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
             () = watch(&mut running) => fallen = Err(ALL_ENDED.to_owned()),
         }
     }

@@ -18,6 +18,9 @@ pub(super) struct Cluster {
     pub(super) nodes: Vec<Member>,
     /// How many of the first nodes vote in the metadata quorum from the beginning.
     pub(super) voters: usize,
+    /// How many of the first nodes have served clients; all, if it does not say. The others came to nothing so far.
+    #[serde(default)]
+    pub(super) served: Option<usize>,
 }
 
 /// One node.
@@ -62,7 +65,8 @@ impl Cluster {
         before: Option<Cluster>,
         mut free: impl FnMut(&str) -> Result<u16, String>,
     ) -> Result<Cluster, String> {
-        let known = before.as_ref().map_or(0, |cluster| cluster.nodes.len());
+        let known = before.as_ref().map_or(0, Cluster::least);
+        let served = before.as_ref().map_or(0, |cluster| cluster.served.unwrap_or(cluster.nodes.len()));
         if usize::from(asked.nodes) < known {
             return Err(format!(
                 "the data directory holds a cluster of {known} nodes: give --nodes {known}, or move everything off the \
@@ -96,7 +100,13 @@ impl Cluster {
             };
             nodes.push(Member { id: i32::from(index), kafka, control, http });
         }
-        Ok(Cluster { cluster_id, nodes, voters })
+        let served = (served < nodes.len()).then_some(served);
+        Ok(Cluster { cluster_id, nodes, voters, served })
+    }
+
+    /// How many nodes there have to be: those that vote, and those that have served clients.
+    pub(super) fn least(&self) -> usize {
+        self.served.map_or(self.nodes.len(), |served| served.max(self.voters))
     }
 
     /// Whether a node is one of the first voters.
@@ -170,7 +180,7 @@ mod tests {
     fn an_odd_number_votes_and_the_first_voters_stay() {
         let voters: Vec<usize> = (1..=6).map(|nodes| plan(nodes, None).voters).collect();
         assert_eq!(voters, [1, 1, 3, 3, 5, 5]);
-        let grown = plan(5, Some(plan(3, None)));
+        let grown = plan(5, Some(Cluster { served: None, ..plan(3, None) }));
         assert_eq!((grown.nodes.len(), grown.voters), (5, 3));
         let other = Asked { cluster_id: "other", ..asked(5) };
         assert_eq!(Cluster::plan(&other, Some(grown.clone()), no_port), Ok(grown));
@@ -202,6 +212,18 @@ mod tests {
     fn a_cluster_does_not_shrink_by_itself() {
         let refused = Cluster::plan(&asked(2), Some(plan(3, None)), no_port).expect_err("too few");
         assert!(refused.contains("holds a cluster of 3 nodes: give --nodes 3"), "{refused}");
+    }
+
+    #[test]
+    fn nodes_that_came_to_nothing_are_given_up() {
+        let started = plan(3, None);
+        assert_eq!((started.served, started.least()), (Some(0), 3));
+        let serves = Cluster { served: None, ..started };
+        let grown = plan(5, Some(serves.clone()));
+        assert_eq!((grown.served, grown.least()), (Some(3), 3));
+        assert_eq!(plan(3, Some(grown.clone())), serves);
+        let grown = Cluster { served: None, ..grown };
+        assert!(Cluster::plan(&asked(3), Some(grown), no_port).is_err(), "they have served");
     }
 
     #[test]

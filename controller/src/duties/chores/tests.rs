@@ -233,6 +233,35 @@ fn what_was_made_with_too_few_brokers_gets_its_replicas_when_there_are_more() {
     assert_eq!(manual.replicas(0), [0]);
 }
 
+#[test]
+fn replicas_that_are_added_hold_up_nobody_who_leaves_and_are_given_up_with_their_broker() {
+    let factors = BTreeMap::from([("t".to_owned(), 3)]);
+    let start = |brokers, partitions: &[&[i32]]| {
+        let mut world = World::new(brokers, partitions);
+        world.chores = Chores::new(&Settings { factors: factors.clone(), ..Settings::default() });
+        world
+    };
+    // One of its brokers is not registered any more: it is replaced, and only then there is one more.
+    let mut world = start(3, &[&[0, 1]]);
+    world.apply(&MetadataRecord::BrokerRemoved { id: NodeId(1) });
+    world.minute();
+    assert_eq!(world.replicas(0), [0, 2]);
+    // One that is being emptied is emptied.
+    let mut world = start(3, &[&[0, 1]]).share(1, Share::Drained);
+    world.minute();
+    assert_eq!(world.replicas(0), [0, 2]);
+    // One that came and went again is not waited for.
+    let mut world = start(2, &[&[0]]);
+    while world.at(tp(0)).adding.is_empty() {
+        world.second();
+    }
+    world.apply(&MetadataRecord::BrokerSet(Broker { fenced: true, ..broker(1, "") }));
+    for _ in 0..90 {
+        world.second();
+    }
+    assert_eq!((world.replicas(0), world.at(tp(0)).adding.len()), (vec![0], 0));
+}
+
 /// An operator's move to a broker that then died, in the way of emptying another one.
 #[test]
 fn a_move_to_a_broker_that_is_gone_holds_up_nobody_who_leaves() {
