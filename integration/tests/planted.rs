@@ -1,7 +1,8 @@
 //! Planted bugs, and the seeds of the simulation that catch them: a checker that catches none proves nothing.
 //!
-//! `integration/sim/planted.txt` names for each bug a seed that fails with it and passes without it; `FIRN_TEST_PLANTED` says how many of
-//! its lines are tried, drawn by chance, if not all. The last test looks for such seeds anew, among the first 200, and prints the table.
+//! `integration/sim/planted.txt` names for each bug a seed that failed with it and passed without it. Whatever changes what a node does
+//! changes what a seed stands for: where it catches nothing any more, others are tried, `FIRN_TEST_WITHIN` of them at most.
+//! `FIRN_TEST_PLANTED` says how many lines are tried, drawn by chance, if not all. The last test looks for the seeds anew and prints the table.
 #![cfg(debug_assertions)]
 
 use integration::sim::faults::Flavor;
@@ -43,7 +44,7 @@ fn table() -> Vec<(Bug, u64, u64, Flavor)> {
 
 #[test]
 #[ignore = "takes minutes: integration/sim/run"]
-fn every_bug_of_the_table_is_caught_by_its_seed_and_only_the_bug_is() {
+fn every_bug_of_the_table_is_caught_and_only_the_bug_is() {
     let mut clean = BTreeSet::new();
     let mut lines = table();
     if let Some(some) = std::env::var("FIRN_TEST_PLANTED").ok().and_then(|some| some.parse::<usize>().ok()) {
@@ -51,12 +52,13 @@ fn every_bug_of_the_table_is_caught_by_its_seed_and_only_the_bug_is() {
             lines.swap_remove(SystemEntropy.next_u64() as usize % lines.len());
         }
     }
-    for (bug, seed, nodes, flavor) in lines {
-        let (passed, _) = passes(seed, nodes, flavor, Some(bug));
-        assert!(
-            !passed,
-            "{bug} is not caught by seed {seed} on {nodes} nodes under {flavor} any more: look for another"
-        );
+    let within = std::env::var("FIRN_TEST_WITHIN").ok().and_then(|most| most.parse().ok()).unwrap_or(SEEDS);
+    for (bug, noted, nodes, flavor) in lines {
+        let mut tried = std::iter::once(noted).chain((1..=within).filter(|seed| *seed != noted));
+        let Some(seed) = tried.find(|seed| !passes(*seed, nodes, flavor, Some(bug)).0) else {
+            panic!("{bug} is not caught on {nodes} nodes under {flavor} by any of {within} seeds");
+        };
+        println!("{bug} {seed} {nodes} {flavor}");
         if clean.insert((seed, nodes, flavor.name())) {
             let (passed, said) = passes(seed, nodes, flavor, None);
             assert!(passed, "seed {seed} on {nodes} nodes under {flavor} fails without any bug:\n{said}");
