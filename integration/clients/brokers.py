@@ -102,13 +102,7 @@ class Firn(Broker):
         return metric(self.http, name)
 
     def bucket_check(self, url):
-        """`firn bucket check --create` of a bucket that is not there yet; a line that passes or fails."""
-        done = subprocess.run([self.binary, "bucket", "check", url, "--create"], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              env=os.environ | self.store.environment, timeout=60)
-        said = " ".join((done.stdout + done.stderr).split())
-        if done.returncode or "error:" in said or "reachable" not in said:
-            return f"fail bucket check {url} --create: exit {done.returncode}: {said}"
-        return f"pass bucket check {url} --create"
+        return bucket_check(self.binary, self.store, url)
 
     def running(self):
         return self.process is not None and self.process.poll() is None
@@ -132,6 +126,16 @@ class Firn(Broker):
                 self.kill()
                 raise RuntimeError("the broker did not end within 30 s of SIGTERM") from None
         return time.monotonic() - began
+
+
+def bucket_check(binary, store, url):
+    """`firn bucket check --create` of a bucket that is not there yet; a line that passes or fails."""
+    done = subprocess.run([binary, "bucket", "check", url, "--create"], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          env=os.environ | store.environment, timeout=60)
+    said = " ".join((done.stdout + done.stderr).split())
+    if done.returncode or "error:" in said or "reachable" not in said:
+        return f"fail bucket check {url} --create: exit {done.returncode}: {said}"
+    return f"pass bucket check {url} --create"
 
 
 class Kafka(Broker):

@@ -47,9 +47,9 @@ class FirnCluster(Cluster):
 
     name = "firn"
 
-    def __init__(self, binary, folder, count, settings=()):
+    def __init__(self, binary, folder, count, settings=(), store=None):
         super().__init__(folder, count)
-        self.binary, self.settings = binary, list(settings)
+        self.binary, self.settings, self.store = binary, list(settings), store or brokers.DirectoryStore()
         self.data = os.path.join(folder, "data")
         self.port = brokers.free_ports(10 * count)
         self.supervisor, self.first, self.again_of, self.http = None, {}, {}, {}
@@ -58,10 +58,13 @@ class FirnCluster(Cluster):
         command = [self.binary, "dev", "--nodes", str(self.count), "--json", "--data", self.data]
         # Below the ports of outgoing connections, of which one might take a node's while it is down.
         command += ["--kafka", f"127.0.0.1:{self.port}", "--http", f"127.0.0.1:{self.port + 5}"]
+        if self.store.url:
+            command += ["--object-store", self.store.url]
         for setting in self.settings:
             command += ["--set", setting]
         with open(os.path.join(self.folder, "log"), "a") as log:
-            self.supervisor = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True)
+            self.supervisor = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True,
+                                               env=os.environ | self.store.environment)
         ready, _, _ = select.select([self.supervisor.stdout], [], [], READY_SECONDS)
         line = self.supervisor.stdout.readline() if ready else ""
         if not line.startswith("{"):
@@ -89,7 +92,8 @@ class FirnCluster(Cluster):
         for setting in self.settings:
             command += ["--set", setting]
         with open(os.path.join(self.folder, f"log-{node}"), "a") as log:
-            self.again_of[node] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            environment = os.environ | self.store.environment
+            self.again_of[node] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
         self.wait_until_all_answer()
 
     def end(self, node):
@@ -115,8 +119,8 @@ class Nodes(FirnCluster):
     restartable = True
     ends_within = 35  # seconds that SIGTERM may take
 
-    def __init__(self, binary, folder, count, settings=()):
-        super().__init__(binary, folder, count, [f"{k}={v}" for k, v in brokers.Firn.SETTINGS.items()] + list(settings))
+    def __init__(self, binary, folder, count, settings=(), store=None):
+        super().__init__(binary, folder, count, [f"{k}={v}" for k, v in brokers.Firn.SETTINGS.items()] + list(settings), store)
         self.replicas, self.turn, self.dead = min(3, count), 0, []
 
     def start(self):
@@ -138,6 +142,9 @@ class Nodes(FirnCluster):
         began = time.monotonic()
         super().stop()
         return time.monotonic() - began
+
+    def bucket_check(self, url):
+        return brokers.bucket_check(self.binary, self.store, url)
 
     def metric(self, name):
         """The sum over the nodes that run."""
