@@ -2,7 +2,8 @@
 //!
 //! `integration/sim/planted.txt` names for each bug a seed that failed with it and passed without it. Whatever changes what a node does
 //! changes what a seed stands for: where it catches nothing any more, others are tried, `FIRN_TEST_WITHIN` of them at most.
-//! `FIRN_TEST_PLANTED` says how many lines are tried, drawn by chance, if not all. The last test looks for the seeds anew and prints the table.
+//! `FIRN_TEST_PLANTED` says how many lines are tried, drawn by chance, if not all. The last test looks for the seeds anew and prints the
+//! table.
 #![cfg(debug_assertions)]
 
 use integration::sim::faults::Flavor;
