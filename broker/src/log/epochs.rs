@@ -51,8 +51,8 @@ impl EpochCache {
     }
 
     /// Notes that `epoch` writes from `start` on; answers whether that was news. Entries that
-    /// contradict it (same or later epoch, or same or later start) give way, as they describe
-    /// content that is being overwritten.
+    /// contradict it (later epoch, or same or later start) give way, as they describe content that
+    /// is being overwritten, or a term that wrote nothing: the epoch before it may go on where it stood.
     pub fn assign(&mut self, epoch: LeaderEpoch, start: Offset) -> bool {
         if epoch < 0 || start < 0 {
             return false;
@@ -63,8 +63,10 @@ impl EpochCache {
         {
             return false;
         }
-        self.entries.retain(|entry| entry.epoch < epoch && entry.start < start);
-        self.entries.push(EpochEntry { epoch, start });
+        self.entries.retain(|entry| entry.epoch <= epoch && entry.start < start);
+        if self.latest() != Some(epoch) {
+            self.entries.push(EpochEntry { epoch, start });
+        }
         true
     }
 

@@ -85,3 +85,14 @@ proptest! {
         }
     }
 }
+
+/// A replica led for a moment and wrote nothing; the leader it follows again goes on with the epoch before.
+#[test]
+fn an_epoch_that_wrote_nothing_gives_way_to_the_one_before() {
+    let mut epochs = cache(&[(0, 0), (1, 3740)]);
+    assert!(epochs.assign(2, 3928));
+    assert!(epochs.assign(1, 3928));
+    assert_eq!(epochs.entries(), [EpochEntry { epoch: 0, start: 0 }, EpochEntry { epoch: 1, start: 3740 }]);
+    assert_eq!(epochs.epoch_at(3742), Some(1));
+    assert!(!epochs.assign(1, 3929), "it goes on");
+}
